@@ -1,0 +1,1 @@
+//! A lossy path, as a pure model shared by the simulator and the emulator.

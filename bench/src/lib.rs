@@ -1,0 +1,3 @@
+//! The simulator, the link emulator, the demo and the benches.
+
+pub mod channel;

@@ -1,0 +1,1 @@
+//! The wire format of a link's datagrams.

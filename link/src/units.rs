@@ -1,0 +1,43 @@
+//! Quantities with their units.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Bits per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Bitrate(u64);
+
+impl Bitrate {
+    /// No rate at all.
+    pub const ZERO: Bitrate = Bitrate(0);
+
+    /// A rate in bits per second.
+    pub const fn bps(bits_per_second: u64) -> Self {
+        Bitrate(bits_per_second)
+    }
+
+    /// A rate in megabits (10^6 bits) per second.
+    pub const fn mbps(megabits_per_second: u64) -> Self {
+        Bitrate(megabits_per_second.saturating_mul(1_000_000))
+    }
+
+    /// Bits per second.
+    pub const fn as_bps(self) -> u64 {
+        self.0
+    }
+
+    /// Bytes carried in `span` at this rate, rounded down.
+    pub fn bytes_in(self, span: Duration) -> u64 {
+        let bits = u128::from(self.0) * span.as_nanos() / 1_000_000_000;
+        u64::try_from(bits / 8).unwrap_or(u64::MAX)
+    }
+
+    /// Time that `bytes` take at this rate; [`Duration::MAX`] at rate zero.
+    pub fn time_for(self, bytes: u64) -> Duration {
+        if self.0 == 0 {
+            return Duration::MAX;
+        }
+        let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.0);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}

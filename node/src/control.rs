@@ -1,0 +1,258 @@
+//! Control messages: what neighbours tell each other on the reliable stream of a link.
+//!
+//! A message is a length (u32, big endian, at most [`MAX_MESSAGE`]) and a postcard encoding of [`Control`]. Postcard
+//! numbers the variants: only append, never reorder. Decoding never panics and allocates no more than the message's size.
+
+use crate::trust::Role;
+use serde::{Deserialize, Serialize};
+use topology::lsdb::{Advertisement, Incarnation};
+use topology::{NodeName, StreamName};
+
+/// Most bytes of one message.
+pub const MAX_MESSAGE: usize = 256 * 1024;
+
+/// The protocol this build speaks. Peers of the same major version understand each other.
+pub const VERSION: Version = Version { major: 1, minor: 0 };
+
+/// A protocol version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Another major version is refused.
+    pub major: u16,
+    /// A newer minor version adds, never changes.
+    pub minor: u16,
+}
+
+/// A message between neighbours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Control {
+    /// First message of the dialling end.
+    Hello(Hello),
+    /// First message of the answering end.
+    Welcome(Welcome),
+    /// Instead of a welcome, or before closing: why not.
+    Refused(Refusal),
+
+    /// Source → relay: I publish this.
+    Publish(Publish),
+    /// Relay → source: go on, under this handle.
+    Published {
+        /// Which stream.
+        name: StreamName,
+        /// The handle for media on this link.
+        handle: u16,
+    },
+    /// Source → relay: no more of it.
+    Unpublish {
+        /// Which stream.
+        name: StreamName,
+    },
+    /// Sink → relay: I want this.
+    Subscribe {
+        /// Which stream.
+        name: StreamName,
+    },
+    /// Relay → sink: the wish is known; media follows when the stream is there ([`Control::StreamOpen`]).
+    Subscribed {
+        /// Which stream.
+        name: StreamName,
+        /// Whether the overlay has the stream now.
+        live: bool,
+    },
+    /// Sink → relay: no longer wanted.
+    Unsubscribe {
+        /// Which stream.
+        name: StreamName,
+    },
+    /// Relay → source or sink: this stream is refused, the others are not.
+    StreamRefused {
+        /// Which stream.
+        name: StreamName,
+        /// Why.
+        refusal: Refusal,
+    },
+
+    /// Sender of media → receiver: from now on this handle means this stream.
+    StreamOpen(StreamOpen),
+    /// Sender of media → receiver: the handle is free again.
+    StreamClose {
+        /// The handle.
+        handle: u16,
+        /// Whether the stream ended, or only its way changed.
+        ended: bool,
+    },
+
+    /// Relay → relay: link state, its own or passed on.
+    Advertise(Advertisement),
+    /// Relay → relay: a dissemination graph, from the ingress down its own edges.
+    Install(Install),
+    /// Before closing in good order.
+    Goodbye {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Who dials, and what it brings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What it speaks.
+    pub version: Version,
+    /// Optional features it has, by bit.
+    pub features: u64,
+    /// What it is.
+    pub role: Role,
+    /// Tokens, in their text form.
+    pub tokens: Vec<String>,
+    /// The program and its version, for the logs.
+    pub agent: String,
+}
+
+/// The answer to a [`Hello`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// What it speaks.
+    pub version: Version,
+    /// Features both have.
+    pub features: u64,
+    /// Who answers.
+    pub name: NodeName,
+    /// The program and its version, for the logs.
+    pub agent: String,
+}
+
+/// What a source says of its stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Publish {
+    /// Its name.
+    pub name: StreamName,
+    /// Its life; the same when the source reconnects without having stopped.
+    pub incarnation: Incarnation,
+    /// One-way deadline in microseconds.
+    pub deadline_us: u32,
+    /// Before others where there is too much.
+    pub high_priority: bool,
+    /// How it shall be spread.
+    pub mode: Dissemination,
+    /// What it carries.
+    pub content: Content,
+}
+
+/// How a stream is spread over the overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dissemination {
+    /// The overlay chooses.
+    #[default]
+    Auto,
+    /// One shortest-path tree.
+    Tree,
+    /// Two node-disjoint ways to every egress.
+    Disjoint,
+}
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// Datagrams, boundaries kept, content unread.
+    #[default]
+    Datagrams,
+    /// MPEG transport stream: every payload a whole number of 188-byte packets.
+    Ts,
+}
+
+/// A stream at the start of its media on a link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamOpen {
+    /// The handle for media on this link and direction.
+    pub handle: u16,
+    /// Its name.
+    pub name: StreamName,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The relay its source publishes at.
+    pub ingress: NodeName,
+    /// One-way deadline in microseconds.
+    pub deadline_us: u32,
+    /// What it carries.
+    pub content: Content,
+}
+
+/// The graphs of one stream, computed by its ingress. Modules are sets of directed edges; the label of a packet names
+/// the epoch and the modules on whose union it travels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Install {
+    /// Which stream.
+    pub name: StreamName,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The relay that computed it.
+    pub ingress: NodeName,
+    /// Counts up with every new computation.
+    pub epoch: u16,
+    /// One-way deadline in microseconds.
+    pub deadline_us: u32,
+    /// What the stream carries.
+    pub content: Content,
+    /// Module `i` is bit `i` of a label's module set.
+    pub modules: Vec<Module>,
+}
+
+/// One module of a graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Its edges.
+    pub edges: Vec<Edge>,
+}
+
+/// One directed edge of a module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// The relay that sends.
+    pub from: NodeName,
+    /// The relay that receives.
+    pub to: NodeName,
+    /// Bare transit from `to` on to the nearest egress below, its last mile included, in microseconds.
+    pub rest_min_us: u32,
+    /// The same to the farthest egress.
+    pub rest_max_us: u32,
+}
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub code: CloseCode,
+    /// For people: what, where, and what was expected.
+    pub reason: String,
+}
+
+/// Reasons, as QUIC application error codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CloseCode {
+    /// Closed in good order.
+    Done,
+    /// The protocol version is not served.
+    Version,
+    /// No certificate or token that this node accepts.
+    Unauthenticated,
+    /// The token has expired.
+    Expired,
+    /// The token or role does not allow this.
+    Forbidden,
+    /// No such stream.
+    UnknownStream,
+    /// Another source publishes under this name.
+    NameTaken,
+    /// A message that the protocol does not allow here.
+    Protocol,
+    /// A bound was reached.
+    Overload,
+    /// The same peer connected again; the older connection gives way.
+    Replaced,
+    /// The node is stopping.
+    Stopping,
+    /// The connection was lost.
+    Lost,
+}

@@ -1,0 +1,19 @@
+//! The shell that every end system shares: the QUIC endpoint, handshake and trust, the driver of a link, the clock,
+//! configuration and telemetry.
+//!
+//! What a relay, a source or a sink *decides* is in an [`EndSystem`], which is pure: it is fed events and acts on [`Ports`].
+//! [`Host`] runs one end system over real sockets, on one thread.
+
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod endpoint;
+pub mod exit;
+pub mod host;
+pub mod ports;
+pub mod rate;
+pub mod telemetry;
+pub mod trust;
+
+pub use host::Host;
+pub use ports::{Closed, EndSystem, Peer, PortId, Ports};

@@ -1,0 +1,1 @@
+//! Our congestion controller for quinn: a link follows its rate, not its losses.

@@ -1,0 +1,1 @@
+//! Forwarding by label, the directory, the operations port; the program anabranch-relay.

@@ -1,0 +1,1 @@
+//! Playout, outputs; the program anabranch-sink.

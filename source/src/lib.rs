@@ -1,0 +1,1 @@
+//! Ingest, packetize; the program anabranch-source.

@@ -1,0 +1,10 @@
+//! The overlay as data: names, the link-state database, metrics, trees, disjoint paths and dissemination graphs.
+//!
+//! Everything here is a pure function of its arguments, or a state machine that takes `now` and messages and returns
+//! what to do. It holds no socket, task, clock, thread or global, and knows nothing of `link`.
+#![forbid(unsafe_code)]
+
+pub mod lsdb;
+pub mod names;
+
+pub use names::{NodeName, StreamName, StreamPattern};
