@@ -1,1 +1,22 @@
-//! Forwarding by label, the directory, the operations port; the program anabranch-relay.
+//! The relay: forwarding by label, the directory of streams and links, the operations port; the program
+//! `anabranch-relay`.
+//!
+//! | module | what it decides | holds |
+//! |---|---|---|
+//! | `forward` | where each packet goes, and until when it is worth repairing | pure |
+//! | `system` | who may publish and watch what; what is said to whom | pure |
+//! | `directory` | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
+//! | `server` | sockets, neighbours, signals, reports | the shell |
+//! | `ops` | the operations port | the shell |
+//!
+//! [`run`] is the whole program but its command line. It must be awaited inside a [`tokio::task::LocalSet`] on a
+//! current-thread runtime, so that one process can hold several relays, each on its own thread.
+
+pub mod cli;
+pub mod config;
+pub mod report;
+pub mod server;
+
+pub use config::{Config, Identity, Limits, Neighbour};
+pub use report::Report;
+pub use server::run;

@@ -1,0 +1,322 @@
+//! The configuration of a relay. `deploy/relay.toml` is the same with every field shown.
+
+use link::Bitrate;
+use link::policy::{Policy, RepairMode};
+use node::exit::{Exit, Failure};
+use node::trust::{Credentials, Verifier};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use topology::NodeName;
+
+/// What a relay is told by its operator.
+///
+/// Durations are written with their unit (`"20ms"`, `"1m 30s"`), rates as `"20 Mbit/s"`, `"500 kbit/s"` or a bare number
+/// of bits per second. A field that does not exist is an error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The name this relay must have. It is always taken from the certificate; where this is set and differs, the relay
+    /// refuses to start. It also picks the certificate: `NAME.crt` and `NAME.key` in `keys`.
+    pub name: Option<NodeName>,
+    /// Directory with `authority.crt`, `token.pub`, `NAME.crt` and `NAME.key`, as `anabranch-relay keys` makes them.
+    pub keys: Option<PathBuf>,
+    /// Where to listen for relays, sources and sinks (UDP): one address or several. Port 0 picks a free one.
+    #[serde(deserialize_with = "one_or_several")]
+    pub listen: Vec<SocketAddr>,
+    /// Largest UDP payload that every path of this relay is known to carry (1200 to 65527). Without it the relay starts
+    /// at 1200 and probes. Set it where the network is yours: probing mistakes loss for a smaller path.
+    pub path_mtu: Option<u16>,
+    /// Generic segmentation offload: cheaper sending; some network cards fail with it.
+    pub segmentation_offload: bool,
+    /// Where the operations port listens (TCP, HTTP): health, metrics, status. Without it there is none. Keep it off
+    /// public addresses: it asks for no password.
+    pub ops: Option<SocketAddr>,
+    /// Relays to keep a link to. A pair of relays needs the entry on one side; with an entry on both, each side's
+    /// `delay`, `cost` and policy hold for what that side sends.
+    pub neighbours: Vec<Neighbour>,
+    /// Bounds on what peers can make this relay hold.
+    pub limits: Limits,
+    /// How long a stopping relay goes on forwarding, so that the overlay can route around it.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    /// How long a stream whose source vanished without a word is kept for it to return.
+    #[serde(with = "humantime_serde")]
+    pub source_grace: Duration,
+    /// How often the report is renewed.
+    #[serde(with = "humantime_serde")]
+    pub report_interval: Duration,
+    /// Identity given by a program that embeds the relay, in place of `keys`.
+    #[serde(skip)]
+    pub identity: Option<Identity>,
+}
+
+/// Who the relay is and whom it trusts, where that does not come from files.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The relay's name, as in its certificate.
+    pub name: NodeName,
+    /// What its endpoint shows, and whom it trusts.
+    pub credentials: Credentials,
+    /// What checks those who dial it.
+    pub verifier: Verifier,
+}
+
+/// A relay to keep a link to.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Neighbour {
+    /// Where it listens, `host:port`. Without it this relay does not dial and the entry only describes the link.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The name its certificate must show. Needed where there is no `address`.
+    #[serde(default)]
+    pub name: Option<NodeName>,
+    /// One-way delay towards it. Without it the measured one counts.
+    #[serde(default, with = "humantime_serde")]
+    pub delay: Option<Duration>,
+    /// What a packet to it costs, relative to other links, where ways of like delay compete.
+    #[serde(default = "default_cost")]
+    pub cost: u32,
+    /// What the link carries, all frames together, towards the neighbour. Without it: estimated from delay and loss.
+    #[serde(default, deserialize_with = "optional_rate")]
+    pub capacity: Option<Bitrate>,
+    /// How losses towards it are repaired: `auto`, `off`, `arq`, `fec`, `hybrid` or `duplicate`.
+    #[serde(default)]
+    pub repair: RepairMode,
+    /// Share of packets that may remain lost or late after repair on this link.
+    #[serde(default = "default_target_residual")]
+    pub target_residual: f64,
+    /// Ceiling on repair bytes sent, as a share of media bytes sent; 0.5 is 50 %.
+    #[serde(default = "default_max_overhead")]
+    pub max_overhead: f64,
+    /// Largest UDP payload that the path to it is known to carry, where it differs from the relay's `path_mtu`.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
+}
+
+impl Neighbour {
+    /// An entry for a relay at `address` (`host:port`), all else by default.
+    pub fn at(address: impl Into<String>) -> Neighbour {
+        Neighbour {
+            address: Some(address.into()),
+            name: None,
+            delay: None,
+            cost: default_cost(),
+            capacity: None,
+            repair: RepairMode::default(),
+            target_residual: default_target_residual(),
+            max_overhead: default_max_overhead(),
+            path_mtu: None,
+        }
+    }
+
+    /// The repair policy towards it.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            mode: self.repair,
+            target_residual: self.target_residual,
+            max_overhead: self.max_overhead,
+            capacity: self.capacity,
+        }
+    }
+}
+
+/// Bounds on what peers can make this relay hold. What goes beyond is refused with `Overload` and its reason.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Most connections from sources and sinks.
+    pub max_clients: usize,
+    /// Most relays in the overlay; a link-state database beyond is not learnt.
+    pub max_relays: usize,
+    /// Most streams carried at once.
+    pub max_streams: usize,
+    /// Most streams one source may publish, or one sink watch, over one connection.
+    pub max_streams_per_client: usize,
+    /// Most subscribers of one stream here.
+    pub max_subscribers: usize,
+    /// Ceiling on the rate of any one published stream, whatever its token allows; none by default.
+    #[serde(deserialize_with = "optional_rate")]
+    pub max_stream_rate: Option<Bitrate>,
+    /// Most bytes of media kept per link for repair, in each direction.
+    pub max_history: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_clients: 10_000,
+            max_relays: 1_000,
+            max_streams: 1_000,
+            max_streams_per_client: 64,
+            max_subscribers: 10_000,
+            max_stream_rate: None,
+            max_history: 16 << 20,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            name: None,
+            keys: None,
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 4400))],
+            path_mtu: None,
+            segmentation_offload: true,
+            ops: None,
+            neighbours: Vec::new(),
+            limits: Limits::default(),
+            drain: Duration::from_secs(2),
+            source_grace: Duration::from_secs(10),
+            report_interval: Duration::from_secs(1),
+            identity: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a TOML file. The failure names the file, the field and what was expected.
+    pub fn load(file: &Path) -> Result<Config, Failure> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", file.display())))?;
+        Config::parse(&text).map_err(|what| Failure::new(Exit::Config, format!("{}: {what}", file.display())))
+    }
+
+    /// Reads and checks a TOML text. The error names the field, the line and what was expected.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say. The error names the field and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        if self.listen.is_empty() {
+            return Err("listen: expected at least one address, such as \"0.0.0.0:4400\"".into());
+        }
+        check_mtu("path_mtu", self.path_mtu)?;
+        if self.report_interval < Duration::from_millis(10) {
+            return Err("report_interval: expected at least 10ms".into());
+        }
+        for (index, neighbour) in self.neighbours.iter().enumerate() {
+            neighbour.check(&format!("neighbours[{index}]"))?;
+            let twin = self.neighbours[..index].iter().position(|other| {
+                (other.name.is_some() && other.name == neighbour.name)
+                    || (other.address.is_some() && other.address == neighbour.address)
+            });
+            if let Some(twin) = twin {
+                return Err(format!("neighbours[{index}]: the same name or address as neighbours[{twin}]"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Neighbour {
+    fn check(&self, field: &str) -> Result<(), String> {
+        match (&self.address, &self.name) {
+            (None, None) => return Err(format!("{field}: expected an address to dial, or the name of who will dial")),
+            (Some(address), _) if !is_host_port(address) => {
+                return Err(format!("{field}.address: {address:?} is not host:port, such as \"lon.example.net:4400\""));
+            }
+            _ => {}
+        }
+        check_mtu(&format!("{field}.path_mtu"), self.path_mtu)?;
+        if !(self.target_residual > 0.0 && self.target_residual < 1.0) {
+            return Err(format!("{field}.target_residual: expected a share above 0 and below 1"));
+        }
+        if !(self.max_overhead >= 0.0 && self.max_overhead <= 10.0) {
+            return Err(format!("{field}.max_overhead: expected a share from 0 to 10"));
+        }
+        if self.cost == 0 {
+            return Err(format!("{field}.cost: expected 1 or more"));
+        }
+        if self.delay.is_some_and(|delay| delay > Duration::from_secs(10)) {
+            return Err(format!("{field}.delay: expected at most 10s one way"));
+        }
+        if self.capacity == Some(Bitrate::ZERO) {
+            return Err(format!("{field}.capacity: expected more than 0; leave it out to have it estimated"));
+        }
+        Ok(())
+    }
+}
+
+/// RFC 9000, section 14: a QUIC path carries at least 1200 bytes.
+fn check_mtu(field: &str, mtu: Option<u16>) -> Result<(), String> {
+    match mtu {
+        Some(mtu) if !(1200..=65527).contains(&mtu) => Err(format!("{field}: expected 1200 to 65527 bytes, not {mtu}")),
+        _ => Ok(()),
+    }
+}
+
+fn is_host_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
+}
+
+/// Reads a rate: a number of bits per second, or a number and a unit of `bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s` (also `bps`,
+/// `kbps`, `Mbps`, `Gbps`, `k`, `M`, `G`). The error says what was expected.
+pub fn parse_rate(text: &str) -> Result<Bitrate, String> {
+    let wrong = || format!("{text:?} is not a rate; expected a number and a unit, such as \"20 Mbit/s\"");
+    let text = text.trim();
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let scale = match unit.trim().to_ascii_lowercase().trim_end_matches("bit/s").trim_end_matches("bps").trim() {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        _ => return Err(wrong()),
+    };
+    Ok(Bitrate::bps((number * scale).round() as u64))
+}
+
+fn optional_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bitrate>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a rate, such as \"20 Mbit/s\"")]
+    enum Rate {
+        Bits(u64),
+        Text(String),
+    }
+    match Rate::deserialize(from)? {
+        Rate::Bits(bits) => Ok(Some(Bitrate::bps(bits))),
+        Rate::Text(text) => parse_rate(&text).map(Some).map_err(D::Error::custom),
+    }
+}
+
+fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected an address, such as \"0.0.0.0:4400\", or a list of them")]
+    enum Listen {
+        One(String),
+        Several(Vec<String>),
+    }
+    let texts = match Listen::deserialize(from)? {
+        Listen::One(text) => vec![text],
+        Listen::Several(texts) => texts,
+    };
+    let parse = |text: String| {
+        text.parse().map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is not an address; expected one such as \"0.0.0.0:4400\" or \"[::]:4400\""
+            ))
+        })
+    };
+    texts.into_iter().map(parse).collect()
+}
+
+fn default_cost() -> u32 {
+    10
+}
+
+fn default_target_residual() -> f64 {
+    Policy::default().target_residual
+}
+
+fn default_max_overhead() -> f64 {
+    Policy::default().max_overhead
+}

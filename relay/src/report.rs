@@ -1,0 +1,227 @@
+//! What a relay says of itself: the JSON of `/api/v1/status` and of `--json`, and what the metrics are made of.
+
+use link::policy::Policy;
+use link::stats::{LinkQuality, LinkStats};
+use node::control::{Content, Dissemination};
+use node::trust::Role;
+use serde::Serialize;
+use std::net::SocketAddr;
+use topology::{NodeName, StreamName};
+
+/// The state and the counters of a relay at one moment. Counters run since the start, or since the link or stream began.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Its name; empty before it is known.
+    pub name: String,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// Whether it listens and serves.
+    pub ready: bool,
+    /// Whether it is about to stop.
+    pub draining: bool,
+    /// Where it listens, with the ports that were picked.
+    pub listen: Vec<SocketAddr>,
+    /// Where the operations port listens.
+    pub ops: Option<SocketAddr>,
+    /// The neighbours it was told of, and how it stands with each.
+    pub neighbours: Vec<NeighbourReport>,
+    /// Its links to relays, sources and sinks that are up now, in the order of their opening.
+    pub links: Vec<LinkReport>,
+    /// The streams it carries.
+    pub streams: Vec<StreamReport>,
+    /// What it knows of the overlay.
+    pub overlay: OverlayReport,
+    /// What it refused or threw away outside any stream.
+    pub refused: RefusalCounters,
+}
+
+/// A configured neighbour.
+#[derive(Clone, Debug, Serialize)]
+pub struct NeighbourReport {
+    /// The address it is dialled at.
+    pub address: Option<String>,
+    /// Its name, once known.
+    pub name: Option<NodeName>,
+    /// How it stands.
+    pub state: NeighbourState,
+    /// Why the last attempt or the last connection ended.
+    pub last_error: Option<String>,
+    /// Connections there have been.
+    pub connections: u64,
+}
+
+/// How it stands with a neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NeighbourState {
+    /// Being dialled, or waited for.
+    #[default]
+    Connecting,
+    /// Its link is up.
+    Up,
+    /// It refused, or shows a certificate that is not trusted; dialled again at long intervals.
+    Refused,
+}
+
+/// One link that is up.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinkReport {
+    /// Number of the port, unique in the life of the process.
+    pub port: u64,
+    /// Who is at the other end.
+    pub peer: NodeName,
+    /// What it is.
+    pub role: Role,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether this relay dialled.
+    pub dialled: bool,
+    /// Seconds since it came up.
+    pub up_s: f64,
+    /// Share of our transmissions lost on the wire, recently.
+    pub wire_loss_sent: f64,
+    /// Share of the peer's transmissions lost on the wire, since the link came up.
+    pub wire_loss_received: f64,
+    /// Share of the media packets towards us that stayed lost after repair, since the link came up.
+    pub residual_received: f64,
+    /// Repair bytes sent as a share of media bytes sent, since the link came up.
+    pub overhead_sent: f64,
+    /// The repair policy in force for what this relay sends.
+    pub policy: Policy,
+    /// What is measured of the path.
+    pub quality: LinkQuality,
+    /// The link's counters.
+    pub stats: LinkStats,
+}
+
+/// One stream carried here.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamReport {
+    /// Its name.
+    pub name: StreamName,
+    /// Its life.
+    pub incarnation: u64,
+    /// The relay its source publishes at.
+    pub ingress: NodeName,
+    /// Who publishes it, where that is here.
+    pub publisher: Option<NodeName>,
+    /// What it carries.
+    pub content: Content,
+    /// One-way deadline in milliseconds.
+    pub deadline_ms: f64,
+    /// How its source asked for it to be spread; known at the ingress.
+    pub mode: Option<Dissemination>,
+    /// The newest graph installed here; `None` before the first.
+    pub epoch: Option<u16>,
+    /// The label in force, where this is the ingress.
+    pub label: Option<u32>,
+    /// Sinks that watch it here.
+    pub subscribers: usize,
+    /// The stream's own counters.
+    pub counters: StreamCounters,
+    /// Whence it comes.
+    pub inputs: Vec<InputReport>,
+    /// Where it goes.
+    pub outputs: Vec<OutputReport>,
+}
+
+/// What is counted for a stream as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StreamCounters {
+    /// Packets that arrived, copies included.
+    pub received: u64,
+    /// Payload bytes that arrived, copies included.
+    pub received_bytes: u64,
+    /// Packets that arrived for the first time.
+    pub unique: u64,
+    /// Copies of packets that had arrived by another way.
+    pub duplicates: u64,
+    /// Packets too far behind the newest to be told from copies, thrown away.
+    pub stale: u64,
+    /// Packets that arrived after their deadline, thrown away.
+    pub late: u64,
+    /// Packets beyond the rate that the publisher's token allows, thrown away.
+    pub policed: u64,
+    /// Packets handed to links, all outputs together.
+    pub forwarded: u64,
+}
+
+/// What is counted for a stream and the link it arrives on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct InputCounters {
+    /// Packets that arrived, copies included.
+    pub received: u64,
+    /// Of these, copies of packets that had arrived by another way.
+    pub duplicates: u64,
+    /// Of these, after their deadline.
+    pub late: u64,
+    /// Of these, repaired on this hop by retransmission on request.
+    pub recovered_by_arq: u64,
+    /// Of these, repaired on this hop by code or copies sent ahead.
+    pub recovered_by_fec: u64,
+}
+
+/// What is counted for a stream and a link it leaves on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OutputCounters {
+    /// Packets handed to the link.
+    pub forwarded: u64,
+    /// Payload bytes handed to the link.
+    pub forwarded_bytes: u64,
+    /// Packets not sent: they could no longer have been in time below.
+    pub late: u64,
+    /// Packets refused by the link's full queue.
+    pub queue_full: u64,
+    /// Packets too large for the link.
+    pub too_large: u64,
+}
+
+/// One link a stream arrives on.
+#[derive(Clone, Debug, Serialize)]
+pub struct InputReport {
+    /// The port.
+    pub port: u64,
+    /// Who sends.
+    pub peer: NodeName,
+    /// The counters.
+    pub counters: InputCounters,
+}
+
+/// One link a stream leaves on.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputReport {
+    /// The port.
+    pub port: u64,
+    /// Who receives.
+    pub peer: NodeName,
+    /// Whether it is a sink here, not a relay.
+    pub local: bool,
+    /// The counters.
+    pub counters: OutputCounters,
+}
+
+/// What a relay knows of the overlay.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OverlayReport {
+    /// Relays known, this one included.
+    pub relays: Vec<NodeName>,
+    /// Directed links known between them.
+    pub links: usize,
+    /// Streams known anywhere.
+    pub streams: usize,
+    /// Counts up with every change.
+    pub generation: u64,
+}
+
+/// What was refused or thrown away outside any stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RefusalCounters {
+    /// Media under a handle that no announcement came for in time.
+    pub unknown_handle: u64,
+    /// Streams refused to publishers.
+    pub publish: u64,
+    /// Streams refused to watchers.
+    pub subscribe: u64,
+    /// Messages that the protocol does not allow where they came.
+    pub protocol: u64,
+}
