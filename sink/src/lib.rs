@@ -1,1 +1,14 @@
 //! Playout, outputs; the program anabranch-sink.
+//!
+//! A sink takes a stream from a relay, drops duplicates, restores order, and releases each packet at media time +
+//! deadline, evenly, as the source received them, to any number of outputs that do not disturb one another.
+//! Embed it with [`run`]; the program is [`Config`] and [`run`] behind a command line.
+
+pub mod config;
+pub mod output;
+pub mod report;
+mod server;
+
+pub use config::{Config, Identity, StreamConfig};
+pub use report::Report;
+pub use server::run;
