@@ -3,7 +3,7 @@
 //!
 //! | module | what it decides | holds |
 //! |---|---|---|
-//! | `forward` | where each packet goes, and until when it is worth repairing | pure |
+//! | [`forward`] | where each packet goes, and until when it is worth repairing | pure |
 //! | `system` | who may publish and watch what; what is said to whom | pure |
 //! | `directory` | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
@@ -14,6 +14,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod forward;
 pub mod report;
 pub mod server;
 

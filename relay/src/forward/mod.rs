@@ -1,0 +1,326 @@
+//! Where each packet goes. Pure.
+//!
+//! The first copy of a packet is sent at once on every out-edge of its label's modules and to every local subscriber,
+//! never back to where it came from; later copies are dropped and counted. On the way of a packet there is no name, no
+//! allocation and no wait: links and streams are looked up by port and handle, all else is an index.
+//!
+//! Everything else here is the slow path by which [`crate::system`] sets that up: streams, their inputs (a handle on a
+//! link where the stream arrives), their outputs (a handle on a link where it leaves) and their epochs (which outputs
+//! belong to which module, and how far it is from there).
+
+pub mod handles;
+pub mod held;
+pub mod label;
+pub mod police;
+pub mod window;
+
+mod stream;
+
+pub use stream::{EPOCHS, Hop, Rest};
+
+use crate::report::{InputCounters, OutputCounters, StreamCounters};
+use handles::{HandleSpace, HandleTable, Target};
+use link::{Delivery, Instant, Label, Packet, SendError, StreamHandle};
+use node::{PortId, Ports};
+use police::Police;
+use slab::Slab;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+use stream::{Input, Output, Stream};
+
+/// What packets leave by.
+pub trait Egress {
+    /// Queues a packet on the link of `port`.
+    fn send(&mut self, now: Instant, port: PortId, packet: Packet) -> Result<(), SendError>;
+}
+
+impl Egress for Ports {
+    #[inline]
+    fn send(&mut self, now: Instant, port: PortId, packet: Packet) -> Result<(), SendError> {
+        Ports::send(self, now, port, packet)
+    }
+}
+
+/// A stream in a [`Forwarder`]; used again once the stream was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamKey(u32);
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was the first copy, and this many links took it.
+    Forwarded(u32),
+    /// A copy.
+    Duplicate,
+    /// Too far behind to be told from a copy.
+    Stale,
+    /// After its deadline.
+    Late,
+    /// Beyond its publisher's rate.
+    Policed,
+}
+
+/// All streams of a relay, by the handles under which they arrive.
+#[derive(Debug, Default)]
+pub struct Forwarder {
+    streams: Slab<Stream>,
+    ports: HashMap<PortId, PortState, BuildHasherDefault<PortHasher>>,
+}
+
+#[derive(Debug, Default)]
+struct PortState {
+    table: HandleTable,
+    handles: HandleSpace,
+}
+
+impl Forwarder {
+    /// No streams yet.
+    pub fn new() -> Forwarder {
+        Forwarder::default()
+    }
+
+    /// Takes a packet that arrived at `port` and sends it on. A packet whose handle is not known comes back.
+    #[inline]
+    #[expect(clippy::result_large_err, reason = "the packet goes back to who gave it, without an allocation")]
+    pub fn forward(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        delivery: Delivery,
+        egress: &mut impl Egress,
+    ) -> Result<Verdict, Delivery> {
+        let Some(target) = self.ports.get(&port).and_then(|state| state.table.get(delivery.stream)) else {
+            return Err(delivery);
+        };
+        match self.streams.get_mut(target.stream as usize) {
+            Some(stream) => Ok(stream.forward(now, target.input, delivery, egress)),
+            None => Err(delivery),
+        }
+    }
+
+    /// Adds a stream that goes nowhere yet.
+    pub fn add_stream(&mut self, deadline: Duration) -> StreamKey {
+        StreamKey(self.streams.insert(Stream::new(deadline)) as u32)
+    }
+
+    /// Removes a stream with its inputs and outputs; returns the outputs it had.
+    pub fn remove_stream(&mut self, now: Instant, key: StreamKey) -> Vec<(PortId, StreamHandle)> {
+        let Some(stream) = self.streams.try_remove(key.0 as usize) else { return Vec::new() };
+        for input in stream.inputs() {
+            if let Some(state) = self.ports.get_mut(&input.port) {
+                state.table.clear(input.handle);
+                if input.source {
+                    state.handles.give_back(now, input.handle);
+                }
+            }
+        }
+        let outputs: Vec<_> = stream.outputs().map(|output| (output.port, output.handle)).collect();
+        for (port, handle) in &outputs {
+            if let Some(state) = self.ports.get_mut(port) {
+                state.handles.give_back(now, *handle);
+            }
+        }
+        outputs
+    }
+
+    /// Changes the deadline of a stream.
+    pub fn set_deadline(&mut self, key: StreamKey, deadline: Duration) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.set_deadline(deadline);
+        }
+    }
+
+    /// From the next packet of the source on, this label is stamped.
+    pub fn set_stamp(&mut self, key: StreamKey, label: Label) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.set_stamp(label);
+        }
+    }
+
+    /// The label that is stamped.
+    pub fn stamp(&self, key: StreamKey) -> Option<Label> {
+        self.stream(key)?.stamp()
+    }
+
+    /// Holds the source of a stream to a rate.
+    pub fn set_police(&mut self, key: StreamKey, police: Option<Police>) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.set_police(police);
+        }
+    }
+
+    /// Lets a stream arrive at `port` from a relay, under the handle that the relay chose. The same handle may be given
+    /// a new meaning.
+    pub fn open_input(&mut self, key: StreamKey, port: PortId, handle: StreamHandle) {
+        self.close_input(port, handle);
+        self.put_input(key, Input { port, handle, source: false, counters: InputCounters::default() });
+    }
+
+    /// Lets a stream arrive at `port` from its source, and chooses the handle. `None` where none is free.
+    pub fn open_source(&mut self, now: Instant, key: StreamKey, port: PortId) -> Option<StreamHandle> {
+        let handle = self.ports.entry(port).or_default().handles.take(now)?;
+        self.put_input(key, Input { port, handle, source: true, counters: InputCounters::default() });
+        Some(handle)
+    }
+
+    fn put_input(&mut self, key: StreamKey, input: Input) {
+        let (port, handle) = (input.port, input.handle);
+        let Some(stream) = self.stream_mut(key) else { return };
+        let target = Target { stream: key.0, input: stream.add_input(input) };
+        self.ports.entry(port).or_default().table.set(handle, target);
+    }
+
+    /// Ends an input; says whose it was.
+    pub fn close_input(&mut self, port: PortId, handle: StreamHandle) -> Option<StreamKey> {
+        let target = self.ports.get_mut(&port)?.table.clear(handle)?;
+        let key = StreamKey(target.stream);
+        self.stream_mut(key)?.remove_input(target.input);
+        Some(key)
+    }
+
+    /// Ends the input of a source at `port`; its handle rests before it is used again.
+    pub fn close_source(&mut self, now: Instant, key: StreamKey, port: PortId) {
+        let Some(stream) = self.stream(key) else { return };
+        let handle = stream.inputs().find(|input| input.port == port && input.source).map(|input| input.handle);
+        if let Some(handle) = handle {
+            self.close_input(port, handle);
+            self.ports.entry(port).or_default().handles.give_back(now, handle);
+        }
+    }
+
+    /// Lets a stream leave by `port`; the same handle again where it does already. `None` where no handle is free.
+    pub fn open_output(&mut self, now: Instant, key: StreamKey, port: PortId, local: bool) -> Option<StreamHandle> {
+        let stream = self.streams.get_mut(key.0 as usize)?;
+        if let Some(output) = stream.output(port) {
+            return Some(output.handle);
+        }
+        let handle = self.ports.entry(port).or_default().handles.take(now)?;
+        stream.add_output(Output { port, handle, local, counters: OutputCounters::default() });
+        Some(handle)
+    }
+
+    /// Ends an output, and says which handle it had.
+    pub fn close_output(&mut self, now: Instant, key: StreamKey, port: PortId) -> Option<StreamHandle> {
+        let output = self.stream_mut(key)?.remove_output(port)?;
+        self.ports.entry(port).or_default().handles.give_back(now, output.handle);
+        Some(output.handle)
+    }
+
+    /// The handle under which a stream leaves by `port`, where it does.
+    pub fn output(&self, key: StreamKey, port: PortId) -> Option<StreamHandle> {
+        Some(self.stream(key)?.output(port)?.handle)
+    }
+
+    /// Installs an epoch, or replaces it: per module, the hops at this relay. Their ports must be outputs of the stream.
+    /// Four epochs are kept.
+    pub fn install(&mut self, key: StreamKey, epoch: u16, modules: &[Vec<Hop>]) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.install(epoch, modules);
+        }
+    }
+
+    /// Forgets an epoch of a stream.
+    pub fn retire(&mut self, key: StreamKey, epoch: u16) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.retire(epoch);
+        }
+    }
+
+    /// The epochs of a stream known here, oldest first.
+    pub fn epochs(&self, key: StreamKey) -> Vec<u16> {
+        self.stream(key).map(|stream| stream.epochs().collect()).unwrap_or_default()
+    }
+
+    /// Forgets a port with all its inputs and outputs; returns the streams that had one there.
+    pub fn close_port(&mut self, port: PortId) -> Vec<StreamKey> {
+        let mut touched: Vec<StreamKey> = Vec::new();
+        if let Some(state) = self.ports.remove(&port) {
+            for (_, target) in state.table.iter() {
+                touched.push(StreamKey(target.stream));
+                if let Some(stream) = self.streams.get_mut(target.stream as usize) {
+                    stream.remove_input(target.input);
+                }
+            }
+        }
+        for (key, stream) in &mut self.streams {
+            if stream.remove_output(port).is_some() {
+                touched.push(StreamKey(key as u32));
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        touched
+    }
+
+    /// Streams carried.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether no stream is carried.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Handles that the peer at `port` has in use.
+    pub fn inputs_at(&self, port: PortId) -> usize {
+        self.ports.get(&port).map_or(0, |state| state.table.used())
+    }
+
+    /// The counters of a stream.
+    pub fn counters(&self, key: StreamKey) -> StreamCounters {
+        self.stream(key).map(|stream| stream.counters).unwrap_or_default()
+    }
+
+    /// The inputs of a stream and their counters.
+    pub fn inputs(&self, key: StreamKey) -> impl Iterator<Item = (PortId, InputCounters)> {
+        self.stream(key).into_iter().flat_map(Stream::inputs).map(|input| (input.port, input.counters))
+    }
+
+    /// The outputs of a stream, whether each is a sink's, and their counters.
+    pub fn outputs(&self, key: StreamKey) -> impl Iterator<Item = (PortId, bool, OutputCounters)> {
+        self.stream(key)
+            .into_iter()
+            .flat_map(Stream::outputs)
+            .map(|output| (output.port, output.local, output.counters))
+    }
+
+    /// Sinks of a stream here.
+    pub fn locals(&self, key: StreamKey) -> usize {
+        self.stream(key).map_or(0, Stream::locals)
+    }
+
+    fn stream(&self, key: StreamKey) -> Option<&Stream> {
+        self.streams.get(key.0 as usize)
+    }
+
+    fn stream_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
+        self.streams.get_mut(key.0 as usize)
+    }
+}
+
+/// Spreads port numbers, which this node counts up itself: no peer chooses them, so no keyed hash is needed.
+#[derive(Debug, Default)]
+struct PortHasher(u64);
+
+impl Hasher for PortHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, n: u64) {
+        // Fibonacci hashing (Knuth, TAOCP 3, 6.4); the rotation brings the well-mixed bits to both ends.
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
+#[cfg(test)]
+mod tests;

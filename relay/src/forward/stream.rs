@@ -1,0 +1,385 @@
+//! One stream at this relay: what has been seen of it, where it goes, what was counted.
+
+use super::label::{self, MAX_MODULES};
+use super::police::Police;
+use super::window::{Seen, Window};
+use super::{Egress, Verdict};
+use crate::report::{InputCounters, OutputCounters, StreamCounters};
+use link::{Delivery, Instant, Label, Packet, Recovery, SendError, StreamHandle};
+use node::PortId;
+use std::time::Duration;
+
+/// Epochs a relay remembers.
+pub const EPOCHS: usize = 4;
+
+/// Bare transit of what remains of the way beyond the next hop, the last mile included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// To the nearest egress below, in microseconds.
+    pub min_us: u32,
+    /// To the farthest.
+    pub max_us: u32,
+}
+
+/// One out-edge of a module at this relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The port towards the next relay; an output of the stream.
+    pub port: PortId,
+    /// What remains beyond it.
+    pub rest: Rest,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    deadline: Duration,
+    seen: Window,
+    /// Oldest first; never more than [`EPOCHS`].
+    epochs: Vec<Epoch>,
+    /// The label of packets that enter the overlay here.
+    stamp: Option<Label>,
+    police: Option<Police>,
+    /// Slots keep their index while they are in use: handles and epochs point at them.
+    inputs: Vec<Option<Input>>,
+    outputs: Vec<Option<Output>>,
+    /// Slots of the outputs to sinks.
+    locals: Vec<u32>,
+    pub(super) counters: StreamCounters,
+}
+
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) port: PortId,
+    pub(super) handle: StreamHandle,
+    /// A source's: packets are policed and stamped.
+    pub(super) source: bool,
+    pub(super) counters: InputCounters,
+}
+
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) port: PortId,
+    pub(super) handle: StreamHandle,
+    pub(super) local: bool,
+    pub(super) counters: OutputCounters,
+}
+
+#[derive(Debug)]
+struct Epoch {
+    number: u16,
+    modules: usize,
+    branches: Vec<Branch>,
+    /// `rests[branch * modules + module]`.
+    rests: Vec<Rest>,
+}
+
+/// One output with the modules it belongs to.
+#[derive(Debug)]
+struct Branch {
+    output: u32,
+    modules: u16,
+}
+
+impl Stream {
+    pub(super) fn new(deadline: Duration) -> Stream {
+        Stream {
+            deadline,
+            seen: Window::new(),
+            epochs: Vec::with_capacity(EPOCHS + 1),
+            stamp: None,
+            police: None,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            locals: Vec::new(),
+            counters: StreamCounters::default(),
+        }
+    }
+
+    /// The fast path: no allocation, no name.
+    #[inline]
+    pub(super) fn forward(
+        &mut self,
+        now: Instant,
+        input: u32,
+        delivery: Delivery,
+        egress: &mut impl Egress,
+    ) -> Verdict {
+        let Some(input) = self.inputs.get_mut(input as usize).and_then(Option::as_mut) else {
+            return Verdict::Stale;
+        };
+        self.counters.received += 1;
+        self.counters.received_bytes += delivery.payload.len() as u64;
+        input.counters.note(&delivery);
+        let label = if input.source {
+            if self.police.as_mut().is_some_and(|police| !police.admit(now, delivery.payload.len())) {
+                self.counters.policed += 1;
+                return Verdict::Policed;
+            }
+            self.stamp.unwrap_or_default()
+        } else {
+            delivery.label
+        };
+        match self.seen.insert(delivery.seq) {
+            Seen::New => self.counters.unique += 1,
+            Seen::Duplicate => {
+                self.counters.duplicates += 1;
+                input.counters.duplicates += 1;
+                return Verdict::Duplicate;
+            }
+            Seen::Stale => {
+                self.counters.stale += 1;
+                return Verdict::Stale;
+            }
+        }
+        let slack = self.deadline.saturating_sub(delivery.age);
+        if slack.is_zero() {
+            self.counters.late += 1;
+            input.counters.late += 1;
+            return Verdict::Late;
+        }
+        let from = input.port;
+        let mut sending = Sending { now, slack, label, delivery, sent: 0 };
+        self.send_below(from, &mut sending, egress);
+        for &slot in &self.locals {
+            if let Some(output) = self.outputs[slot as usize].as_mut()
+                && output.port != from
+            {
+                sending.send(output, Rest::default(), egress);
+            }
+        }
+        self.counters.forwarded += u64::from(sending.sent);
+        Verdict::Forwarded(sending.sent)
+    }
+
+    /// Sends on every out-edge of the label's modules, but never back.
+    #[inline]
+    fn send_below(&mut self, from: PortId, sending: &mut Sending, egress: &mut impl Egress) {
+        let wanted = label::epoch(sending.label);
+        let Some(epoch) = self.epochs.iter().rev().find(|epoch| epoch.number == wanted).or(self.epochs.last()) else {
+            return;
+        };
+        let modules = epoch.known(label::modules(sending.label));
+        for (at, branch) in epoch.branches.iter().enumerate() {
+            let shared = branch.modules & modules;
+            if shared == 0 {
+                continue;
+            }
+            if let Some(output) = self.outputs[branch.output as usize].as_mut()
+                && output.port != from
+            {
+                sending.send(output, epoch.rest(at, shared), egress);
+            }
+        }
+    }
+
+    // Configuration: the slow path.
+
+    pub(super) fn set_deadline(&mut self, deadline: Duration) {
+        self.deadline = deadline;
+    }
+
+    pub(super) fn set_stamp(&mut self, label: Label) {
+        self.stamp = Some(label);
+    }
+
+    pub(super) fn stamp(&self) -> Option<Label> {
+        self.stamp
+    }
+
+    pub(super) fn set_police(&mut self, police: Option<Police>) {
+        self.police = police;
+    }
+
+    pub(super) fn add_input(&mut self, input: Input) -> u32 {
+        place(&mut self.inputs, input)
+    }
+
+    pub(super) fn remove_input(&mut self, slot: u32) {
+        if let Some(slot) = self.inputs.get_mut(slot as usize) {
+            *slot = None;
+        }
+    }
+
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &Input> {
+        self.inputs.iter().flatten()
+    }
+
+    pub(super) fn outputs(&self) -> impl Iterator<Item = &Output> {
+        self.outputs.iter().flatten()
+    }
+
+    pub(super) fn locals(&self) -> usize {
+        self.locals.len()
+    }
+
+    pub(super) fn output(&self, port: PortId) -> Option<&Output> {
+        self.outputs().find(|output| output.port == port)
+    }
+
+    pub(super) fn add_output(&mut self, output: Output) {
+        let local = output.local;
+        let slot = place(&mut self.outputs, output);
+        if local {
+            self.locals.push(slot);
+        }
+    }
+
+    /// Takes an output away, from every epoch too.
+    pub(super) fn remove_output(&mut self, port: PortId) -> Option<Output> {
+        let slot = self.outputs.iter().position(|output| output.as_ref().is_some_and(|o| o.port == port))?;
+        self.locals.retain(|local| *local as usize != slot);
+        for epoch in &mut self.epochs {
+            epoch.remove(slot as u32);
+        }
+        self.outputs[slot].take()
+    }
+
+    /// Installs an epoch or replaces it; hops over ports that are no output are left out. Too old a one is ignored.
+    pub(super) fn install(&mut self, number: u16, modules: &[Vec<Hop>]) {
+        let epoch = self.epoch_of(number, modules);
+        if let Some(same) = self.epochs.iter_mut().find(|epoch| epoch.number == number) {
+            *same = epoch;
+            return;
+        }
+        let at = self.epochs.iter().position(|other| label::later(other.number, number)).unwrap_or(self.epochs.len());
+        self.epochs.insert(at, epoch);
+        if self.epochs.len() > EPOCHS {
+            self.epochs.remove(0);
+        }
+    }
+
+    /// Forgets an epoch.
+    pub(super) fn retire(&mut self, number: u16) {
+        self.epochs.retain(|epoch| epoch.number != number);
+    }
+
+    /// The epochs known, oldest first.
+    pub(super) fn epochs(&self) -> impl Iterator<Item = u16> {
+        self.epochs.iter().map(|epoch| epoch.number)
+    }
+
+    fn epoch_of(&self, number: u16, modules: &[Vec<Hop>]) -> Epoch {
+        let count = modules.len().min(MAX_MODULES);
+        let mut epoch = Epoch { number, modules: count, branches: Vec::new(), rests: Vec::new() };
+        for (module, hop) in modules[..count].iter().enumerate().flat_map(|(i, hops)| hops.iter().map(move |h| (i, h)))
+        {
+            let slot = self.outputs.iter().position(|output| output.as_ref().is_some_and(|o| o.port == hop.port));
+            if let Some(slot) = slot {
+                epoch.add(slot as u32, module, hop.rest);
+            }
+        }
+        epoch
+    }
+}
+
+/// A packet on its way out.
+struct Sending {
+    now: Instant,
+    slack: Duration,
+    label: Label,
+    delivery: Delivery,
+    sent: u32,
+}
+
+impl Sending {
+    /// Sends one copy. The hop may spend what the packet has left less the bare transit of the farthest rest of its
+    /// way; where that is past, of the nearest.
+    #[inline]
+    fn send(&mut self, output: &mut Output, rest: Rest, egress: &mut impl Egress) {
+        for rest_us in [rest.max_us, rest.min_us] {
+            let Some(hop) = self.slack.checked_sub(Duration::from_micros(u64::from(rest_us))) else { continue };
+            match egress.send(self.now, output.port, self.packet(output.handle, hop)) {
+                Ok(()) => {
+                    self.sent += 1;
+                    output.counters.forwarded += 1;
+                    output.counters.forwarded_bytes += self.delivery.payload.len() as u64;
+                    return;
+                }
+                Err(SendError::TooLate) => {}
+                Err(SendError::QueueFull) => {
+                    output.counters.queue_full += 1;
+                    return;
+                }
+                Err(SendError::TooLarge { .. }) => {
+                    output.counters.too_large += 1;
+                    return;
+                }
+            }
+        }
+        output.counters.late += 1;
+    }
+
+    #[inline]
+    fn packet(&self, handle: StreamHandle, hop: Duration) -> Packet {
+        Packet {
+            stream: handle,
+            seq: self.delivery.seq,
+            media_time: self.delivery.media_time,
+            age: self.delivery.age,
+            label: self.label,
+            flags: self.delivery.flags,
+            payload: self.delivery.payload.clone(),
+            recover_until: self.now + hop,
+        }
+    }
+}
+
+impl Epoch {
+    /// The modules of `wanted` that this epoch has; its first one where it has none of them.
+    #[inline]
+    fn known(&self, wanted: u16) -> u16 {
+        let all = u16::MAX.checked_shr(16 - self.modules as u32).unwrap_or(0);
+        if wanted & all == 0 { 1 } else { wanted & all }
+    }
+
+    /// The rest of the way beyond a branch over all `modules`, of which there is at least one.
+    #[inline]
+    fn rest(&self, branch: usize, mut modules: u16) -> Rest {
+        let mut out = Rest { min_us: u32::MAX, max_us: 0 };
+        while modules != 0 {
+            let rest = self.rests[branch * self.modules + modules.trailing_zeros() as usize];
+            out.min_us = out.min_us.min(rest.min_us);
+            out.max_us = out.max_us.max(rest.max_us);
+            modules &= modules - 1;
+        }
+        out
+    }
+
+    fn add(&mut self, output: u32, module: usize, rest: Rest) {
+        let at = self.branches.iter().position(|branch| branch.output == output).unwrap_or_else(|| {
+            self.branches.push(Branch { output, modules: 0 });
+            self.rests.resize(self.branches.len() * self.modules, Rest::default());
+            self.branches.len() - 1
+        });
+        self.branches[at].modules |= 1 << module;
+        self.rests[at * self.modules + module] = rest;
+    }
+
+    fn remove(&mut self, output: u32) {
+        if let Some(at) = self.branches.iter().position(|branch| branch.output == output) {
+            self.branches.remove(at);
+            self.rests.drain(at * self.modules..(at + 1) * self.modules);
+        }
+    }
+}
+
+impl InputCounters {
+    #[inline]
+    fn note(&mut self, delivery: &Delivery) {
+        self.received += 1;
+        match delivery.recovery {
+            Recovery::None => {}
+            Recovery::Arq => self.recovered_by_arq += 1,
+            Recovery::Fec => self.recovered_by_fec += 1,
+        }
+    }
+}
+
+fn place<T>(slots: &mut Vec<Option<T>>, value: T) -> u32 {
+    let at = slots.iter().position(Option::is_none).unwrap_or_else(|| {
+        slots.push(None);
+        slots.len() - 1
+    });
+    slots[at] = Some(value);
+    at as u32
+}
