@@ -189,7 +189,9 @@ pub struct Install {
     pub incarnation: Incarnation,
     /// The relay that computed it.
     pub ingress: NodeName,
-    /// Counts up with every new computation.
+    /// The boot of the ingress, as in its advertisement: epochs of a later boot replace all of an earlier one.
+    pub boot: u64,
+    /// Counts up with every new computation within a boot.
     pub epoch: u16,
     /// One-way deadline in microseconds.
     pub deadline_us: u32,
