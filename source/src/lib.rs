@@ -1,1 +1,25 @@
-//! Ingest, packetize; the program anabranch-source.
+//! The source: takes live media in and publishes it to the overlay; the program `anabranch-source`.
+//!
+//! | module | what it decides | holds |
+//! |---|---|---|
+//! | `url` | what an input's URL means | pure |
+//! | `ts` | where transport stream packets begin, and what their clocks and counters say | pure |
+//! | `packetize` | how a stream of bytes becomes payloads | pure |
+//! | `pacing` | when the bytes of a file are due, by its clock references | pure |
+//! | `looping` | how a file plays again and again as one endless stream | pure |
+//! | `rtp` | what is taken out of RTP, and in which order | pure |
+//! | `system` | what is published, sent, kept for a reconnection, given up | pure |
+//! | `ingest` | sockets, files, the standard input | the shell |
+//! | `server` | relays, reconnection, reports | the shell |
+//!
+//! [`run`] is the whole program but its command line. It must be awaited inside a [`tokio::task::LocalSet`] on a
+//! current-thread runtime, so that one process can hold several programs, each on its own thread.
+
+pub mod config;
+pub mod report;
+pub mod server;
+pub mod url;
+
+pub use config::{Config, Stream};
+pub use report::Report;
+pub use server::run;

@@ -1,0 +1,189 @@
+//! The configuration of a source. `deploy/source.toml` is the same with every field shown.
+
+use crate::url::{Input, InputError};
+use node::control::Dissemination;
+use node::exit::{Exit, Failure};
+use node::trust::Credentials;
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::time::Duration;
+use topology::{NodeName, StreamName};
+
+/// What a source is told by its operator.
+///
+/// Durations are written with their unit (`"200ms"`, `"1m 30s"`). A field that does not exist is an error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Relays to publish at, `host:port`, in order of preference: the first that answers serves until it is lost.
+    pub relays: Vec<String>,
+    /// Directory with `authority.crt` and, unless a token is all this source has, `NAME.crt` and `NAME.key`, as
+    /// `anabranch-relay keys` makes them.
+    pub keys: Option<PathBuf>,
+    /// Which certificate in `keys`: `NAME.crt` and `NAME.key`. Without it this source comes with a token alone.
+    pub name: Option<NodeName>,
+    /// File with a stream token (`abt1.…`). The variable `ANABRANCH_TOKEN` holds the token itself in its place.
+    pub token_file: Option<PathBuf>,
+    /// The token itself. Never on the command line, where every user of the machine could read it.
+    pub token: Option<String>,
+    /// Where to send from, `address` or `address:port`; any by default.
+    pub bind: Option<String>,
+    /// Largest UDP payload that the path to every relay is known to carry (1200 to 65527). Without it the source starts
+    /// at 1200 and probes.
+    pub path_mtu: Option<u16>,
+    /// Generic segmentation offload: cheaper sending; some network cards fail with it.
+    pub segmentation_offload: bool,
+    /// How long to try before giving up at the first start. A relay lost later is dialled again for ever.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a file or the standard input waits, once published, before it begins: the overlay spreads the word.
+    #[serde(with = "humantime_serde")]
+    pub start_delay: Duration,
+    /// Time from the arrival of a packet here to its playout at every sink.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+    /// Before others, where a link has too much to send.
+    pub priority: Priority,
+    /// How the streams are spread over the overlay.
+    pub mode: Dissemination,
+    /// How often the report is renewed, and a line printed.
+    #[serde(with = "humantime_serde")]
+    pub report_interval: Duration,
+    /// What is published; at least one.
+    pub streams: Vec<Stream>,
+    /// Identity given by a program that embeds the source, in place of `keys` and `name`.
+    #[serde(skip)]
+    pub identity: Option<Credentials>,
+}
+
+/// One stream and where it comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// The name it is published under.
+    pub name: StreamName,
+    /// Where it comes from: see [`Input`].
+    pub input: Input,
+    /// Of a file: play it again and again, as one endless stream.
+    #[serde(default, rename = "loop")]
+    pub endless: bool,
+    /// In place of the deadline of all.
+    #[serde(default, with = "humantime_serde")]
+    pub deadline: Option<Duration>,
+    /// In place of the priority of all.
+    #[serde(default)]
+    pub priority: Option<Priority>,
+    /// In place of the mode of all.
+    #[serde(default)]
+    pub mode: Option<Dissemination>,
+}
+
+/// Which streams go first where there is too much to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// After the others.
+    #[default]
+    Normal,
+    /// Before the others.
+    High,
+}
+
+impl Stream {
+    /// A stream from `input`, all else by default.
+    pub fn new(name: StreamName, input: Input) -> Stream {
+        Stream { name, input, endless: false, deadline: None, priority: None, mode: None }
+    }
+
+    /// Reads `STREAM=URL`, or a URL alone where `default_name` says how its stream is called.
+    pub fn parse(text: &str, default_name: Option<&StreamName>) -> Result<Stream, InputError> {
+        let (name, url) = crate::url::split_name(text)?;
+        let name = match (name, default_name) {
+            (Some(name), _) => name,
+            (None, Some(name)) => name.clone(),
+            (None, None) => return Err(InputError::nameless(text)),
+        };
+        Ok(Stream::new(name, url.parse()?))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            relays: Vec::new(),
+            keys: None,
+            name: None,
+            token_file: None,
+            token: None,
+            bind: None,
+            path_mtu: None,
+            segmentation_offload: true,
+            connect_timeout: Duration::from_secs(10),
+            start_delay: Duration::from_millis(500),
+            deadline: Duration::from_millis(200),
+            priority: Priority::Normal,
+            mode: Dissemination::Auto,
+            report_interval: Duration::from_secs(1),
+            streams: Vec::new(),
+            identity: None,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what types cannot say. The failure names the field and what was expected.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.wrong().map_or(Ok(()), |what| Err(Failure::new(Exit::Config, what)))
+    }
+
+    /// The deadline of a stream: its own or that of all.
+    pub fn deadline_of(&self, stream: &Stream) -> Duration {
+        stream.deadline.unwrap_or(self.deadline)
+    }
+
+    fn wrong(&self) -> Option<String> {
+        if self.relays.is_empty() {
+            return Some("relays: expected at least one address, such as \"lon.example.net:4400\"".into());
+        }
+        if let Some(relay) = self.relays.iter().find(|relay| !is_host_port(relay)) {
+            return Some(format!("relays: {relay:?} is not host:port, such as \"lon.example.net:4400\""));
+        }
+        if self.path_mtu.is_some_and(|mtu| mtu < 1200) {
+            return Some("path_mtu: expected 1200 to 65527 bytes".into());
+        }
+        if self.report_interval < Duration::from_millis(10) {
+            return Some("report_interval: expected at least 10ms".into());
+        }
+        if self.streams.is_empty() {
+            return Some("streams: expected at least one, such as news/main=udp://@239.1.1.1:5000".into());
+        }
+        self.streams.iter().enumerate().find_map(|(index, stream)| self.wrong_stream(index, stream))
+    }
+
+    fn wrong_stream(&self, index: usize, stream: &Stream) -> Option<String> {
+        let earlier = &self.streams[..index];
+        let deadline = self.deadline_of(stream);
+        if !(MIN_DEADLINE..=MAX_DEADLINE).contains(&deadline) {
+            return Some(format!("{}: deadline: expected 5ms to 60s", stream.name));
+        }
+        if earlier.iter().any(|other| other.name == stream.name) {
+            return Some(format!("{}: published twice; each stream needs a name of its own", stream.name));
+        }
+        if stream.input.is_stdin() && earlier.iter().any(|other| other.input.is_stdin()) {
+            return Some(format!("{}: there is only one standard input", stream.name));
+        }
+        if stream.endless && !stream.input.is_file() {
+            return Some(format!("{}: only a file can be looped, not {}", stream.name, stream.input));
+        }
+        None
+    }
+}
+
+/// Less than this no wide-area hop can meet.
+const MIN_DEADLINE: Duration = Duration::from_millis(5);
+/// More than this would fill the memory of every relay on the way.
+const MAX_DEADLINE: Duration = Duration::from_secs(60);
+
+fn is_host_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
+}
