@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod output;
+pub mod playout;
 pub mod report;
 mod server;
 

@@ -89,7 +89,7 @@ pub enum StreamState {
 }
 
 /// What came of a stream and what became of it. `received` = `on_time` + `late` + `duplicates` + `before_start` +
-/// `overflow` + what still waits for its release.
+/// `overflow` + `strays` + what still waits for its release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Packets that arrived, repeats included.
@@ -108,6 +108,8 @@ pub struct Counters {
     pub before_start: u64,
     /// Packets dropped because the buffer was full.
     pub overflow: u64,
+    /// Packets whose numbers were far from all others, and which stayed alone; dropped.
+    pub strays: u64,
     /// Of those received: repaired on the last hop by retransmission on request.
     pub recovered_arq: u64,
     /// Of those received: repaired on the last hop by code or copies sent ahead of any request.
