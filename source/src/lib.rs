@@ -16,8 +16,12 @@
 //! current-thread runtime, so that one process can hold several programs, each on its own thread.
 
 pub mod config;
+pub mod looping;
+pub mod pacing;
+pub mod packetize;
 pub mod report;
 pub mod server;
+pub mod ts;
 pub mod url;
 
 pub use config::{Config, Stream};
