@@ -1,10 +1,16 @@
 //! The link's state machine; see the crate documentation for the order of calls.
 
+use crate::frame::{self, Echo, Frame, Probe};
 use crate::ids::{Flags, Label, MediaTime, StreamHandle, StreamSeq};
 use crate::policy::Policy;
+use crate::receiver::Receiver;
+use crate::sender::{Sender, Way};
 use crate::stats::{LinkQuality, LinkStats};
 use crate::time::Instant;
+use crate::timing::{Timing, stamp};
 use bytes::{Bytes, BytesMut};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use std::time::Duration;
 
 /// A media packet on its way out on this link.
@@ -124,79 +130,191 @@ impl Default for LinkConfig {
 
 /// One end of a link: sender and receiver of media in both directions.
 #[derive(Debug)]
-pub struct Link {}
+pub struct Link {
+    sender: Sender,
+    receiver: Receiver,
+    timing: Timing,
+    started: Instant,
+    probe_interval: Duration,
+    next_expiry: Instant,
+    malformed: u64,
+    feedback_packets_sent: u64,
+    feedback_bytes_sent: u64,
+    probe_packets_sent: u64,
+}
+
+/// How often state is looked over for what grew old.
+const EXPIRY: Duration = Duration::from_millis(50);
 
 impl Link {
     /// Largest payload of a [`Packet`]; two frames on the smallest legal QUIC path (1200 bytes) hold it.
     pub const MAX_PAYLOAD: usize = 2048;
 
-    /// A link at rest.
+    /// A link at rest. Numbers start anywhere: the seed decides.
     pub fn new(now: Instant, config: LinkConfig) -> Link {
-        let _ = (now, config);
-        todo!()
+        let mut random = StdRng::seed_from_u64(config.seed);
+        Link::with_first_numbers(now, config, [random.next_u32(), random.next_u32()])
+    }
+
+    /// A link whose first symbol and first transmission have these numbers.
+    fn with_first_numbers(now: Instant, config: LinkConfig, first: [u32; 2]) -> Link {
+        Link {
+            sender: Sender::new(now, config.policy, config.max_frame, config.max_history, first),
+            receiver: Receiver::new(now, config.max_history),
+            timing: Timing::new(),
+            started: now,
+            probe_interval: config.probe_interval,
+            next_expiry: now + EXPIRY,
+            malformed: 0,
+            feedback_packets_sent: 0,
+            feedback_bytes_sent: 0,
+            probe_packets_sent: 0,
+        }
     }
 
     /// Takes a packet for the peer. It leaves by [`Link::poll_transmit`].
     pub fn send(&mut self, now: Instant, packet: Packet) -> Result<(), SendError> {
-        let _ = (now, packet);
-        todo!()
+        self.sender.send(now, packet)
     }
 
     /// Takes a datagram that came from the peer. Bytes that are no frame are counted as malformed and change nothing.
     ///
     /// The link keeps slices of `datagram` for decoding; hand in a copy where it is a slice of a large receive buffer.
     pub fn handle_datagram(&mut self, now: Instant, datagram: Bytes) {
-        let _ = (now, datagram);
-        todo!()
+        let Ok(frame) = frame::decode(&datagram) else {
+            self.malformed += 1;
+            return;
+        };
+        if !self.receiver.on_frame(now, &mut self.timing, &frame, &datagram) {
+            return;
+        }
+        if let Frame::Feedback(feedback) = frame {
+            let Echo { stamp, arrived } = feedback.echo;
+            self.timing.on_echo(now, stamp, arrived, feedback.sent);
+            if self.timing.is_measured() {
+                let transit = self.timing.rtt_min() / 2;
+                self.sender.set_way(Way { transit, rtt: self.timing.rtt().0 });
+            }
+            self.sender.on_feedback(now, &feedback);
+        }
     }
 
     /// Does what has come due by `now`. Calling it early or late is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
-        todo!()
+        self.receiver.handle_timeout(now);
+        if self.next_expiry <= now {
+            self.sender.expire(now);
+            self.next_expiry = now + EXPIRY;
+        }
     }
 
     /// The next packet that arrived.
     pub fn poll_delivery(&mut self) -> Option<Delivery> {
-        todo!()
+        self.receiver.symbols.poll_delivery()
     }
 
     /// Appends the next datagram to send to `out` and returns its length, or `None` when nothing may be sent at `now`.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
-        let _ = (now, out);
-        todo!()
+        if self.receiver.report_due(&self.timing).is_some_and(|due| due <= now) {
+            self.receiver.handle_timeout(now);
+            let number = self.sender.number(now);
+            let written = self.receiver.report(now, &self.timing, number, self.sender.horizon(), out)?;
+            self.feedback_packets_sent += 1;
+            self.feedback_bytes_sent += written as u64;
+            self.sender.on_other_sent(now, written);
+            return Some(written);
+        }
+        if let Some(written) = self.sender.poll_transmit(now, out) {
+            return Some(written);
+        }
+        if self.probe_due() <= now {
+            let start = out.len();
+            let probe = Probe { link_seq: self.sender.number(now), sent: stamp(now), horizon: self.sender.horizon() };
+            probe.put(out);
+            self.probe_packets_sent += 1;
+            self.sender.on_other_sent(now, out.len() - start);
+            return Some(out.len() - start);
+        }
+        None
     }
 
     /// When to call [`Link::handle_timeout`] at the latest, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        todo!()
+        let sender = self
+            .sender
+            .next_due()
+            .map(|(due, pacing)| (due, if pacing { TimeoutReason::Pacing } else { TimeoutReason::Repair }));
+        let report = self.receiver.report_due(&self.timing).map(|due| (due, TimeoutReason::Feedback));
+        let expiry = (!self.sender.is_idle()).then_some((self.next_expiry, TimeoutReason::Expiry));
+        let probe = Some((self.probe_due(), TimeoutReason::Probe));
+        [sender, report, expiry, probe].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
     /// Changes the repair policy from the next packet on.
-    pub fn set_policy(&mut self, now: Instant, policy: Policy) {
-        let _ = (now, policy);
-        todo!()
+    pub fn set_policy(&mut self, _now: Instant, policy: Policy) {
+        self.sender.set_policy(policy);
     }
 
     /// The repair policy in force.
     pub fn policy(&self) -> Policy {
-        todo!()
+        self.sender.policy()
     }
 
     /// Changes the largest frame the path carries.
     pub fn set_max_frame(&mut self, max_frame: usize) {
-        let _ = max_frame;
-        todo!()
+        self.sender.set_max_frame(max_frame);
     }
 
     /// Counters since the start.
     pub fn stats(&self) -> LinkStats {
-        todo!()
+        let arrivals = self.receiver.arrivals.counters();
+        let symbols = self.receiver.symbols.counters();
+        LinkStats {
+            feedback_packets_sent: self.feedback_packets_sent,
+            feedback_bytes_sent: self.feedback_bytes_sent,
+            probe_packets_sent: self.probe_packets_sent,
+            media_packets_received: symbols.media,
+            media_bytes_received: symbols.media_bytes,
+            wire_lost: arrivals.lost,
+            wire_received: arrivals.received,
+            recovered_by_arq: symbols.by_arq,
+            recovered_by_fec: symbols.by_fec,
+            unrecovered: symbols.unrecovered,
+            repair_unneeded: symbols.unneeded,
+            malformed: self.malformed + symbols.malformed,
+            ..self.sender.stats()
+        }
     }
 
     /// What is known of the path at `now`.
     pub fn quality(&self, now: Instant) -> LinkQuality {
-        let _ = now;
-        todo!()
+        let (rtt, rtt_variation) = self.timing.rtt();
+        let rtt_min = self.timing.rtt_min();
+        let path = self.sender.path();
+        let (loss_received_fast, loss_received) = self.receiver.arrivals.loss();
+        LinkQuality {
+            rtt_min,
+            rtt,
+            rtt_variation,
+            transit: rtt_min / 2,
+            transit_bound: rtt_min / 2,
+            jitter_p99: self.timing.lateness(0.01),
+            loss_sent_fast: path.loss_fast(),
+            loss_sent: path.loss(),
+            burst_sent: path.burst(),
+            loss_received_fast,
+            loss_received,
+            reordering: self.receiver.arrivals.reordering(),
+            media_rate: self.sender.media_rate(now),
+            capacity: self.sender.capacity(),
+            silent_for: now - self.receiver.last_arrival().unwrap_or(self.started),
+        }
+    }
+
+    fn probe_due(&self) -> Instant {
+        self.sender.last_sent() + self.probe_interval
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,20 @@ pub mod stats;
 pub mod time;
 pub mod units;
 
+mod arrivals;
+pub mod codec;
 mod endpoint;
+mod history;
 mod ids;
+mod pacer;
+mod path;
+mod plan;
+mod queue;
+mod receiver;
+mod sender;
+mod seq;
+mod symbols;
+mod timing;
 
 pub use endpoint::{Delivery, Link, LinkConfig, Packet, Recovery, SendError, TimeoutReason};
 pub use ids::{Flags, Label, LinkSeq, MediaTime, StreamHandle, StreamSeq};

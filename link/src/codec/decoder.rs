@@ -1,0 +1,278 @@
+//! Gaussian elimination that takes one equation at a time.
+
+use super::{Arithmetic, Galois, inverse, product};
+
+/// One equation: the sum of `coefficient × symbol` over `terms` is `data`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Symbols and their coefficients, none zero, by rising symbol. The first is the row's pivot.
+    pub(crate) terms: Vec<(u64, u8)>,
+    /// The right-hand side.
+    pub(crate) data: Vec<u8>,
+}
+
+impl Row {
+    /// Takes a symbol that is known out of the equation. `body` is padded with zeros.
+    pub(crate) fn substitute(&mut self, place: usize, parts: [&[u8]; 2]) {
+        let (_, coefficient) = self.terms.remove(place);
+        let [length, body] = parts;
+        self.grow(length.len() + body.len());
+        let (head, tail) = self.data.split_at_mut(length.len());
+        Galois::add_multiple(coefficient, length, head);
+        Galois::add_multiple(coefficient, body, tail);
+    }
+
+    fn grow(&mut self, length: usize) {
+        if self.data.len() < length {
+            self.data.resize(length, 0);
+        }
+    }
+
+    fn coefficient_of(&self, symbol: u64) -> Option<u8> {
+        self.terms.binary_search_by_key(&symbol, |term| term.0).ok().map(|place| self.terms[place].1)
+    }
+
+    fn pivot(&self) -> Option<u64> {
+        self.terms.first().map(|term| term.0)
+    }
+
+    /// Adds `factor` times `other`; `scratch` is any buffer.
+    fn add_multiple(&mut self, factor: u8, other: &Row, scratch: &mut Vec<(u64, u8)>) {
+        scratch.clear();
+        let (mut mine, mut theirs) = (self.terms.iter().peekable(), other.terms.iter().peekable());
+        loop {
+            let term = match (mine.peek(), theirs.peek()) {
+                (None, None) => break,
+                (Some(a), Some(b)) if a.0 == b.0 => {
+                    let sum = (a.0, a.1 ^ product(factor, b.1));
+                    mine.next();
+                    theirs.next();
+                    sum
+                }
+                (Some(a), Some(b)) if a.0 > b.0 => {
+                    let term = (b.0, product(factor, b.1));
+                    theirs.next();
+                    term
+                }
+                (None, Some(b)) => {
+                    let term = (b.0, product(factor, b.1));
+                    theirs.next();
+                    term
+                }
+                (Some(a), _) => {
+                    let term = **a;
+                    mine.next();
+                    term
+                }
+            };
+            if term.1 != 0 {
+                scratch.push(term);
+            }
+        }
+        std::mem::swap(&mut self.terms, scratch);
+        self.grow(other.data.len());
+        Galois::add_multiple(factor, &other.data, &mut self.data);
+    }
+
+    fn normalise(&mut self) {
+        let Some((_, first)) = self.terms.first() else { return };
+        if *first == 1 {
+            return;
+        }
+        let factor = inverse(*first);
+        for term in &mut self.terms {
+            term.1 = product(factor, term.1);
+        }
+        Galois::scale(factor, &mut self.data);
+    }
+}
+
+/// The equations held, in reduced echelon form: each row's pivot is its lowest symbol, has coefficient one and occurs in no
+/// other row. A row with one term left is solved, and leaves.
+///
+/// Work and memory are bounded by [`Decoder::MAX_ROWS`] rows of at most a window's terms each.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    rows: Vec<Row>,
+    scratch: Vec<(u64, u8)>,
+    spare: Vec<Row>,
+}
+
+impl Decoder {
+    /// Most equations held.
+    pub(crate) const MAX_ROWS: usize = 256;
+
+    /// An empty row with what memory a former one left.
+    pub(crate) fn blank(&mut self) -> Row {
+        let mut row = self.spare.pop().unwrap_or_default();
+        row.terms.clear();
+        row.data.clear();
+        row
+    }
+
+    /// Takes back a row that is no longer needed, for [`Decoder::blank`].
+    pub(crate) fn recycle(&mut self, row: Row) {
+        if self.spare.len() < 16 {
+            self.spare.push(row);
+        }
+    }
+
+    /// Adds an equation; rows that it solves are appended to `solved`. Returns whether it said anything new.
+    pub(crate) fn insert(&mut self, mut row: Row, solved: &mut Vec<Row>) -> bool {
+        for known in &self.rows {
+            if let Some(factor) = known.pivot().and_then(|pivot| row.coefficient_of(pivot)) {
+                row.add_multiple(factor, known, &mut self.scratch);
+            }
+        }
+        let Some(pivot) = row.pivot() else {
+            self.recycle(row);
+            return false;
+        };
+        row.normalise();
+        for other in &mut self.rows {
+            if let Some(factor) = other.coefficient_of(pivot) {
+                other.add_multiple(factor, &row, &mut self.scratch);
+            }
+        }
+        if self.rows.len() == Self::MAX_ROWS {
+            // The oldest pivot is the nearest to its deadline, and the least likely to be completed.
+            let oldest = self.rows.iter().enumerate().min_by_key(|(_, row)| row.pivot()).map(|(place, _)| place);
+            if let Some(oldest) = oldest {
+                let row = self.rows.swap_remove(oldest);
+                self.recycle(row);
+            }
+        }
+        self.rows.push(row);
+        self.take_solved(solved);
+        true
+    }
+
+    /// Tells of a symbol that came by another way; rows that this solves are appended to `solved`.
+    pub(crate) fn learn(&mut self, symbol: u64, parts: [&[u8]; 2], solved: &mut Vec<Row>) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let mut orphan = None;
+        for place in (0..self.rows.len()).rev() {
+            let row = &mut self.rows[place];
+            let Ok(term) = row.terms.binary_search_by_key(&symbol, |term| term.0) else { continue };
+            row.substitute(term, parts);
+            if term == 0 {
+                // A pivot stands in one row only.
+                orphan = Some(self.rows.swap_remove(place));
+            }
+        }
+        match orphan {
+            Some(row) if row.terms.is_empty() => self.recycle(row),
+            Some(row) => {
+                self.insert(row, solved);
+            }
+            None => {}
+        }
+        self.take_solved(solved);
+    }
+
+    /// Drops equations that could only tell symbols before `floor`.
+    pub(crate) fn forget_before(&mut self, floor: u64) {
+        for place in (0..self.rows.len()).rev() {
+            if self.rows[place].pivot().is_none_or(|pivot| pivot < floor) {
+                let row = self.rows.swap_remove(place);
+                self.recycle(row);
+            }
+        }
+    }
+
+    /// Equations held.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn take_solved(&mut self, solved: &mut Vec<Row>) {
+        for place in (0..self.rows.len()).rev() {
+            if self.rows[place].terms.len() == 1 {
+                solved.push(self.rows.swap_remove(place));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::coefficient;
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const FIRST: u64 = 1000;
+
+    fn equation(symbols: &[Vec<u8>], members: &[usize], seed: u32) -> Row {
+        let mut row = Row::default();
+        for member in members {
+            let symbol = FIRST + *member as u64;
+            let factor = coefficient(seed, symbol as u32);
+            row.terms.push((symbol, factor));
+            row.grow(symbols[*member].len());
+            Galois::add_multiple(factor, &symbols[*member], &mut row.data);
+        }
+        row
+    }
+
+    proptest! {
+        /// Whatever is solved is right, and with equations enough everything is.
+        #[test]
+        fn solves_what_it_should(
+            symbols in vec(vec(any::<u8>(), 1..40), 1..24),
+            picks in vec((0usize..24, 1usize..24), 60..90),
+            learnt in vec(0usize..24, 0..6),
+        ) {
+            let mut decoder = Decoder::default();
+            let mut solved = Vec::new();
+            let mut found = vec![false; symbols.len()];
+            for (seed, (start, length)) in picks.iter().enumerate() {
+                let start = start % symbols.len();
+                let members: Vec<usize> =
+                    (start..(start + length).min(symbols.len())).filter(|member| !found[*member]).collect();
+                decoder.insert(equation(&symbols, &members, seed as u32), &mut solved);
+                if let Some(member) = learnt.get(seed).filter(|member| **member < symbols.len())
+                    && !found[*member]
+                    && solved.iter().all(|row| row.terms[0].0 != FIRST + *member as u64)
+                {
+                    found[*member] = true;
+                    decoder.learn(FIRST + *member as u64, [&[], &symbols[*member]], &mut solved);
+                }
+                while let Some(row) = solved.pop() {
+                    let member = (row.terms[0].0 - FIRST) as usize;
+                    prop_assert_eq!(row.terms[0].1, 1);
+                    prop_assert!(row.data.starts_with(&symbols[member]));
+                    prop_assert!(row.data[symbols[member].len()..].iter().all(|byte| *byte == 0));
+                    prop_assert!(!std::mem::replace(&mut found[member], true), "told twice");
+                }
+                prop_assert!(decoder.len() <= symbols.len());
+            }
+            let everything: Vec<usize> = (0..symbols.len()).collect();
+            for seed in 1000..1000 + symbols.len() as u32 + 8 {
+                let rest: Vec<usize> = everything.iter().copied().filter(|member| !found[*member]).collect();
+                decoder.insert(equation(&symbols, &rest, seed), &mut solved);
+                for row in solved.drain(..) {
+                    found[(row.terms[0].0 - FIRST) as usize] = true;
+                }
+            }
+            prop_assert!(found.iter().all(|found| *found));
+            prop_assert_eq!(decoder.len(), 0);
+        }
+    }
+
+    #[test]
+    fn forgets_below_the_floor() {
+        let symbols = vec![vec![1], vec![2], vec![3]];
+        let mut decoder = Decoder::default();
+        let mut solved = Vec::new();
+        assert!(decoder.insert(equation(&symbols, &[0, 1], 1), &mut solved));
+        assert!(decoder.insert(equation(&symbols, &[1, 2], 2), &mut solved));
+        decoder.forget_before(FIRST + 1);
+        assert_eq!(decoder.len(), 1);
+        assert!(decoder.insert(equation(&symbols, &[1, 2], 3), &mut solved));
+        assert_eq!(solved.len(), 2);
+    }
+}

@@ -1,0 +1,377 @@
+//! Two ends joined by a modelled path, in virtual time.
+
+use super::*;
+use crate::ids::LinkSeq;
+use crate::policy::RepairMode;
+use rand::RngExt;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// What one direction of the path does.
+#[derive(Clone, Debug)]
+struct Weather {
+    delay: Duration,
+    jitter: Duration,
+    loss: f64,
+    after_loss: f64,
+    duplicate: f64,
+    mtu: usize,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Weather {
+            delay: Duration::from_millis(15),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            after_loss: 0.66,
+            duplicate: 0.0,
+            mtu: 1414,
+        }
+    }
+}
+
+struct Way {
+    weather: Weather,
+    random: StdRng,
+    lost: bool,
+}
+
+impl Way {
+    fn arrivals(&mut self, now: Instant, size: usize) -> Vec<Instant> {
+        assert!(size <= self.weather.mtu, "{size} bytes on a path of {}", self.weather.mtu);
+        let Weather { loss, after_loss, .. } = self.weather;
+        let chance = if self.lost { after_loss.max(loss) } else { loss * (1.0 - after_loss.max(loss)) / (1.0 - loss) };
+        self.lost = self.random.random_bool(chance);
+        let mut arrivals = Vec::new();
+        if !self.lost {
+            arrivals.push(self.arrival(now));
+            if self.random.random_bool(self.weather.duplicate) {
+                arrivals.push(self.arrival(now));
+            }
+        }
+        arrivals
+    }
+
+    fn arrival(&mut self, now: Instant) -> Instant {
+        let jitter = self.random.random_range(0..=self.weather.jitter.as_micros() as u64);
+        now + self.weather.delay + Duration::from_micros(jitter)
+    }
+}
+
+struct World {
+    now: Instant,
+    links: [Link; 2],
+    ways: [Way; 2],
+    air: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    serial: u64,
+    /// How many times each (receiving end, stream, seq) was delivered.
+    delivered: BTreeMap<(usize, u16, u32), u32>,
+    worst_age: Duration,
+    due: Duration,
+}
+
+/// Clock of the second end, ahead of the first one's by an hour and a bit, near the wrap of its stamps.
+const AHEAD: u64 = 3_600_000_000 + 0xffff_0000;
+
+fn payload(seq: u32, size: usize) -> Bytes {
+    Bytes::from_iter((0..size).map(|at| (seq as usize * 7 + at * 13 + at / 256) as u8))
+}
+
+impl World {
+    fn new(seed: u64, config: LinkConfig, weather: [Weather; 2]) -> World {
+        let now = Instant::from_micros(10_000_000);
+        // Both number spaces wrap within the first packets.
+        let first = [u32::MAX - seed as u32 % 200, u32::MAX - 20];
+        let numbered = |end: u64| {
+            let now = now + Duration::from_micros(end * AHEAD);
+            Link::with_first_numbers(now, LinkConfig { seed: seed ^ end, ..config }, first)
+        };
+        let links = [numbered(0), numbered(1)];
+        let mut direction = 0;
+        let ways = weather.map(|weather| {
+            direction += 1;
+            Way { weather, random: StdRng::seed_from_u64(seed * 2 + direction), lost: false }
+        });
+        World {
+            now,
+            links,
+            ways,
+            air: BinaryHeap::new(),
+            serial: 0,
+            delivered: BTreeMap::new(),
+            worst_age: Duration::ZERO,
+            due: Duration::from_millis(200),
+        }
+    }
+
+    fn local(&self, end: usize) -> Instant {
+        self.now + Duration::from_micros(end as u64 * AHEAD)
+    }
+
+    fn send(&mut self, end: usize, stream: u16, seq: u32, size: usize) -> Result<(), SendError> {
+        let now = self.local(end);
+        let packet = Packet {
+            stream: StreamHandle(stream),
+            seq: StreamSeq(seq),
+            media_time: MediaTime(self.now.as_micros() as u32),
+            age: Duration::from_millis(1),
+            label: Label(7),
+            flags: Flags { high_priority: stream == 0, end: false },
+            payload: payload(seq, size),
+            recover_until: now + self.due,
+        };
+        let sent = self.links[end].send(now, packet);
+        self.drain();
+        sent
+    }
+
+    fn run_until(&mut self, until: Instant) {
+        loop {
+            let timers = [0, 1].map(|end| {
+                self.links[end]
+                    .poll_timeout()
+                    .map(|(due, _)| due.saturating_sub(Duration::from_micros(end as u64 * AHEAD)))
+            });
+            let arrival = self.air.peek().map(|Reverse((at, ..))| *at);
+            let next = timers.into_iter().chain([arrival]).flatten().min().filter(|next| *next <= until);
+            let Some(next) = next else { break };
+            self.now = self.now.max(next);
+            if arrival == Some(next) {
+                let Some(Reverse((_, _, end, datagram))) = self.air.pop() else { unreachable!() };
+                let now = self.local(end);
+                self.links[end].handle_datagram(now, Bytes::from(datagram));
+            } else {
+                for end in [0, 1] {
+                    let now = self.local(end);
+                    self.links[end].handle_timeout(now);
+                }
+            }
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    fn drain(&mut self) {
+        for end in [0, 1] {
+            let now = self.local(end);
+            while let Some(delivery) = self.links[end].poll_delivery() {
+                assert_eq!(delivery.payload, payload(delivery.seq.0, delivery.payload.len()), "spliced or damaged");
+                assert_eq!(delivery.label, Label(7));
+                let transit =
+                    Duration::from_micros((self.now.as_micros() as u32).wrapping_sub(delivery.media_time.0).into());
+                self.worst_age = self.worst_age.max(delivery.age);
+                let off = delivery.age.abs_diff(transit + Duration::from_millis(1));
+                let bound = self.ways[0].weather.delay + 2 * self.ways[0].weather.jitter;
+                assert!(off <= bound, "age {:?} for {:?}", delivery.age, transit);
+                *self.delivered.entry((end, delivery.stream.0, delivery.seq.0)).or_default() += 1;
+            }
+            let mut out = BytesMut::new();
+            while let Some(length) = self.links[end].poll_transmit(now, &mut out) {
+                let datagram = out.split();
+                assert_eq!(datagram.len(), length);
+                for at in self.ways[end].arrivals(self.now, length) {
+                    self.serial += 1;
+                    self.air.push(Reverse((at, self.serial, 1 - end, datagram.to_vec())));
+                }
+            }
+        }
+    }
+
+    /// Sends `count` packets, one every `gap`, and runs on until nothing is in the air.
+    fn stream(&mut self, count: u32, gap: Duration, size: impl Fn(u32) -> usize) {
+        for seq in 0..count {
+            self.send(0, 1, seq, size(seq)).expect("an idle link takes packets");
+            self.run_until(self.now + gap);
+        }
+        self.run_until(self.now + Duration::from_secs(1));
+    }
+
+    fn missed(&self, count: u32) -> usize {
+        self.missing(count).len()
+    }
+
+    fn missing(&self, count: u32) -> Vec<u32> {
+        (0..count).filter(|seq| !self.delivered.contains_key(&(1, 1, *seq))).collect()
+    }
+}
+
+fn config(mode: RepairMode) -> LinkConfig {
+    LinkConfig { max_frame: 1414, policy: Policy { mode, ..Policy::default() }, ..LinkConfig::default() }
+}
+
+const PACE: Duration = Duration::from_micros(1053);
+
+fn lossy() -> Weather {
+    Weather { loss: 0.05, ..Weather::default() }
+}
+
+#[test]
+fn everything_arrives_once_over_a_lossy_path() {
+    for seed in 0..4 {
+        let mut world = World::new(seed, config(RepairMode::Auto), [lossy(), lossy()]);
+        world.stream(10_000, PACE, |_| 1316);
+        assert_eq!(world.missed(10_000), 0, "seed {seed}");
+        assert!(world.delivered.values().all(|times| *times == 1));
+        let stats = world.links[0].stats();
+        let overhead = (stats.arq_bytes_sent + stats.fec_bytes_sent) as f64 / stats.media_bytes_sent as f64;
+        assert!(overhead < 0.08, "seed {seed}: overhead {overhead}, {stats:?}");
+        let received = world.links[1].stats();
+        assert_eq!(received.unrecovered, 0);
+        assert!(received.recovered_by_arq > 200, "{received:?}");
+        assert_eq!(received.malformed, 0);
+        let back = received.feedback_bytes_sent as f64 / stats.media_bytes_sent as f64;
+        assert!(back < 0.015, "feedback {back}");
+    }
+}
+
+#[test]
+fn without_repair_what_is_lost_is_counted() {
+    let mut world = World::new(3, config(RepairMode::Off), [lossy(), lossy()]);
+    world.stream(5_000, PACE, |_| 1316);
+    let missed = world.missed(5_000);
+    assert!((100..500).contains(&missed), "{missed}");
+    assert_eq!(world.links[1].stats().unrecovered, missed as u64);
+    assert_eq!(world.links[0].stats().arq_packets_sent + world.links[0].stats().fec_packets_sent, 0);
+}
+
+#[test]
+fn every_mode_repairs() {
+    for mode in [RepairMode::Arq, RepairMode::Fec, RepairMode::Hybrid, RepairMode::Duplicate] {
+        let mut world = World::new(11, config(mode), [lossy(), lossy()]);
+        world.stream(4_000, PACE, |_| 1316);
+        // A second copy is lost as often as any packet; the rest must do better.
+        let most = if mode == RepairMode::Duplicate { 30 } else { 4 };
+        assert!(world.missed(4_000) <= most, "{mode:?}: {:?}", world.missing(4_000));
+    }
+}
+
+#[test]
+fn large_packets_go_in_halves_and_never_splice() {
+    let small = || Weather { mtu: 1162, jitter: Duration::from_millis(2), duplicate: 0.05, ..lossy() };
+    let config = LinkConfig { max_frame: 1162, ..config(RepairMode::Auto) };
+    let mut world = World::new(5, config, [small(), small()]);
+    world.stream(4_000, PACE, |seq| [1316, 1, 1400, 2048, 0, 700][seq as usize % 6]);
+    assert_eq!(world.missing(4_000), []);
+    assert!(world.delivered.values().all(|times| *times == 1));
+}
+
+#[test]
+fn a_code_covers_what_cannot_be_asked_for() {
+    let mut world = World::new(6, config(RepairMode::Auto), [lossy(), lossy()]);
+    world.due = Duration::from_millis(60);
+    for way in &mut world.ways {
+        way.weather.delay = Duration::from_millis(25);
+    }
+    world.stream(10_000, PACE, |_| 1316);
+    assert!(world.missed(10_000) <= 3, "{}", world.missed(10_000));
+    let stats = world.links[0].stats();
+    assert!(stats.fec_packets_sent > 1_000, "{stats:?}");
+}
+
+#[test]
+fn measures_the_path_while_idle_and_tells_silence() {
+    let mut world = World::new(1, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
+    world.run_until(world.now + Duration::from_secs(2));
+    let quality = world.links[0].quality(world.local(0));
+    assert_eq!(quality.rtt_min, Duration::from_millis(30));
+    assert_eq!(quality.transit, Duration::from_millis(15));
+    assert!(quality.silent_for < Duration::from_millis(50));
+    assert!(world.links[0].stats().probe_packets_sent < 100);
+    for way in &mut world.ways {
+        (way.weather.after_loss, way.lost) = (1.0, true);
+    }
+    let since = world.now;
+    world.run_until(world.now + Duration::from_secs(1));
+    assert!(world.links[0].quality(world.local(0)).silent_for > world.now - since - Duration::from_millis(100));
+}
+
+#[test]
+fn refuses_what_it_cannot_carry() {
+    let mut world = World::new(1, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
+    assert!(matches!(world.send(0, 1, 0, 2049), Err(SendError::TooLarge { size: 2049, most: 2048 })));
+    world.run_until(world.now + Duration::from_secs(1));
+    world.due = Duration::from_millis(14);
+    assert_eq!(world.send(0, 1, 0, 100), Err(SendError::TooLate));
+    assert_eq!(world.links[0].stats().dropped_late, 1);
+}
+
+#[test]
+fn keeps_to_its_capacity_and_drops_in_order() {
+    let policy = Policy { capacity: Some(crate::Bitrate::mbps(4)), ..Policy::default() };
+    let config = LinkConfig { policy, ..config(RepairMode::Auto) };
+    let mut world = World::new(2, config, [lossy(), lossy()]);
+    for seq in 0..4_000 {
+        let stream = if seq % 4 == 0 { 0 } else { 1 };
+        let _ = world.send(0, stream, seq, 1316);
+        world.run_until(world.now + PACE);
+    }
+    world.run_until(world.now + Duration::from_secs(1));
+    let stats = world.links[0].stats();
+    let sent = stats.media_bytes_sent + stats.arq_bytes_sent + stats.fec_bytes_sent + stats.feedback_bytes_sent;
+    assert!(sent <= 4_000_000 / 8 * 45 / 10, "{sent}");
+    assert!(sent >= 4_000_000 / 8 * 4, "{sent}");
+    let high = world.delivered.keys().filter(|(end, stream, _)| (*end, *stream) == (1, 0)).count();
+    assert_eq!(high, 1000, "high priority suffers first");
+    assert!(stats.dropped_low_priority + stats.dropped_late > 1000, "{stats:?}");
+}
+
+#[test]
+fn a_hostile_peer_gains_nothing() {
+    let mut random = StdRng::seed_from_u64(9);
+    let mut link = Link::new(Instant::ORIGIN, config(RepairMode::Auto));
+    let mut out = BytesMut::new();
+    for tick in 0..20_000u64 {
+        let now = Instant::from_micros(tick * 200);
+        let mut bytes = BytesMut::new();
+        let seq = if random.random_bool(0.5) { tick as u32 } else { random.random() };
+        let wild = |random: &mut StdRng| -> u32 {
+            if random.random_bool(0.5) { tick as u32 + random.random_range(0..300) } else { random.random() }
+        };
+        let horizon = frame::Horizon { next_symbol: wild(&mut random), kept: random.random() };
+        match random.random_range(0..4) {
+            0 => {
+                let runs: Vec<u32> = (0..40).map(|_| wild(&mut random)).collect();
+                let gaps: Vec<(u32, u32)> = (0..40).map(|_| (random.random_range(0..3), wild(&mut random))).collect();
+                let echo = Echo { stamp: wild(&mut random), arrived: wild(&mut random) };
+                let settled = LinkSeq(wild(&mut random));
+                let known = (wild(&mut random), random.random());
+                frame::Feedback::put(&mut bytes, LinkSeq(seq), 1, horizon, echo, 9, settled, &runs, known, &gaps);
+            }
+            1 => {
+                let base = wild(&mut random);
+                frame::Repair::put_window(&mut bytes, LinkSeq(seq), 5, base, random.random(), 512);
+                bytes.extend_from_slice(&[3; 300]);
+            }
+            2 => Probe { link_seq: LinkSeq(seq), sent: random.random(), horizon }.put(&mut bytes),
+            _ => {
+                frame::Media::put_prefix(&mut bytes, LinkSeq(seq), wild(&mut random), random.random());
+                bytes.extend_from_slice(&[random.random_range(0..12); 60]);
+            }
+        }
+        link.handle_datagram(now, bytes.freeze());
+        let _ = link.send(
+            now,
+            Packet {
+                stream: StreamHandle(1),
+                seq: StreamSeq(tick as u32),
+                media_time: MediaTime(0),
+                age: Duration::ZERO,
+                label: Label(0),
+                flags: Flags::default(),
+                payload: payload(1, 1000),
+                recover_until: now + Duration::from_millis(100),
+            },
+        );
+        link.handle_timeout(now);
+        while link.poll_delivery().is_some() {}
+        while link.poll_transmit(now, &mut out).is_some() {
+            out.clear();
+        }
+        let _ = link.quality(now);
+    }
+    let stats = link.stats();
+    let repair = stats.arq_bytes_sent + stats.fec_bytes_sent;
+    assert!(repair as f64 <= 1.5 * stats.media_bytes_sent as f64 + 300_000.0, "a storm of repair: {stats:?}");
+    assert!(stats.feedback_packets_sent < 10_000, "{stats:?}");
+}

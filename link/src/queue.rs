@@ -1,0 +1,241 @@
+//! Media packets that wait to be sent: by priority, fairly among streams, never beyond their time.
+
+use crate::endpoint::Packet;
+use crate::time::Instant;
+use std::collections::VecDeque;
+
+/// What a stream may send in one turn, in bytes (deficit round robin, Shreedhar and Varghese 1995).
+const QUANTUM: usize = 1500;
+
+/// A packet that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) packet: Packet,
+    /// When its source received it, by this end's clock stamp.
+    pub(crate) birth: u32,
+}
+
+/// The queue of one link.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    high: Level,
+    low: Level,
+    bytes: usize,
+}
+
+/// What became of a packet that found the queue full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    /// It waits, and nothing had to go.
+    None,
+    /// It waits; so many of lower priority, or older ones of the stream that holds most, had to go.
+    Dropped(usize),
+    /// It was refused: all that waits goes before it.
+    Refused,
+}
+
+#[derive(Debug, Default)]
+struct Level {
+    /// By stream handle.
+    flows: Vec<Flow>,
+    /// Streams that have something, in the order of their turns.
+    turns: VecDeque<u16>,
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    deficit: usize,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Queue {
+        Queue { high: Level::default(), low: Level::default(), bytes: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.high.turns.is_empty() && self.low.turns.is_empty()
+    }
+
+    /// Bytes of payload that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a packet, keeping what waits below `most` bytes.
+    pub(crate) fn push(&mut self, waiting: Waiting, most: usize) -> Overflow {
+        let size = waiting.packet.payload.len();
+        let high = waiting.packet.flags.high_priority;
+        let mut dropped = 0;
+        while self.bytes + size > most {
+            let freed = match self.low.drop_oldest_of_largest() {
+                Some(freed) => freed,
+                None if high => match self.high.drop_oldest_of_largest() {
+                    Some(freed) => freed,
+                    None => break,
+                },
+                None => return Overflow::Refused,
+            };
+            self.bytes -= freed;
+            dropped += 1;
+        }
+        self.bytes += size;
+        if high {
+            self.high.push(waiting)
+        } else {
+            self.low.push(waiting)
+        }
+        if dropped == 0 { Overflow::None } else { Overflow::Dropped(dropped) }
+    }
+
+    /// The packet whose turn it is.
+    pub(crate) fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.high.pop().or_else(|| self.low.pop())?;
+        self.bytes -= waiting.packet.payload.len();
+        Some(waiting)
+    }
+
+    /// Drops from the head of each stream what must have arrived before `now`; returns how many.
+    pub(crate) fn drop_late(&mut self, now: Instant) -> u64 {
+        let (count, bytes) = [&mut self.high, &mut self.low]
+            .map(|level| level.drop_late(now))
+            .into_iter()
+            .fold((0, 0), |(count, bytes), (more, freed)| (count + more, bytes + freed));
+        self.bytes -= bytes;
+        count
+    }
+}
+
+impl Level {
+    fn push(&mut self, waiting: Waiting) {
+        let handle = waiting.packet.stream.0;
+        let place = usize::from(handle);
+        if self.flows.len() <= place {
+            self.flows.resize_with(place + 1, Flow::default);
+        }
+        let flow = &mut self.flows[place];
+        if flow.waiting.is_empty() {
+            self.turns.push_back(handle);
+            flow.deficit = 0;
+        }
+        flow.bytes += waiting.packet.payload.len();
+        flow.waiting.push_back(waiting);
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        loop {
+            let handle = *self.turns.front()?;
+            let flow = &mut self.flows[usize::from(handle)];
+            let size = flow.waiting.front().map_or(0, |waiting| waiting.packet.payload.len());
+            if size > flow.deficit {
+                flow.deficit += QUANTUM;
+                self.turns.rotate_left(1);
+                continue;
+            }
+            flow.deficit -= size;
+            let waiting = flow.take();
+            if flow.waiting.is_empty() {
+                self.turns.pop_front();
+            }
+            return waiting;
+        }
+    }
+
+    fn drop_oldest_of_largest(&mut self) -> Option<usize> {
+        let handle = *self.turns.iter().max_by_key(|handle| self.flows[usize::from(**handle)].bytes)?;
+        let flow = &mut self.flows[usize::from(handle)];
+        let size = flow.take().map_or(0, |waiting| waiting.packet.payload.len());
+        if flow.waiting.is_empty() {
+            self.turns.retain(|other| *other != handle);
+        }
+        Some(size)
+    }
+
+    fn drop_late(&mut self, now: Instant) -> (u64, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        let flows = &mut self.flows;
+        self.turns.retain(|handle| {
+            let flow = &mut flows[usize::from(*handle)];
+            while flow.waiting.front().is_some_and(|waiting| waiting.packet.recover_until < now) {
+                count += 1;
+                bytes += flow.take().map_or(0, |waiting| waiting.packet.payload.len());
+            }
+            !flow.waiting.is_empty()
+        });
+        (count, bytes)
+    }
+}
+
+impl Flow {
+    fn take(&mut self) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front()?;
+        self.bytes -= waiting.packet.payload.len();
+        Some(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Flags, Label, MediaTime, StreamHandle, StreamSeq};
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    fn waiting(stream: u16, seq: u32, size: usize, high: bool, until: u64) -> Waiting {
+        let packet = Packet {
+            stream: StreamHandle(stream),
+            seq: StreamSeq(seq),
+            media_time: MediaTime(0),
+            age: Duration::ZERO,
+            label: Label(0),
+            flags: Flags { high_priority: high, end: false },
+            payload: Bytes::from(vec![0; size]),
+            recover_until: Instant::from_micros(until),
+        };
+        Waiting { packet, birth: 0 }
+    }
+
+    fn order(queue: &mut Queue) -> Vec<(u16, u32)> {
+        std::iter::from_fn(|| queue.pop()).map(|one| (one.packet.stream.0, one.packet.seq.0)).collect()
+    }
+
+    #[test]
+    fn high_priority_first_and_streams_take_turns_by_bytes() {
+        let mut queue = Queue::new();
+        for seq in 0..4 {
+            queue.push(waiting(1, seq, 1500, false, 100), usize::MAX);
+        }
+        for seq in 0..4 {
+            queue.push(waiting(2, seq, 750, false, 100), usize::MAX);
+        }
+        queue.push(waiting(3, 0, 100, true, 100), usize::MAX);
+        assert_eq!(order(&mut queue), [(3, 0), (1, 0), (2, 0), (2, 1), (1, 1), (2, 2), (2, 3), (1, 2), (1, 3)]);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn full_drops_low_priority_of_the_largest_stream_first() {
+        let mut queue = Queue::new();
+        for seq in 0..3 {
+            assert_eq!(queue.push(waiting(1, seq, 1000, false, 100), 4000), Overflow::None);
+        }
+        assert_eq!(queue.push(waiting(2, 0, 1000, false, 100), 4000), Overflow::None);
+        assert_eq!(queue.push(waiting(3, 0, 2000, true, 100), 4000), Overflow::Dropped(2));
+        assert_eq!(queue.push(waiting(4, 0, 2000, true, 100), 4000), Overflow::Dropped(2));
+        assert_eq!(queue.push(waiting(5, 0, 1, false, 100), 4000), Overflow::Refused);
+        assert_eq!(order(&mut queue), [(3, 0), (4, 0)]);
+    }
+
+    #[test]
+    fn late_packets_go() {
+        let mut queue = Queue::new();
+        queue.push(waiting(1, 0, 10, false, 5), 1000);
+        queue.push(waiting(1, 1, 10, false, 50), 1000);
+        queue.push(waiting(2, 0, 10, true, 5), 1000);
+        assert_eq!(queue.drop_late(Instant::from_micros(6)), 2);
+        assert_eq!(queue.bytes(), 10);
+        assert_eq!(order(&mut queue), [(1, 1)]);
+        assert!(queue.is_empty());
+    }
+}

@@ -1,0 +1,185 @@
+//! The receiving side: takes transmissions in, and decides when to report.
+
+use crate::arrivals::{Arrival, Arrivals};
+use crate::frame::{Echo, Feedback, Frame, Horizon, MAX_GAPS};
+use crate::ids::LinkSeq;
+use crate::symbols::Symbols;
+use crate::time::Instant;
+use crate::timing::{Timing, stamp};
+use bytes::{Bytes, BytesMut};
+use std::time::Duration;
+
+/// Shortest time between two reports.
+const AT_ONCE: Duration = Duration::from_micros(500);
+/// Time between reports while something is missing, at best.
+const MISSING: Duration = Duration::from_millis(5);
+/// Time between reports while media comes whole, at best.
+const WHOLE: Duration = Duration::from_millis(10);
+/// Time between reports on a slow link, and while a report is awaited to measure the round trip.
+const SLOW: Duration = Duration::from_millis(20);
+/// Time between reports while nothing but reports and probes comes.
+const QUIET: Duration = Duration::from_millis(100);
+/// Share of the rate received that reports may take.
+const SHARE: f64 = 0.012;
+/// Runs told in a report.
+const RUNS: usize = 24;
+/// Bytes of a usual report.
+const USUAL: f64 = 56.0;
+
+/// The receiving side of a link.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub(crate) arrivals: Arrivals,
+    pub(crate) symbols: Symbols,
+    last_arrival: Option<Instant>,
+    echo: Echo,
+    last_report: Instant,
+    /// Media or repair came since the last report.
+    media_came: bool,
+    /// Anything came since the last report.
+    anything_came: bool,
+    /// A loss was found since the last report.
+    loss_found: bool,
+    /// Bytes received, of late, per second.
+    rate: f64,
+    rate_since: Instant,
+    rate_bytes: u64,
+    runs: Vec<u32>,
+    gaps: Vec<(u32, u32)>,
+}
+
+impl Receiver {
+    pub(crate) fn new(now: Instant, max_kept: usize) -> Receiver {
+        Receiver {
+            arrivals: Arrivals::new(),
+            symbols: Symbols::new(max_kept),
+            last_arrival: None,
+            echo: Echo::default(),
+            last_report: now,
+            media_came: false,
+            anything_came: false,
+            loss_found: false,
+            rate: 0.0,
+            rate_since: now,
+            rate_bytes: 0,
+            runs: Vec::new(),
+            gaps: Vec::new(),
+        }
+    }
+
+    /// Takes a frame other than a duplicate into account; returns whether it is to be looked at any further.
+    pub(crate) fn on_frame(&mut self, now: Instant, timing: &mut Timing, frame: &Frame<'_>, datagram: &Bytes) -> bool {
+        let (link_seq, sent) = match frame {
+            Frame::Media(media) => (media.link_seq, media.sent),
+            Frame::Repair(repair) => (repair.link_seq, repair.sent),
+            Frame::Feedback(feedback) => (feedback.link_seq, feedback.sent),
+            Frame::Probe(probe) => (probe.link_seq, probe.sent),
+        };
+        let settled = self.arrivals.settled();
+        if self.arrivals.on_arrival(now, link_seq) == Arrival::Duplicate {
+            return false;
+        }
+        self.measure_rate(now, datagram.len());
+        timing.on_arrival(now, sent);
+        self.last_arrival = Some(now);
+        self.anything_came = true;
+        self.echo = Echo { stamp: sent, arrived: stamp(now) };
+        match frame {
+            Frame::Media(media) => {
+                self.media_came = true;
+                self.symbols.on_media(now, timing, media, datagram);
+            }
+            Frame::Repair(repair) => {
+                self.media_came = true;
+                self.symbols.on_repair(now, timing, repair, datagram);
+            }
+            Frame::Feedback(feedback) => self.symbols.on_horizon(now, feedback.horizon),
+            Frame::Probe(probe) => self.symbols.on_horizon(now, probe.horizon),
+        }
+        self.loss_found |= self.skipped(settled) && !self.symbols.is_complete();
+        true
+    }
+
+    /// Does what is due by `now`.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.loss_found |= self.arrivals.settle(now) && !self.symbols.is_complete();
+        self.symbols.expire(now);
+    }
+
+    /// When the next report is due, if anything has come.
+    pub(crate) fn report_due(&self, timing: &Timing) -> Option<Instant> {
+        self.last_arrival?;
+        let pause = if self.loss_found {
+            AT_ONCE
+        } else if !self.symbols.is_complete() {
+            self.affordable(MISSING)
+        } else if self.media_came {
+            self.affordable(WHOLE)
+        } else if !self.anything_came {
+            return self.settling();
+        } else if !timing.is_measured() {
+            SLOW
+        } else {
+            QUIET
+        };
+        let due = self.last_report + pause;
+        Some(self.settling().map_or(due, |settling| settling.min(due)))
+    }
+
+    /// When a gap may turn out to be a loss.
+    fn settling(&self) -> Option<Instant> {
+        if self.symbols.is_complete() { None } else { self.arrivals.next_settling() }
+    }
+
+    /// Writes a report.
+    pub(crate) fn report(
+        &mut self,
+        now: Instant,
+        timing: &Timing,
+        number: LinkSeq,
+        horizon: Horizon,
+        out: &mut BytesMut,
+    ) -> Option<usize> {
+        let settled = self.arrivals.settled()?;
+        let start = out.len();
+        self.arrivals.tell(&mut self.runs, RUNS);
+        let known = self.symbols.tell(now, self.arrivals.guard(), &mut self.gaps, MAX_GAPS.min(RUNS));
+        let lateness = (timing.lateness(0.001).as_micros() / 10).min(u128::from(u16::MAX)) as u16;
+        Feedback::put(out, number, stamp(now), horizon, self.echo, lateness, settled, &self.runs, known, &self.gaps);
+        self.last_report = now;
+        self.media_came = false;
+        self.anything_came = false;
+        self.loss_found = false;
+        Some(out.len() - start)
+    }
+
+    /// Time since anything arrived.
+    pub(crate) fn last_arrival(&self) -> Option<Instant> {
+        self.last_arrival
+    }
+
+    /// Whether settling moved over something other than the next transmission: a gap without guard, or its end.
+    fn skipped(&self, before: Option<LinkSeq>) -> bool {
+        match (before, self.arrivals.settled()) {
+            (Some(before), Some(after)) => after.distance(before) > 1,
+            _ => false,
+        }
+    }
+
+    /// A pause between reports that keeps them within their share of what is received, up to [`SLOW`].
+    fn affordable(&self, least: Duration) -> Duration {
+        if self.rate <= 0.0 {
+            return SLOW;
+        }
+        Duration::from_secs_f64((USUAL / (SHARE * self.rate)).min(1.0)).clamp(least, SLOW)
+    }
+
+    fn measure_rate(&mut self, now: Instant, bytes: usize) {
+        let span = now - self.rate_since;
+        if span >= Duration::from_millis(200) {
+            self.rate = self.rate_bytes as f64 / span.as_secs_f64();
+            (self.rate_since, self.rate_bytes) = (now, 0);
+        }
+        self.rate_bytes += bytes as u64;
+    }
+}

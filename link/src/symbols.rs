@@ -1,0 +1,390 @@
+//! The symbols that come in: which are known, which are missing, and packets made of them.
+
+use crate::codec::{Arithmetic, Decoder, Galois, Row, coefficient};
+use crate::endpoint::{Delivery, Recovery};
+use crate::frame::{BODY_HEADER, Body, Horizon, Media, Part, Repair};
+use crate::seq;
+use crate::time::Instant;
+use crate::timing::Timing;
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Most symbols remembered, known or missing.
+const MAX_SLOTS: usize = 1 << 15;
+/// Most symbols believed to be missing at the beginning, before the first that came.
+const MAX_EARLIER: u64 = 4096;
+/// A symbol missing for so long is given up, whatever the peer says.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// The symbols of one direction, as they come in.
+#[derive(Debug)]
+pub(crate) struct Symbols {
+    slots: VecDeque<Slot>,
+    /// Number of the first slot; 0 before the first contact.
+    first: u64,
+    /// Unknown ones, in rising order.
+    missing: VecDeque<(u64, Instant)>,
+    /// Bytes of bodies kept.
+    kept: usize,
+    max_kept: usize,
+    /// Whether nothing was dropped from the front yet: symbols sent before the first that came may still show.
+    fresh: bool,
+    decoder: Decoder,
+    solved: Vec<Row>,
+    deliveries: VecDeque<Delivery>,
+    counters: Counters,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) media: u64,
+    pub(crate) media_bytes: u64,
+    pub(crate) by_arq: u64,
+    pub(crate) by_fec: u64,
+    pub(crate) unrecovered: u64,
+    pub(crate) unneeded: u64,
+    pub(crate) malformed: u64,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Missing,
+    Known(Bytes, Recovery),
+}
+
+impl Symbols {
+    pub(crate) fn new(max_kept: usize) -> Symbols {
+        Symbols {
+            slots: VecDeque::new(),
+            first: 0,
+            missing: VecDeque::new(),
+            kept: 0,
+            max_kept,
+            fresh: true,
+            decoder: Decoder::default(),
+            solved: Vec::new(),
+            deliveries: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The next packet, ready to go on.
+    pub(crate) fn poll_delivery(&mut self) -> Option<Delivery> {
+        self.deliveries.pop_front()
+    }
+
+    /// What was counted.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether anything is missing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Takes the first transmission of a symbol; `datagram` is the one that `media` was decoded from.
+    pub(crate) fn on_media(&mut self, now: Instant, timing: &Timing, media: &Media<'_>, datagram: &Bytes) {
+        let symbol = self.locate(media.symbol);
+        self.expect_from(now, symbol);
+        self.expect_until(now, symbol + 1);
+        if self.is_missing(symbol) {
+            self.counters.media += 1;
+            self.counters.media_bytes += datagram.len() as u64;
+            self.know(now, timing, symbol, datagram.slice_ref(media.body), Recovery::None);
+            self.solve(now, timing, Recovery::Fec);
+        }
+    }
+
+    /// Takes a combination.
+    pub(crate) fn on_repair(&mut self, now: Instant, timing: &Timing, repair: &Repair<'_>, datagram: &Bytes) {
+        let base = self.locate(repair.symbols.base());
+        let last = base + u64::from(repair.symbols.offsets().last().unwrap_or(0));
+        self.expect_from(now, base);
+        self.expect_until(now, (base + 1 + u64::from(repair.ahead)).max(last + 1));
+        let recovery = if repair.ahead_of_loss { Recovery::Fec } else { Recovery::Arq };
+        if repair.symbols.count() == 1 {
+            self.on_copy(now, timing, base, recovery, repair.coded, datagram);
+            return;
+        }
+        let mut row = self.decoder.blank();
+        row.data.extend_from_slice(repair.coded);
+        for offset in repair.symbols.offsets() {
+            let symbol = base + u64::from(offset);
+            let factor = coefficient(repair.link_seq.0, symbol as u32);
+            match self.slot(symbol) {
+                // What is forgotten cannot be taken out of the equation.
+                None => return self.decoder.recycle(row),
+                Some(Slot::Missing) => row.terms.push((symbol, factor)),
+                Some(Slot::Known(body, _)) => add_symbol(&mut row.data, factor, body),
+            }
+        }
+        if row.terms.is_empty() || !self.decoder.insert(row, &mut self.solved) {
+            self.counters.unneeded += 1;
+        }
+        self.solve(now, timing, recovery);
+    }
+
+    /// Takes what the peer says of how far it has come.
+    pub(crate) fn on_horizon(&mut self, now: Instant, horizon: Horizon) {
+        let next = self.locate(horizon.next_symbol);
+        let floor = next.saturating_sub(horizon.kept.into());
+        if horizon.kept == u16::MAX {
+            self.expect_until(now, next);
+            return;
+        }
+        self.expect_from(now, floor);
+        self.expect_until(now, next);
+        // The peer is done with a first half that is here; this end is not while the second is missing.
+        let waits = self.is_missing(floor) && self.is_first_half(floor.saturating_sub(1));
+        self.forget_before(floor - u64::from(waits));
+    }
+
+    /// Gives up what has been missing for far too long.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some((symbol, since)) = self.missing.front().copied() {
+            if now - since < MAX_WAIT {
+                break;
+            }
+            self.forget_before(symbol + 1);
+        }
+    }
+
+    /// Writes the runs of symbols that are missing for at least `guard`, downwards: how many to skip, how many
+    /// are missing. Returns the number from which to go down, and how far in all.
+    pub(crate) fn tell(&self, now: Instant, guard: Duration, runs: &mut Vec<(u32, u32)>, most: usize) -> (u32, u16) {
+        runs.clear();
+        // Rising runs of (start, length); those that do not fit are left for the next report by telling less far up.
+        let mut up_to = self.first + self.slots.len() as u64;
+        let mut rising: [(u64, u64); crate::frame::MAX_GAPS] = [(0, 0); crate::frame::MAX_GAPS];
+        let most = most.min(rising.len());
+        let mut count = 0;
+        for (symbol, since) in &self.missing {
+            if now - *since < guard {
+                up_to = *symbol;
+                break;
+            }
+            match rising[..count].last_mut() {
+                Some((start, length)) if *start + *length == *symbol => *length += 1,
+                _ if count == most => {
+                    up_to = *symbol;
+                    break;
+                }
+                _ => {
+                    rising[count] = (*symbol, 1);
+                    count += 1;
+                }
+            }
+        }
+        let mut above = up_to;
+        for (start, length) in rising[..count].iter().rev() {
+            runs.push(((above - start - length) as u32, *length as u32));
+            above = *start;
+        }
+        (up_to as u32, (up_to - self.first).min(u64::from(u16::MAX)) as u16)
+    }
+
+    fn on_copy(
+        &mut self,
+        now: Instant,
+        timing: &Timing,
+        symbol: u64,
+        recovery: Recovery,
+        coded: &[u8],
+        datagram: &Bytes,
+    ) {
+        let Some((length, rest)) = coded.split_first_chunk::<2>() else { return };
+        let length = usize::from(u16::from_be_bytes(*length));
+        if length < BODY_HEADER || length > rest.len() {
+            self.counters.malformed += 1;
+            return;
+        }
+        if !self.is_missing(symbol) {
+            self.counters.unneeded += 1;
+            return;
+        }
+        self.know(now, timing, symbol, datagram.slice_ref(&rest[..length]), recovery);
+        self.solve(now, timing, recovery);
+    }
+
+    /// Makes packets of what the decoder has solved, until it solves no more.
+    fn solve(&mut self, now: Instant, timing: &Timing, recovery: Recovery) {
+        while let Some(row) = self.solved.pop() {
+            let Some((symbol, _)) = row.terms.first().copied() else { continue };
+            let length = row.data.first_chunk::<2>().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+            match row.data.get(2..2 + length) {
+                Some(body) if Body::decode(body).is_ok() && self.is_missing(symbol) => {
+                    let body = Bytes::copy_from_slice(body);
+                    self.know(now, timing, symbol, body, recovery);
+                }
+                Some(_) => {}
+                None => self.counters.malformed += 1,
+            }
+            self.decoder.recycle(row);
+        }
+    }
+
+    /// A missing symbol has become known.
+    fn know(&mut self, now: Instant, timing: &Timing, symbol: u64, body: Bytes, recovery: Recovery) {
+        let Ok(header) = Body::decode(&body) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let Some(place) = self.place(symbol) else { return };
+        if let Ok(missing) = self.missing.binary_search_by_key(&symbol, |missing| missing.0) {
+            self.missing.remove(missing);
+        }
+        self.kept += body.len();
+        self.decoder.learn(symbol, [&(body.len() as u16).to_be_bytes(), &body], &mut self.solved);
+        self.slots[place] = Slot::Known(body.clone(), recovery);
+        match header.part {
+            Part::Whole => self.deliver(now, timing, &header, body.slice(BODY_HEADER..), recovery),
+            Part::First => self.rejoin(now, timing, symbol),
+            Part::Second => self.rejoin(now, timing, symbol - 1),
+        }
+        while self.kept > self.max_kept {
+            self.forget_before(self.first + 1);
+        }
+    }
+
+    /// Delivers the packet whose halves are `symbol` and the one after it, when both are there and belong together.
+    fn rejoin(&mut self, now: Instant, timing: &Timing, symbol: u64) {
+        let (Some(Slot::Known(first, way)), Some(Slot::Known(second, other))) =
+            (self.slot(symbol), self.slot(symbol + 1))
+        else {
+            return;
+        };
+        let (Ok(head), Ok(tail)) = (Body::decode(first), Body::decode(second)) else { return };
+        let belong = head.part == Part::First
+            && tail.part == Part::Second
+            && (head.stream, head.seq, head.birth) == (tail.stream, tail.seq, tail.birth);
+        if !belong {
+            self.counters.malformed += 1;
+            return;
+        }
+        let mut payload = BytesMut::with_capacity(first.len() + second.len() - 2 * BODY_HEADER);
+        payload.extend_from_slice(&first[BODY_HEADER..]);
+        payload.extend_from_slice(&second[BODY_HEADER..]);
+        let recovery = match (*way, *other) {
+            (Recovery::None, other) => other,
+            (way, Recovery::None) => way,
+            (Recovery::Fec, Recovery::Fec) => Recovery::Fec,
+            _ => Recovery::Arq,
+        };
+        self.deliver(now, timing, &head, payload.freeze(), recovery);
+    }
+
+    fn deliver(&mut self, now: Instant, timing: &Timing, header: &Body, payload: Bytes, recovery: Recovery) {
+        match recovery {
+            Recovery::None => {}
+            Recovery::Arq => self.counters.by_arq += 1,
+            Recovery::Fec => self.counters.by_fec += 1,
+        }
+        self.deliveries.push_back(Delivery {
+            stream: header.stream,
+            seq: header.seq,
+            media_time: header.media_time,
+            age: timing.age(now, header.birth),
+            label: header.label,
+            flags: header.flags,
+            payload,
+            recovery,
+        });
+    }
+
+    fn locate(&self, wire: u32) -> u64 {
+        if self.first == 0 { seq::first(wire) } else { seq::extend(wire, self.first + self.slots.len() as u64) }
+    }
+
+    /// Counts symbols from `symbol` on as missing where this is news from before the first contact.
+    fn expect_from(&mut self, now: Instant, symbol: u64) {
+        if self.first == 0 {
+            self.first = symbol;
+        }
+        if !self.fresh || symbol >= self.first || self.first - symbol > MAX_EARLIER {
+            return;
+        }
+        while self.first > symbol {
+            self.first -= 1;
+            self.slots.push_front(Slot::Missing);
+            self.missing.push_front((self.first, now));
+        }
+    }
+
+    /// Counts symbols before `end` as missing unless they are known.
+    fn expect_until(&mut self, now: Instant, end: u64) {
+        let next = self.first + self.slots.len() as u64;
+        if end <= next {
+            return;
+        }
+        if end - next > MAX_SLOTS as u64 {
+            self.counters.unrecovered += self.missing.len() as u64 + (end - next);
+            self.slots.clear();
+            self.missing.clear();
+            self.decoder.forget_before(end);
+            self.kept = 0;
+            self.fresh = false;
+            self.first = end;
+            return;
+        }
+        for symbol in next..end {
+            self.slots.push_back(Slot::Missing);
+            self.missing.push_back((symbol, now));
+        }
+        if self.slots.len() > MAX_SLOTS {
+            self.forget_before(end - MAX_SLOTS as u64);
+        }
+    }
+
+    fn forget_before(&mut self, floor: u64) {
+        let floor = floor.min(self.first + self.slots.len() as u64);
+        if floor <= self.first {
+            return;
+        }
+        self.fresh = false;
+        while self.first < floor {
+            match self.slots.pop_front() {
+                Some(Slot::Known(body, _)) => self.kept -= body.len(),
+                Some(Slot::Missing) => {
+                    self.missing.pop_front();
+                    self.counters.unrecovered += 1;
+                }
+                None => {}
+            }
+            self.first += 1;
+        }
+        self.decoder.forget_before(floor);
+    }
+
+    fn is_first_half(&self, symbol: u64) -> bool {
+        match self.slot(symbol) {
+            Some(Slot::Known(body, _)) => Body::decode(body).is_ok_and(|header| header.part == Part::First),
+            _ => false,
+        }
+    }
+
+    fn is_missing(&self, symbol: u64) -> bool {
+        matches!(self.slot(symbol), Some(Slot::Missing))
+    }
+
+    fn slot(&self, symbol: u64) -> Option<&Slot> {
+        self.place(symbol).and_then(|place| self.slots.get(place))
+    }
+
+    fn place(&self, symbol: u64) -> Option<usize> {
+        let place = usize::try_from(symbol.checked_sub(self.first)?).ok()?;
+        (place < self.slots.len()).then_some(place)
+    }
+}
+
+/// Adds `factor` times `length, body` of a symbol.
+fn add_symbol(data: &mut Vec<u8>, factor: u8, body: &[u8]) {
+    if data.len() < 2 + body.len() {
+        data.resize(2 + body.len(), 0);
+    }
+    let (length, rest) = data.split_at_mut(2);
+    Galois::add_multiple(factor, &(body.len() as u16).to_be_bytes(), length);
+    Galois::add_multiple(factor, body, rest);
+}
