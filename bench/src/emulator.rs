@@ -23,15 +23,15 @@ use serde::Serialize;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Running links. Stops them when dropped.
 #[derive(Debug)]
 pub struct Emulator {
-    names: Vec<String>,
-    addresses: Vec<SocketAddr>,
+    /// Names and addresses, by number.
+    links: Mutex<Vec<(String, SocketAddr)>>,
     commands: mpsc::Sender<Command>,
     wake: UnixStream,
     thread: Option<JoinHandle<()>>,
@@ -118,18 +118,36 @@ impl Emulator {
             end.set_nonblocking(true).map_err(EmulatorError::Thread)?;
         }
         let runner = Runner::new(plan, receiver, woken).map_err(|(link, error)| EmulatorError::Bind { link, error })?;
-        let addresses = runner.addresses();
+        let links = plan.links.iter().map(|link| link.name.clone()).zip(runner.addresses()).collect();
         let thread = std::thread::Builder::new()
             .name("emulator".into())
             .spawn(move || runner.run())
             .map_err(EmulatorError::Thread)?;
-        let names = plan.links.iter().map(|link| link.name.clone()).collect();
-        Ok(Emulator { names, addresses, commands, wake, thread: Some(thread) })
+        Ok(Emulator { links: Mutex::new(links), commands, wake, thread: Some(thread) })
+    }
+
+    /// Opens one more link, and says where it listens.
+    pub fn add(&self, link: LinkPlan) -> Result<SocketAddr, EmulatorError> {
+        let mut links = self.links();
+        if links.iter().any(|(name, _)| *name == link.name) {
+            return Err(PlanError::Nonsense(format!("there is already a link named {:?}", link.name)).into());
+        }
+        Plan { links: vec![link.clone()], ..Plan::default() }.check()?;
+        let name = link.name.clone();
+        let (reply, answer) = mpsc::channel();
+        self.command(Command::Add { link: Box::new(link), reply })?;
+        let address = answer
+            .recv()
+            .map_err(|_| EmulatorError::Stopped)?
+            .map_err(|error| EmulatorError::Bind { link: name.clone(), error })?;
+        links.push((name, address));
+        Ok(address)
     }
 
     /// Where a link listens.
     pub fn address(&self, link: &str) -> Result<SocketAddr, EmulatorError> {
-        Ok(self.addresses[self.index(link)?])
+        let index = self.index(link)?;
+        Ok(self.links()[index].1)
     }
 
     /// Does something to a link now, in one direction or in both.
@@ -152,7 +170,13 @@ impl Emulator {
     }
 
     fn index(&self, link: &str) -> Result<usize, EmulatorError> {
-        self.names.iter().position(|name| name == link).ok_or_else(|| EmulatorError::NoSuchLink(link.into()))
+        let found = self.links().iter().position(|(name, _)| name == link);
+        found.ok_or_else(|| EmulatorError::NoSuchLink(link.into()))
+    }
+
+    fn links(&self) -> MutexGuard<'_, Vec<(String, SocketAddr)>> {
+        // The list is pushed to whole or not at all: a panic elsewhere leaves it good.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn command(&self, command: Command) -> Result<(), EmulatorError> {

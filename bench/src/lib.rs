@@ -1,4 +1,19 @@
 //! The simulator, the link emulator, the demo and the benches.
+//!
+//! | module | what it is | holds |
+//! |---|---|---|
+//! | `channel` | one direction of a path: delay, loss, rate, and the rest | pure |
+//! | `emulator` | such paths between real sockets, without root | the shell |
+//! | `rig` | a whole overlay in this process: relays, sources and sinks on threads of their own, emulated links between them | the shell |
+//! | `demo`, `emulate`, `pacing` | subcommands of `anabranch-bench` | the shell |
 
 pub mod channel;
+pub mod cli;
+pub mod demo;
+pub mod emulate;
 pub mod emulator;
+pub mod media;
+pub mod pacing;
+pub mod rig;
+pub mod tscheck;
+pub mod wait;

@@ -24,6 +24,7 @@ use std::time::Duration;
 pub(super) enum Command {
     Act { link: usize, direction: Option<Direction>, action: Action },
     Retarget { link: usize, target: Option<SocketAddr> },
+    Add { link: Box<LinkPlan>, reply: mpsc::Sender<io::Result<SocketAddr>> },
     Snapshot { reply: mpsc::Sender<Snapshot> },
     Stop,
 }
@@ -39,6 +40,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(5);
 
 /// Everything the thread owns.
 pub(super) struct Runner {
+    seed: u64,
     clock: ScriptClock,
     links: Vec<EmulatedLink>,
     wire: Wire,
@@ -117,6 +119,7 @@ impl Runner {
             })
             .collect::<Result<_, _>>()?;
         Ok(Runner {
+            seed: plan.seed,
             swept: Instant::ORIGIN,
             script: Script::new(plan.events.clone()),
             clock: ScriptClock::start(),
@@ -239,6 +242,13 @@ impl Runner {
             match self.commands.try_recv() {
                 Ok(Command::Act { link, direction, action }) => self.act(now, link, direction, &action),
                 Ok(Command::Retarget { link, target }) => self.links[link].retarget(target),
+                Ok(Command::Add { link, reply }) => {
+                    let bound = EmulatedLink::bind(self.seed, &link);
+                    let _ = reply.send(bound.map(|link| {
+                        self.links.push(link);
+                        self.links[self.links.len() - 1].port.local()
+                    }));
+                }
                 Ok(Command::Snapshot { reply }) => {
                     let _ = reply.send(self.snapshot(now));
                 }
