@@ -4,8 +4,8 @@
 //! | module | what it decides | holds |
 //! |---|---|---|
 //! | [`forward`] | where each packet goes, and until when it is worth repairing | pure |
-//! | `system` | who may publish and watch what; what is said to whom | pure |
-//! | `directory` | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
+//! | [`system`] | who may publish and watch what; what is said to whom | pure |
+//! | [`directory`] | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
 //! | `ops` | the operations port | the shell |
 //!
@@ -14,9 +14,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod directory;
 pub mod forward;
 pub mod report;
 pub mod server;
+pub mod system;
 
 pub use config::{Config, Identity, Limits, Neighbour};
 pub use report::Report;

@@ -52,6 +52,16 @@ impl Held {
         out
     }
 
+    /// Packets held.
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
     /// When [`Held::expire`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.packets.front().map(|(since, _)| *since + LONGEST + Duration::from_micros(1))

@@ -82,7 +82,6 @@ impl Forwarder {
 
     /// Takes a packet that arrived at `port` and sends it on. A packet whose handle is not known comes back.
     #[inline]
-    #[expect(clippy::result_large_err, reason = "the packet goes back to who gave it, without an allocation")]
     pub fn forward(
         &mut self,
         now: Instant,

@@ -1,0 +1,306 @@
+//! What this relay says of itself.
+
+use link::Instant;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use topology::lsdb::{Advertisement, Incarnation, LinkState, StreamState, Subscription};
+use topology::{NodeName, StreamName};
+
+/// Unchanged state is repeated this often.
+pub const REFRESH: Duration = Duration::from_secs(30);
+
+/// Changes nearer to each other than this travel together, but for the first.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Most bytes of an advertisement, estimated from above; a control message holds it with room to spare.
+const MOST_BYTES: usize = 200_000;
+
+/// Bytes of an entry beside its names, from above.
+const ENTRY: usize = 24;
+
+/// Loss in parts per million at which a link's advertised level changes (GRAPHS.md, "Detect").
+const LOSS_LEVELS: [u32; 8] = [20_000, 50_000, 100_000, 200_000, 350_000, 500_000, 700_000, 930_000];
+
+/// How long a lower level of loss must last before it is believed.
+const LOSS_HOLD: Duration = Duration::from_secs(2);
+
+/// This relay's own advertisement in the making.
+#[derive(Debug)]
+pub struct Own {
+    name: NodeName,
+    boot: u64,
+    seq: u64,
+    links: BTreeMap<NodeName, OwnLink>,
+    streams: BTreeMap<StreamName, StreamState>,
+    subscriptions: BTreeMap<StreamName, u32>,
+    draining: bool,
+    changed: bool,
+    told: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct OwnLink {
+    delay_us: u32,
+    loss_ppm: u32,
+    cost: u32,
+    /// Since when the loss has been on a lower level.
+    calmer_since: Option<Instant>,
+}
+
+impl Own {
+    /// Nothing to tell yet but the name. `boot` is the node's wall clock at start, in microseconds.
+    pub fn new(name: NodeName, boot: u64) -> Own {
+        Own {
+            name,
+            boot,
+            seq: 0,
+            links: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            draining: false,
+            changed: true,
+            told: None,
+        }
+    }
+
+    /// Who this is.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// This start of the relay.
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// A boot of this relay later than its own is known to others (its clock was set back between the two): goes beyond
+    /// it.
+    pub fn outbid(&mut self, boot: u64, seq: u64) {
+        if (boot, seq) > (self.boot, self.seq) {
+            self.boot = if boot > self.boot { boot.saturating_add(1) } else { self.boot };
+            self.seq = self.seq.max(seq);
+            self.changed = true;
+        }
+    }
+
+    /// A link is up with these measurements. Its delay is told anew when it has moved by more than a quarter and 2 ms,
+    /// its loss when it reaches a higher level, or has been on a lower one for two seconds.
+    pub fn set_link(&mut self, now: Instant, peer: &NodeName, delay_us: u32, loss_ppm: u32, cost: u32) {
+        let level = loss_level(loss_ppm);
+        let Some(link) = self.links.get_mut(peer) else {
+            self.links.insert(peer.clone(), OwnLink { delay_us, loss_ppm: level, cost, calmer_since: None });
+            self.changed = true;
+            return;
+        };
+        if delay_moved(link.delay_us, delay_us) {
+            link.delay_us = delay_us;
+            self.changed = true;
+        }
+        if link.cost != cost {
+            link.cost = cost;
+            self.changed = true;
+        }
+        if level >= link.loss_ppm {
+            link.calmer_since = None;
+        }
+        let calm = level < link.loss_ppm && now.saturating_since(*link.calmer_since.get_or_insert(now)) >= LOSS_HOLD;
+        if level > link.loss_ppm || calm {
+            link.loss_ppm = level;
+            link.calmer_since = None;
+            self.changed = true;
+        }
+    }
+
+    /// Whether a link is told of.
+    pub fn has_link(&self, peer: &NodeName) -> bool {
+        self.links.contains_key(peer)
+    }
+
+    /// A link is down.
+    pub fn remove_link(&mut self, peer: &NodeName) {
+        self.changed |= self.links.remove(peer).is_some();
+    }
+
+    /// A stream is published here.
+    pub fn publish(&mut self, stream: StreamState) {
+        if self.streams.get(&stream.name) != Some(&stream) {
+            self.streams.insert(stream.name.clone(), stream);
+            self.changed = true;
+        }
+    }
+
+    /// A stream is no longer published here, where it still is this life of it.
+    pub fn unpublish(&mut self, name: &StreamName, incarnation: Incarnation) {
+        if self.streams.get(name).is_some_and(|stream| stream.incarnation == incarnation) {
+            self.streams.remove(name);
+            self.changed = true;
+        }
+    }
+
+    /// A stream is wanted here, over a last mile of `last_mile_us`; told anew as a link's delay is.
+    pub fn subscribe(&mut self, name: &StreamName, last_mile_us: u32) {
+        match self.subscriptions.get_mut(name) {
+            Some(told) if !delay_moved(*told, last_mile_us) => {}
+            Some(told) => {
+                *told = last_mile_us;
+                self.changed = true;
+            }
+            None => {
+                self.subscriptions.insert(name.clone(), last_mile_us);
+                self.changed = true;
+            }
+        }
+    }
+
+    /// A stream is no longer wanted here.
+    pub fn unsubscribe(&mut self, name: &StreamName) {
+        self.changed |= self.subscriptions.remove(name).is_some();
+    }
+
+    /// This relay is about to stop.
+    pub fn set_draining(&mut self) {
+        self.changed |= !self.draining;
+        self.draining = true;
+    }
+
+    /// Whether another stream or subscription under `name` would still fit the advertisement.
+    pub fn has_room_for(&self, name: &StreamName) -> bool {
+        let links: usize = self.links.keys().map(|peer| peer.as_str().len() + ENTRY).sum();
+        let names = self.streams.keys().chain(self.subscriptions.keys()).chain([name]);
+        links + names.map(|name| name.as_str().len() + ENTRY).sum::<usize>() <= MOST_BYTES
+    }
+
+    /// When [`Own::advertise`] has something to tell.
+    pub fn due(&self) -> Instant {
+        match (self.told, self.changed) {
+            (None, _) => Instant::ORIGIN,
+            (Some(told), true) => told + GATHER,
+            (Some(told), false) => told + REFRESH,
+        }
+    }
+
+    /// The next advertisement, where one is due.
+    pub fn advertise(&mut self, now: Instant) -> Option<Advertisement> {
+        if now < self.due() {
+            return None;
+        }
+        self.told = Some(now);
+        self.changed = false;
+        self.seq += 1;
+        let link = |(peer, link): (&NodeName, &OwnLink)| LinkState {
+            peer: peer.clone(),
+            delay_us: link.delay_us,
+            loss_ppm: link.loss_ppm,
+            cost: link.cost,
+        };
+        let wish = |(name, last_mile_us): (&StreamName, &u32)| Subscription {
+            name: name.clone(),
+            last_mile_us: *last_mile_us,
+        };
+        Some(Advertisement {
+            origin: self.name.clone(),
+            boot: self.boot,
+            seq: self.seq,
+            links: self.links.iter().map(link).collect(),
+            streams: self.streams.values().cloned().collect(),
+            subscriptions: self.subscriptions.iter().map(wish).collect(),
+            draining: self.draining,
+        })
+    }
+}
+
+/// Whether a delay is so far from the one told that it must be told anew.
+fn delay_moved(told_us: u32, now_us: u32) -> bool {
+    let by = told_us.abs_diff(now_us);
+    by > 2_000 && by > told_us / 4
+}
+
+/// The highest level that a loss reaches.
+fn loss_level(loss_ppm: u32) -> u32 {
+    LOSS_LEVELS.iter().rev().copied().find(|level| loss_ppm >= *level).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> NodeName {
+        text.parse().expect("a valid name")
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    fn delays(own: &mut Own, now: Instant) -> Option<Vec<(u32, u32)>> {
+        own.advertise(now).map(|ad| ad.links.iter().map(|link| (link.delay_us, link.loss_ppm)).collect())
+    }
+
+    #[test]
+    fn tells_at_once_then_gathers_then_refreshes() {
+        let mut own = Own::new(name("a"), 1);
+        assert!(own.advertise(at(0)).is_some());
+        own.set_link(at(1), &name("b"), 10_000, 0, 1);
+        assert_eq!(own.due(), at(50));
+        assert_eq!(own.advertise(at(49)), None);
+        assert_eq!(own.advertise(at(50)).map(|ad| (ad.seq, ad.links.len())), Some((2, 1)));
+        assert_eq!(own.due(), at(50) + REFRESH);
+        own.remove_link(&name("b"));
+        assert_eq!(own.due(), at(100), "long quiet: at once");
+    }
+
+    #[test]
+    fn small_moves_of_the_delay_are_kept_to_itself() {
+        let mut own = Own::new(name("a"), 1);
+        own.set_link(at(0), &name("b"), 10_000, 0, 1);
+        own.advertise(at(0));
+        own.set_link(at(100), &name("b"), 12_400, 0, 1);
+        assert_eq!(delays(&mut own, at(100)), None);
+        own.set_link(at(200), &name("b"), 12_600, 0, 1);
+        assert_eq!(delays(&mut own, at(200)), Some(vec![(12_600, 0)]));
+        own.set_link(at(300), &name("c"), 1_000, 0, 1);
+        own.advertise(at(300));
+        own.set_link(at(400), &name("c"), 2_900, 0, 1);
+        assert_eq!(delays(&mut own, at(400)), None, "less than 2 ms");
+    }
+
+    #[test]
+    fn loss_rises_at_once_and_falls_slowly() {
+        let mut own = Own::new(name("a"), 1);
+        own.set_link(at(0), &name("b"), 10_000, 60_000, 1);
+        assert_eq!(delays(&mut own, at(0)), Some(vec![(10_000, 50_000)]));
+        own.set_link(at(100), &name("b"), 10_000, 400_000, 1);
+        assert_eq!(delays(&mut own, at(100)), Some(vec![(10_000, 350_000)]));
+        own.set_link(at(1_000), &name("b"), 10_000, 0, 1);
+        own.set_link(at(2_900), &name("b"), 10_000, 0, 1);
+        assert_eq!(delays(&mut own, at(2_900)), None);
+        own.set_link(at(3_000), &name("b"), 10_000, 0, 1);
+        assert_eq!(delays(&mut own, at(3_000)), Some(vec![(10_000, 0)]));
+    }
+
+    #[test]
+    fn an_echo_of_a_later_boot_is_outbid() {
+        let mut own = Own::new(name("a"), 100);
+        own.advertise(at(0));
+        own.outbid(100, 0);
+        assert_eq!(own.advertise(at(60)), None, "its own words are no news");
+        own.outbid(500, 7);
+        let ad = own.advertise(at(120)).expect("changed");
+        assert!((ad.boot, ad.seq) > (500, 7));
+    }
+
+    #[test]
+    fn an_advertisement_has_an_end() {
+        let mut own = Own::new(name("a"), 1);
+        let long = "x".repeat(63);
+        let fits = (0..2000)
+            .map(|n| format!("{long}/{long}/{n}").parse::<StreamName>().expect("valid"))
+            .take_while(|name| {
+                let room = own.has_room_for(name);
+                own.subscribe(name, 1);
+                room
+            })
+            .count();
+        assert!((1000..2000).contains(&fits), "{fits}");
+    }
+}

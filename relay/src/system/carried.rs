@@ -1,0 +1,220 @@
+//! A stream carried here, as the slow path knows it: its names and its graphs. Pure.
+
+use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
+use link::Instant;
+use node::PortId;
+use node::control::{Content, Install, StreamOpen};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+use topology::lsdb::Incarnation;
+use topology::{NodeName, StreamName};
+
+/// An epoch that a newer one has replaced is kept at least this long, and four deadlines.
+const RETIRE_AFTER: Duration = Duration::from_secs(2);
+
+/// One life of a stream, entering the overlay at one relay.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    /// Its name.
+    pub name: StreamName,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Where its source publishes.
+    pub ingress: NodeName,
+}
+
+/// A stream carried here.
+#[derive(Debug)]
+pub struct Carried {
+    /// Its place in the forwarder.
+    pub key: StreamKey,
+    /// One-way deadline in microseconds.
+    pub deadline_us: u32,
+    /// What it carries.
+    pub content: Content,
+    /// Since when nothing brings it here, or its ingress does not advertise it.
+    pub orphan_since: Option<Instant>,
+    boot: u64,
+    /// By age of the epoch, the newest last; never more than [`EPOCHS`].
+    graphs: Vec<Graph>,
+}
+
+#[derive(Debug)]
+struct Graph {
+    install: Rc<Install>,
+    replaced: Option<Instant>,
+}
+
+/// What an installation is to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// News: to be passed on.
+    New,
+    /// News of a later boot of the ingress: all older epochs are void.
+    NewBoot,
+    /// Known, or too old.
+    Old,
+}
+
+impl Carried {
+    /// A stream without graphs.
+    pub fn new(key: StreamKey, deadline_us: u32, content: Content) -> Carried {
+        Carried { key, deadline_us, content, orphan_since: None, boot: 0, graphs: Vec::new() }
+    }
+
+    /// Its deadline.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_micros(u64::from(self.deadline_us))
+    }
+
+    /// Takes a graph in, once per epoch.
+    pub fn adopt(&mut self, now: Instant, install: Rc<Install>) -> Adopted {
+        if install.boot < self.boot {
+            return Adopted::Old;
+        }
+        let new_boot = install.boot > self.boot && !self.graphs.is_empty();
+        self.boot = install.boot;
+        if new_boot {
+            self.graphs.clear();
+        }
+        let epoch = install.epoch;
+        if self.graphs.iter().any(|graph| graph.install.epoch == epoch) {
+            return Adopted::Old;
+        }
+        let later = |graph: &Graph| label::later(graph.install.epoch, epoch);
+        let at = self.graphs.iter().position(later).unwrap_or(self.graphs.len());
+        if at == 0 && self.graphs.len() == EPOCHS {
+            return Adopted::Old;
+        }
+        let replaced = (at < self.graphs.len()).then_some(now);
+        self.graphs.insert(at, Graph { install, replaced });
+        if self.graphs.len() > EPOCHS {
+            self.graphs.remove(0);
+        }
+        let older = self.graphs.len() - 1;
+        for graph in &mut self.graphs[..older] {
+            graph.replaced.get_or_insert(now);
+        }
+        if new_boot { Adopted::NewBoot } else { Adopted::New }
+    }
+
+    /// Takes out the epochs that were replaced long enough ago that no packet travels on them.
+    pub fn retire(&mut self, now: Instant) -> Vec<u16> {
+        let after = RETIRE_AFTER.max(4 * self.deadline());
+        let mut retired = Vec::new();
+        self.graphs.retain(|graph| {
+            let keep = graph.replaced.is_none_or(|since| now.saturating_since(since) < after);
+            if !keep {
+                retired.push(graph.install.epoch);
+            }
+            keep
+        });
+        retired
+    }
+
+    /// The graphs kept, oldest first.
+    pub fn graphs(&self) -> impl Iterator<Item = &Rc<Install>> {
+        self.graphs.iter().map(|graph| &graph.install)
+    }
+
+    /// The newest graph.
+    pub fn newest(&self) -> Option<&Rc<Install>> {
+        self.graphs.last().map(|graph| &graph.install)
+    }
+
+    /// The relays below `me` in any graph kept.
+    pub fn next_relays(&self, me: &NodeName) -> BTreeSet<&NodeName> {
+        let edges = self.graphs().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
+        edges.filter(|edge| edge.from == *me).map(|edge| &edge.to).collect()
+    }
+}
+
+/// The hops of `me` in a graph, per module, over the ports that are open.
+pub fn hops(install: &Install, me: &NodeName, ports: &BTreeMap<NodeName, PortId>) -> Vec<Vec<Hop>> {
+    let module = |module: &node::control::Module| {
+        let own = module.edges.iter().filter(|edge| edge.from == *me);
+        own.filter_map(|edge| {
+            let rest = Rest { min_us: edge.rest_min_us, max_us: edge.rest_max_us };
+            Some(Hop { port: *ports.get(&edge.to)?, rest })
+        })
+        .collect()
+    };
+    install.modules.iter().map(module).collect()
+}
+
+impl From<&Install> for StreamId {
+    fn from(install: &Install) -> StreamId {
+        StreamId { name: install.name.clone(), incarnation: install.incarnation, ingress: install.ingress.clone() }
+    }
+}
+
+impl From<&StreamOpen> for StreamId {
+    fn from(open: &StreamOpen) -> StreamId {
+        StreamId { name: open.name.clone(), incarnation: open.incarnation, ingress: open.ingress.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::Forwarder;
+
+    fn install(boot: u64, epoch: u16) -> Rc<Install> {
+        Rc::new(Install {
+            name: "t/c".parse().expect("valid"),
+            incarnation: Incarnation(1),
+            ingress: "a".parse().expect("valid"),
+            boot,
+            epoch,
+            deadline_us: 200_000,
+            content: Content::Datagrams,
+            modules: Vec::new(),
+        })
+    }
+
+    fn carried() -> Carried {
+        let key = Forwarder::new().add_stream(Duration::from_millis(200));
+        Carried::new(key, 200_000, Content::Datagrams)
+    }
+
+    fn epochs(carried: &Carried) -> Vec<u16> {
+        carried.graphs().map(|install| install.epoch).collect()
+    }
+
+    #[test]
+    fn each_epoch_once_and_in_order_whatever_way_it_came() {
+        let mut stream = carried();
+        let now = Instant::from_micros(0);
+        for epoch in [65_534, 0, 65_535, 1] {
+            assert_eq!(stream.adopt(now, install(1, epoch)), Adopted::New);
+            assert_eq!(stream.adopt(now, install(1, epoch)), Adopted::Old);
+        }
+        assert_eq!(epochs(&stream), [65_534, 65_535, 0, 1]);
+        assert_eq!(stream.adopt(now, install(1, 65_000)), Adopted::Old);
+        assert_eq!(stream.adopt(now, install(1, 2)), Adopted::New);
+        assert_eq!(epochs(&stream), [65_535, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_later_boot_of_the_ingress_begins_anew() {
+        let mut stream = carried();
+        let now = Instant::from_micros(0);
+        stream.adopt(now, install(5, 40));
+        assert_eq!(stream.adopt(now, install(4, 41)), Adopted::Old);
+        assert_eq!(stream.adopt(now, install(6, 1)), Adopted::NewBoot);
+        assert_eq!(epochs(&stream), [1]);
+    }
+
+    #[test]
+    fn replaced_epochs_retire_and_the_newest_stays() {
+        let mut stream = carried();
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        stream.adopt(at(0), install(1, 1));
+        stream.adopt(at(1000), install(1, 2));
+        assert_eq!(stream.retire(at(2999)), [0u16; 0]);
+        assert_eq!(stream.retire(at(3000)), [1]);
+        assert_eq!(stream.retire(at(100_000)), [0u16; 0]);
+        assert_eq!(epochs(&stream), [2]);
+    }
+}

@@ -1,0 +1,391 @@
+//! Sources and sinks: rights, names, bounds; the plans of the streams that enter here.
+
+use super::carried::StreamId;
+use super::plan::{Choice, Plan};
+use super::streams::MAX_DEADLINE_US;
+use super::{Kind, Port, RelaySystem, refusal};
+use crate::forward::police::Police;
+use link::{Bitrate, Instant};
+use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal};
+use node::trust::{Direction, Role};
+use node::{Peer, PortId, Ports};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use topology::lsdb::StreamState;
+use topology::{NodeName, StreamName};
+
+/// Shortest deadline of a stream, in microseconds.
+const MIN_DEADLINE_US: u32 = 1_000;
+
+/// A stream that ended goes on this much longer than its deadline, for its last packets.
+const LAST_PACKETS: Duration = Duration::from_millis(100);
+
+/// A wish that nobody has any more is kept this long: a sink that restarts finds its stream at once.
+const WISH_FOR: Duration = Duration::from_secs(2);
+
+/// What the last mile is taken for until it is measured, in microseconds.
+const LAST_MILE_US: u32 = 5_000;
+
+/// A stream that enters the overlay here.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) id: StreamId,
+    pub(super) publisher: NodeName,
+    pub(super) mode: Dissemination,
+    /// Where its source is; `None` while it is away.
+    port: Option<PortId>,
+    gone_since: Option<Instant>,
+    /// Unpublished: let go at that time.
+    ending: Option<Instant>,
+    plan: Plan,
+}
+
+/// A stream that is wanted here.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) sinks: BTreeSet<PortId>,
+    unwanted_since: Option<Instant>,
+}
+
+/// What a peer may do with a stream.
+struct Right {
+    expires: u64,
+    max_rate: Option<Bitrate>,
+}
+
+impl RelaySystem {
+    pub(super) fn open_client(&mut self, now: Instant, port: PortId, peer: Peer, ports: &mut Ports) {
+        if self.draining {
+            ports.close(port, CloseCode::Stopping, "this relay is stopping");
+        } else if self.ports.len() - self.relays.len() >= self.options.limits.max_clients {
+            ports.close(port, CloseCode::Overload, "too many sources and sinks here");
+        } else {
+            self.ports.insert(port, Port { peer, opened: now, kind: Kind::Client(BTreeMap::new()) });
+        }
+    }
+
+    pub(super) fn publish(&mut self, now: Instant, port: PortId, publish: Publish, ports: &mut Ports) {
+        let name = publish.name.clone();
+        let answer = match self.try_publish(now, port, publish, ports) {
+            Ok(handle) => Control::Published { name, handle },
+            Err(refusal) => {
+                self.refused.publish += 1;
+                Control::StreamRefused { name, refusal }
+            }
+        };
+        ports.control(port, answer);
+    }
+
+    fn try_publish(&mut self, now: Instant, port: PortId, publish: Publish, ports: &mut Ports) -> Result<u16, Refusal> {
+        let right = self.right(now, port, Direction::Publish, &publish.name)?;
+        self.check_publish(port, &publish)?;
+        let name = publish.name;
+        let id = StreamId { name: name.clone(), incarnation: publish.incarnation, ingress: self.name().clone() };
+        let publisher = self.ports[&port].peer.name.clone();
+        self.take_over(now, port, &id, ports);
+        self.closing.retain(|(_, closing, _)| *closing != id);
+        self.ended.retain(|(_, ended)| *ended != id);
+        let key = self
+            .carry(now, &id, publish.deadline_us, publish.content, ports)
+            .ok_or_else(|| refusal(CloseCode::Overload, "this relay carries as many streams as it may"))?;
+        let handle = self
+            .forward
+            .open_source(now, key, port)
+            .ok_or_else(|| refusal(CloseCode::Overload, "no free handle on this connection"))?;
+        let rate = [right.max_rate, self.options.limits.max_stream_rate].into_iter().flatten().min();
+        self.forward.set_police(key, rate.map(Police::new));
+        let (incarnation, deadline_us) = (publish.incarnation, publish.deadline_us);
+        self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
+        let mut plan = self.published.remove(&name).filter(|old| old.id == id).map(|old| old.plan).unwrap_or_default();
+        plan.outdate();
+        let mode = publish.mode;
+        let published = Published { id, publisher, mode, port: Some(port), gone_since: None, ending: None, plan };
+        self.published.insert(name.clone(), published);
+        self.note(port, name, right.expires);
+        self.plan_due = Some(now);
+        Ok(handle.0)
+    }
+
+    /// Name, deadline and bounds.
+    fn check_publish(&self, port: PortId, publish: &Publish) -> Result<(), Refusal> {
+        let name = &publish.name;
+        let Port { peer, kind, .. } = &self.ports[&port];
+        if self.draining {
+            return Err(refusal(CloseCode::Stopping, "this relay is stopping"));
+        }
+        if !(MIN_DEADLINE_US..=MAX_DEADLINE_US).contains(&publish.deadline_us) {
+            let reason = format!("a deadline of {} µs; expected 1 ms to 60 s", publish.deadline_us);
+            return Err(refusal(CloseCode::Protocol, reason));
+        }
+        let held = self.published.get(name).filter(|held| held.port.is_some() && held.publisher != peer.name);
+        if held.is_some() {
+            return Err(refusal(CloseCode::NameTaken, format!("{name} is being published here by another source")));
+        }
+        if let Some(relay) = self.directory.taken_elsewhere(name, publish.incarnation) {
+            return Err(refusal(CloseCode::NameTaken, format!("{name} is being published at relay {relay}")));
+        }
+        let Kind::Client(streams) = kind else {
+            return Err(refusal(CloseCode::Protocol, "only a source publishes"));
+        };
+        self.check_bound(streams, name)?;
+        if !self.published.contains_key(name) && !self.directory.own_ref().has_room_for(name) {
+            return Err(refusal(CloseCode::Overload, "this relay advertises as many streams as it can"));
+        }
+        Ok(())
+    }
+
+    fn check_bound(&self, streams: &BTreeMap<StreamName, u64>, name: &StreamName) -> Result<(), Refusal> {
+        let most = self.options.limits.max_streams_per_client;
+        if streams.len() >= most && !streams.contains_key(name) {
+            return Err(refusal(CloseCode::Overload, format!("more than {most} streams over one connection")));
+        }
+        Ok(())
+    }
+
+    /// Ends what the name stood for so far: the same source on an older connection, or an earlier life of its stream.
+    fn take_over(&mut self, now: Instant, port: PortId, id: &StreamId, ports: &mut Ports) {
+        let Some(old) = self.published.get(&id.name) else { return };
+        let (old_id, old_port) = (old.id.clone(), old.port);
+        let Some(carried) = self.carried.get(&old_id) else { return };
+        let (key, until) = (carried.key, now + carried.deadline() + LAST_PACKETS);
+        if let Some(old_port) = old_port.filter(|old_port| *old_port != port) {
+            self.unnote(old_port, &id.name);
+            let reason = format!("{} was published again over another connection", id.name);
+            let refusal = refusal(CloseCode::Replaced, reason);
+            ports.control(old_port, Control::StreamRefused { name: id.name.clone(), refusal });
+        }
+        if old_id == *id {
+            if let Some(old_port) = old_port {
+                self.forward.close_source(now, key, old_port);
+            }
+        } else {
+            self.closing.push((until, old_id, false));
+        }
+    }
+
+    pub(super) fn unpublish(&mut self, now: Instant, port: PortId, name: &StreamName) {
+        self.unnote(port, name);
+        let Some(published) = self.published.get_mut(name).filter(|published| published.port == Some(port)) else {
+            return;
+        };
+        let deadline = self.carried.get(&published.id).map(|carried| carried.deadline()).unwrap_or_default();
+        published.ending = Some(now + deadline + LAST_PACKETS);
+    }
+
+    /// The connection of a source is gone without a word.
+    pub(super) fn source_lost(&mut self, now: Instant, port: PortId, name: &StreamName) {
+        if let Some(published) = self.published.get_mut(name).filter(|published| published.port == Some(port)) {
+            published.port = None;
+            published.gone_since = Some(now);
+        }
+    }
+
+    /// Streams that were unpublished, or whose source has been away for too long.
+    pub(super) fn let_go_of_published(&mut self, now: Instant) {
+        let grace = self.options.source_grace;
+        let (directory, closing) = (&mut self.directory, &mut self.closing);
+        self.published.retain(|name, published| {
+            let ended = published.ending.is_some_and(|at| at <= now);
+            let gone = published.gone_since.is_some_and(|since| now.saturating_since(since) > grace);
+            if ended || (gone && published.ending.is_none()) {
+                directory.own().unpublish(name, published.id.incarnation);
+                closing.push((now, published.id.clone(), ended));
+                return false;
+            }
+            true
+        });
+    }
+
+    pub(super) fn subscribe(&mut self, now: Instant, port: PortId, name: StreamName, ports: &mut Ports) {
+        match self.check_subscribe(now, port, &name) {
+            Ok(right) => {
+                self.note(port, name.clone(), right.expires);
+                let wanted = self.wanted.entry(name.clone()).or_default();
+                wanted.sinks.insert(port);
+                wanted.unwanted_since = None;
+                let last_mile_us = self.last_mile_us(now, &name, ports);
+                self.directory.own().subscribe(&name, last_mile_us);
+                let live = self.directory.is_live(&name) || self.published.contains_key(&name);
+                ports.control(port, Control::Subscribed { name: name.clone(), live });
+                let ids: Vec<StreamId> = self.carried.keys().filter(|id| id.name == name).cloned().collect();
+                for id in ids {
+                    self.open_to(now, &id, port, true, ports);
+                }
+            }
+            Err(refusal) => {
+                self.refused.subscribe += 1;
+                ports.control(port, Control::StreamRefused { name, refusal });
+            }
+        }
+    }
+
+    fn check_subscribe(&self, now: Instant, port: PortId, name: &StreamName) -> Result<Right, Refusal> {
+        let right = self.right(now, port, Direction::Subscribe, name)?;
+        if let Kind::Client(streams) = &self.ports[&port].kind {
+            self.check_bound(streams, name)?;
+        }
+        let watchers = self.wanted.get(name).map_or(0, |wanted| wanted.sinks.len());
+        if watchers >= self.options.limits.max_subscribers {
+            return Err(refusal(CloseCode::Overload, format!("{name} has as many sinks here as it may")));
+        }
+        if !self.wanted.contains_key(name) && !self.directory.own_ref().has_room_for(name) {
+            return Err(refusal(CloseCode::Overload, "this relay advertises as many streams as it can"));
+        }
+        Ok(right)
+    }
+
+    pub(super) fn unsubscribe(&mut self, now: Instant, port: PortId, name: &StreamName, ports: &mut Ports) {
+        self.unnote(port, name);
+        self.unwant(now, port, name);
+        let of_name = self.carried.iter().filter(|(id, _)| id.name == *name);
+        for (_, carried) in of_name {
+            if let Some(handle) = self.forward.close_output(now, carried.key, port) {
+                ports.control(port, Control::StreamClose { handle: handle.0, ended: false });
+            }
+        }
+    }
+
+    /// A sink no longer wants a stream.
+    pub(super) fn unwant(&mut self, now: Instant, port: PortId, name: &StreamName) {
+        if let Some(wanted) = self.wanted.get_mut(name) {
+            wanted.sinks.remove(&port);
+            if wanted.sinks.is_empty() {
+                wanted.unwanted_since.get_or_insert(now);
+            }
+        }
+    }
+
+    pub(super) fn let_go_of_wishes(&mut self, now: Instant) {
+        let directory = &mut self.directory;
+        self.wanted.retain(|name, wanted| {
+            let over = wanted.unwanted_since.is_some_and(|since| now.saturating_since(since) > WISH_FOR);
+            if over {
+                directory.own().unsubscribe(name);
+            }
+            !over
+        });
+    }
+
+    /// The longest way from here to one of the stream's sinks.
+    fn last_mile_us(&self, now: Instant, name: &StreamName, ports: &Ports) -> u32 {
+        let sinks = self.wanted.get(name).into_iter().flat_map(|wanted| &wanted.sinks);
+        let transit = |port: &PortId| {
+            let quality = ports.link(*port)?.quality(now);
+            (quality.rtt_min > Duration::ZERO).then_some(quality.transit)
+        };
+        let longest = sinks.filter_map(transit).max();
+        longest.map_or(LAST_MILE_US, |longest| longest.as_micros().min(10_000_000) as u32)
+    }
+
+    pub(super) fn measure_last_miles(&mut self, now: Instant, ports: &Ports) {
+        let names: Vec<StreamName> =
+            self.wanted.iter().filter(|(_, wanted)| !wanted.sinks.is_empty()).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let last_mile_us = self.last_mile_us(now, &name, ports);
+            self.directory.own().subscribe(&name, last_mile_us);
+        }
+    }
+
+    /// Ends what is published or watched by rights that have expired.
+    pub(super) fn expire_rights(&mut self, now: Instant, ports: &mut Ports) {
+        let unix = self.unix(now);
+        let mut expired: Vec<(PortId, Role, StreamName)> = Vec::new();
+        for (port, state) in &self.ports {
+            if let Kind::Client(streams) = &state.kind {
+                let over = streams.iter().filter(|(_, expires)| **expires <= unix);
+                expired.extend(over.map(|(name, _)| (*port, state.peer.role, name.clone())));
+            }
+        }
+        for (port, role, name) in expired {
+            match role {
+                Role::Source => self.unpublish(now, port, &name),
+                _ => self.unsubscribe(now, port, &name, ports),
+            }
+            let refusal = refusal(CloseCode::Expired, format!("the right to {name} has expired"));
+            ports.control(port, Control::StreamRefused { name, refusal });
+        }
+    }
+
+    /// Computes graphs where the overlay or the stream has changed, and stamps the labels in force.
+    pub(super) fn follow_plans(&mut self, now: Instant, ports: &mut Ports) {
+        let generation = self.directory.generation();
+        self.planned = generation;
+        let due: Vec<StreamName> = self
+            .published
+            .iter()
+            .filter(|(_, published)| published.plan.compute_due(generation).is_some_and(|due| due <= now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.compute(now, generation, &name, ports);
+        }
+        let mut next: Option<Instant> = None;
+        for published in self.published.values_mut() {
+            if let (Some(label), Some(carried)) = (published.plan.label(now), self.carried.get(&published.id)) {
+                self.forward.set_stamp(carried.key, label);
+            }
+            let wakes = [published.plan.compute_due(generation), published.plan.switch_due()];
+            next = next.into_iter().chain(wakes.into_iter().flatten()).min();
+        }
+        self.plan_due = next;
+    }
+
+    fn compute(&mut self, now: Instant, generation: u64, name: &StreamName, ports: &mut Ports) {
+        let graphs = self.directory.graphs(name);
+        let Some(published) = self.published.get_mut(name) else { return };
+        let Some(carried) = self.carried.get(&published.id) else { return };
+        let choice = Choice {
+            mode: published.mode,
+            deadline: carried.deadline(),
+            ingress: self.directory.me(),
+            egresses: &graphs.egresses,
+            delay: &|from, to| self.directory.delay(from, to),
+        };
+        let Some(epoch) = published.plan.adopt(now, generation, graphs.modules, choice) else { return };
+        let id = &published.id;
+        let install = Install {
+            name: id.name.clone(),
+            incarnation: id.incarnation,
+            ingress: id.ingress.clone(),
+            boot: self.directory.boot(),
+            epoch,
+            deadline_us: carried.deadline_us,
+            content: carried.content,
+            modules: published.plan.modules().to_vec(),
+        };
+        self.install(now, None, install, ports);
+    }
+
+    /// Whether a peer's tokens allow it what it asks for, and until when.
+    fn right(&self, now: Instant, port: PortId, direction: Direction, name: &StreamName) -> Result<Right, Refusal> {
+        let unix = self.unix(now);
+        let peer = &self.ports[&port].peer;
+        let fitting = peer.grants.iter().filter(|grant| grant.direction == direction && grant.streams.matches(name));
+        let (valid, expired): (Vec<_>, Vec<_>) = fitting.partition(|grant| grant.expires > unix);
+        let act = if direction == Direction::Publish { "publishing" } else { "watching" };
+        match (valid.iter().max_by_key(|grant| grant.expires), expired.first()) {
+            (Some(longest), _) => {
+                let unlimited = valid.iter().any(|grant| grant.max_rate.is_none());
+                let most = valid.iter().filter_map(|grant| grant.max_rate).max();
+                Ok(Right { expires: longest.expires, max_rate: most.filter(|_| !unlimited) })
+            }
+            (None, Some(grant)) => {
+                Err(refusal(CloseCode::Expired, format!("token {} for {act} {name} has expired", grant.id)))
+            }
+            (None, None) => Err(refusal(CloseCode::Forbidden, format!("no token of this peer allows {act} {name}"))),
+        }
+    }
+
+    /// Notes what a source or sink publishes or watches, and until when it may.
+    fn note(&mut self, port: PortId, name: StreamName, expires: u64) {
+        if let Some(Kind::Client(streams)) = self.ports.get_mut(&port).map(|port| &mut port.kind) {
+            streams.insert(name, expires);
+        }
+    }
+
+    fn unnote(&mut self, port: PortId, name: &StreamName) {
+        if let Some(Kind::Client(streams)) = self.ports.get_mut(&port).map(|port| &mut port.kind) {
+            streams.remove(name);
+        }
+    }
+}

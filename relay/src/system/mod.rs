@@ -1,0 +1,260 @@
+//! The relay as an end system: who may publish and watch what, what is said to whom, and when. Pure.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `neighbours` | links to relays: which connection of a pair survives, when a link counts as up, link state |
+//! | `clients` | sources and sinks: rights, names, bounds |
+//! | `streams` | what is carried: announcements, graphs, the end of a stream |
+//! | [`plan`] | at the ingress: when graphs are computed and labels switched |
+//! | [`carried`] | the graphs of one stream |
+
+pub mod carried;
+pub mod plan;
+
+mod clients;
+mod neighbours;
+mod report;
+mod streams;
+
+use crate::config::{Limits, Neighbour};
+use crate::directory::Directory;
+use crate::forward::Forwarder;
+use crate::forward::held::Held;
+use crate::report::RefusalCounters;
+use carried::{Carried, StreamId};
+use clients::{Published, Wanted};
+use link::policy::Policy;
+use link::{Delivery, Instant};
+use node::control::{CloseCode, Control, Refusal};
+use node::trust::Role;
+use node::{Closed, EndSystem, Peer, PortId, Ports};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use topology::{NodeName, StreamName};
+
+/// How often links are looked at and what grew old is let go.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How a relay is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its name, as in its certificate.
+    pub name: NodeName,
+    /// Its wall clock at start, in microseconds since 1970: orders its lives, nothing else.
+    pub boot: u64,
+    /// Bounds on what peers can make it hold.
+    pub limits: Limits,
+    /// How long a stream whose source vanished is kept for it to return.
+    pub source_grace: Duration,
+    /// What the operator says of links, by the neighbour's name.
+    pub links: BTreeMap<NodeName, LinkOptions>,
+    /// A moment on the node's clock and the same in seconds since 1970: the expiry of rights is told from it.
+    pub unix: (Instant, u64),
+}
+
+/// What the operator says of one link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkOptions {
+    /// One-way delay; measured where it is not given.
+    pub delay: Option<Duration>,
+    /// Cost relative to other links.
+    pub cost: u32,
+    /// Repair of what this relay sends.
+    pub policy: Policy,
+}
+
+impl From<&Neighbour> for LinkOptions {
+    fn from(neighbour: &Neighbour) -> LinkOptions {
+        LinkOptions { delay: neighbour.delay, cost: neighbour.cost, policy: neighbour.policy() }
+    }
+}
+
+/// A relay without sockets, tasks or clocks; [`node::Host`] or the simulator runs it.
+#[derive(Debug)]
+pub struct RelaySystem {
+    options: Options,
+    forward: Forwarder,
+    directory: Directory,
+    ports: BTreeMap<PortId, Port>,
+    /// The port of each neighbouring relay.
+    relays: BTreeMap<NodeName, PortId>,
+    carried: BTreeMap<StreamId, Carried>,
+    published: BTreeMap<StreamName, Published>,
+    wanted: BTreeMap<StreamName, Wanted>,
+    /// Streams to be let go, and whether they ended.
+    closing: Vec<(Instant, StreamId, bool)>,
+    /// Streams that ended lately: what still comes of them by other ways does not bring them back.
+    ended: Vec<(Instant, StreamId)>,
+    refused: RefusalCounters,
+    draining: bool,
+    next_tick: Instant,
+    ticks: u64,
+    /// When a graph is to be computed or a label switched.
+    plan_due: Option<Instant>,
+    planned: u64,
+}
+
+#[derive(Debug)]
+struct Port {
+    peer: Peer,
+    opened: Instant,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Relay(Box<Held>),
+    /// What it publishes or watches, and until when in seconds since 1970 it may.
+    Client(BTreeMap<StreamName, u64>),
+}
+
+impl RelaySystem {
+    /// A relay without neighbours.
+    pub fn new(options: Options) -> RelaySystem {
+        RelaySystem {
+            forward: Forwarder::new(),
+            directory: Directory::new(options.name.clone(), options.boot, options.limits.max_relays),
+            options,
+            ports: BTreeMap::new(),
+            relays: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            published: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            closing: Vec::new(),
+            ended: Vec::new(),
+            refused: RefusalCounters::default(),
+            draining: false,
+            next_tick: Instant::ORIGIN,
+            ticks: 0,
+            plan_due: None,
+            planned: u64::MAX,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
+        self.directory.me()
+    }
+
+    /// The port of a neighbouring relay, where its link stands.
+    pub fn relay(&self, name: &NodeName) -> Option<PortId> {
+        self.relays.get(name).copied()
+    }
+
+    /// Changes what the operator says of a link; in force at once.
+    pub fn set_link_options(&mut self, now: Instant, peer: NodeName, options: LinkOptions, ports: &mut Ports) {
+        if let Some(link) = self.relays.get(&peer).and_then(|port| ports.link_mut(*port)) {
+            link.set_policy(now, options.policy);
+        }
+        self.options.links.insert(peer, options);
+        self.watch_links(now, ports);
+        self.settle(now, ports);
+    }
+
+    /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.
+    pub fn drain(&mut self, now: Instant, ports: &mut Ports) {
+        self.draining = true;
+        self.directory.own().set_draining();
+        self.settle(now, ports);
+    }
+
+    /// Tells anew which moment on the node's clock is which time of day, after the wall clock was set.
+    pub fn set_unix(&mut self, now: Instant, unix_seconds: u64) {
+        self.options.unix = (now, unix_seconds);
+    }
+
+    fn unix(&self, now: Instant) -> u64 {
+        self.options.unix.1 + now.saturating_since(self.options.unix.0).as_secs()
+    }
+
+    /// A message that the protocol does not allow from this peer: it is closed.
+    fn violation(&mut self, port: PortId, what: &str, ports: &mut Ports) {
+        self.refused.protocol += 1;
+        ports.close(port, CloseCode::Protocol, what);
+    }
+
+    /// Follows what has changed: tells the neighbours, computes graphs, switches labels.
+    fn settle(&mut self, now: Instant, ports: &mut Ports) {
+        self.directory.handle_timeout(now);
+        while let Some(flood) = self.directory.next_flood() {
+            for (name, port) in &self.relays {
+                if Some(*port) != flood.except && *name != flood.advertisement.origin {
+                    ports.control(*port, Control::Advertise(flood.advertisement.clone()));
+                }
+            }
+        }
+        if self.planned != self.directory.generation() || self.plan_due.is_some_and(|due| due <= now) {
+            self.follow_plans(now, ports);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, ports: &mut Ports) {
+        self.next_tick = now + TICK;
+        self.ticks += 1;
+        self.watch_links(now, ports);
+        self.expire_held(now);
+        self.let_go(now, ports);
+        if self.ticks.is_multiple_of(10) {
+            self.measure_last_miles(now, ports);
+            self.expire_rights(now, ports);
+        }
+    }
+}
+
+impl EndSystem for RelaySystem {
+    fn handle_opened(&mut self, now: Instant, port: PortId, ports: &mut Ports) {
+        let Some(peer) = ports.peer(port).cloned() else { return };
+        match peer.role {
+            Role::Relay => self.open_relay(now, port, peer, ports),
+            Role::Source | Role::Sink => self.open_client(now, port, peer, ports),
+        }
+        self.settle(now, ports);
+    }
+
+    #[inline]
+    fn handle_delivery(&mut self, now: Instant, port: PortId, delivery: Delivery, ports: &mut Ports) {
+        if let Err(delivery) = self.forward.forward(now, port, delivery, ports) {
+            self.hold(now, port, delivery);
+        }
+    }
+
+    fn handle_control(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports) {
+        let Some(from) = self.ports.get(&port) else { return };
+        match (from.peer.role, message) {
+            (Role::Source, Control::Publish(publish)) => self.publish(now, port, publish, ports),
+            (Role::Source, Control::Unpublish { name }) => self.unpublish(now, port, &name),
+            (Role::Sink, Control::Subscribe { name }) => self.subscribe(now, port, name, ports),
+            (Role::Sink, Control::Unsubscribe { name }) => self.unsubscribe(now, port, &name, ports),
+            (Role::Relay, Control::StreamOpen(open)) => self.stream_open(now, port, open, ports),
+            (Role::Relay, Control::StreamClose { handle, ended }) => self.stream_close(now, port, handle, ended, ports),
+            (Role::Relay, Control::Advertise(advertisement)) => {
+                self.directory.receive(now, port, advertisement);
+            }
+            (Role::Relay, Control::Install(install)) => self.install(now, Some(port), install, ports),
+            (_, Control::Goodbye { .. } | Control::Hello(_) | Control::Welcome(_) | Control::Refused(_)) => {}
+            (role, _) => self.violation(port, &format!("a message that a {role:?} does not send"), ports),
+        }
+        self.settle(now, ports);
+    }
+
+    fn handle_closed(&mut self, now: Instant, port: PortId, _: &Peer, _: &Closed, ports: &mut Ports) {
+        self.detach(now, port);
+        self.settle(now, ports);
+    }
+
+    fn handle_timeout(&mut self, now: Instant, ports: &mut Ports) {
+        if now >= self.next_tick {
+            self.tick(now, ports);
+        }
+        self.settle(now, ports);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let next = self.next_tick.min(self.directory.poll_timeout());
+        Some(self.plan_due.map_or(next, |due| next.min(due)))
+    }
+}
+
+fn refusal(code: CloseCode, reason: impl Into<String>) -> Refusal {
+    Refusal { code, reason: reason.into() }
+}

@@ -1,0 +1,136 @@
+//! Links to relays: which connection of a pair survives, when a link counts as up, link state.
+
+use super::{Kind, Port, RelaySystem};
+use link::stats::LinkQuality;
+use link::{Delivery, Instant};
+use node::control::{CloseCode, Control};
+use node::trust::Role;
+use node::{Peer, PortId, Ports};
+use std::time::Duration;
+use topology::NodeName;
+
+/// Two connections of a pair that come up within this time are taken for both ends having dialled at once.
+const CROSSED: Duration = Duration::from_secs(5);
+
+/// A link that has been silent for longer than this gives way to a new connection of the same pair.
+const DOUBTFUL: Duration = Duration::from_millis(150);
+
+/// A link that has been silent for longer than this counts as down, and as up again only once it is heard well.
+const SILENT: Duration = Duration::from_millis(500);
+
+impl RelaySystem {
+    pub(super) fn open_relay(&mut self, now: Instant, port: PortId, peer: Peer, ports: &mut Ports) {
+        if peer.name == *self.name() {
+            ports.close(port, CloseCode::Protocol, "this relay has the same name");
+            return;
+        }
+        if let Some(&old) = self.relays.get(&peer.name) {
+            if self.keeps(now, old, &peer, ports) {
+                ports.close(port, CloseCode::Replaced, "the other connection between the two relays is kept");
+                return;
+            }
+            self.detach(now, old);
+            ports.close(old, CloseCode::Replaced, "a newer connection between the two relays is kept");
+        } else if self.relays.len() >= self.options.limits.max_relays {
+            ports.close(port, CloseCode::Overload, "too many relays");
+            return;
+        }
+        let name = peer.name.clone();
+        if let (Some(options), Some(link)) = (self.options.links.get(&name), ports.link_mut(port)) {
+            link.set_policy(now, options.policy);
+        }
+        self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(Box::default()) });
+        self.relays.insert(name.clone(), port);
+        self.watch_link(now, &name, port, ports);
+        for advertisement in self.directory.all() {
+            if advertisement.origin != name {
+                ports.control(port, Control::Advertise(advertisement.clone()));
+            }
+        }
+        self.reattach(now, &name, port, ports);
+    }
+
+    /// Whether the old connection of a pair survives a new one. Both ends must come to the same answer: where both
+    /// have just dialled, the connection dialled by the relay with the smaller name stays; else the old one is a
+    /// remnant of a peer that restarted, and the new one stays.
+    fn keeps(&self, now: Instant, old: PortId, new: &Peer, ports: &Ports) -> bool {
+        let Some(port) = self.ports.get(&old) else { return false };
+        let silent = ports.link(old).is_none_or(|link| link.quality(now).silent_for > DOUBTFUL);
+        let crossed = now.saturating_since(port.opened) < CROSSED && port.peer.dialled != new.dialled && !silent;
+        let preferred = *self.name() < new.name;
+        crossed && port.peer.dialled == preferred
+    }
+
+    /// Forgets a port and all that depends on it.
+    pub(super) fn detach(&mut self, now: Instant, port: PortId) {
+        let Some(gone) = self.ports.remove(&port) else { return };
+        let touched = self.forward.close_port(port);
+        match gone.kind {
+            Kind::Relay(held) => {
+                self.refused.unknown_handle += held.len() as u64;
+                self.relays.remove(&gone.peer.name);
+                self.directory.own().remove_link(&gone.peer.name);
+                self.mark_orphans(now, Some(&touched));
+            }
+            Kind::Client(streams) => {
+                for name in streams.into_keys() {
+                    match gone.peer.role {
+                        Role::Source => self.source_lost(now, port, &name),
+                        _ => self.unwant(now, port, &name),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps the advertisement in step with the links.
+    pub(super) fn watch_links(&mut self, now: Instant, ports: &Ports) {
+        let relays: Vec<(NodeName, PortId)> = self.relays.iter().map(|(name, port)| (name.clone(), *port)).collect();
+        for (name, port) in relays {
+            self.watch_link(now, &name, port, ports);
+        }
+    }
+
+    fn watch_link(&mut self, now: Instant, name: &NodeName, port: PortId, ports: &Ports) {
+        let Some(quality) = ports.link(port).map(|link| link.quality(now)) else { return };
+        let options = self.options.links.get(name);
+        let delay = options.and_then(|options| options.delay).or_else(|| measured(&quality));
+        let cost = options.map_or(10, |options| options.cost);
+        let own = self.directory.own();
+        match delay {
+            Some(delay) if is_up(&quality, own.has_link(name)) => {
+                let loss_ppm = (quality.loss_sent * 1e6) as u32;
+                own.set_link(now, name, delay.as_micros().min(10_000_000) as u32, loss_ppm, cost);
+            }
+            // Not measured yet.
+            None if quality.silent_for <= SILENT => {}
+            _ => own.remove_link(name),
+        }
+    }
+
+    /// Keeps media that overtook the announcement of its stream.
+    pub(super) fn hold(&mut self, now: Instant, port: PortId, delivery: Delivery) {
+        match self.ports.get_mut(&port).map(|port| &mut port.kind) {
+            Some(Kind::Relay(held)) => self.refused.unknown_handle += held.hold(now, delivery),
+            _ => self.refused.unknown_handle += 1,
+        }
+    }
+
+    pub(super) fn expire_held(&mut self, now: Instant) {
+        for port in self.ports.values_mut() {
+            if let Kind::Relay(held) = &mut port.kind {
+                self.refused.unknown_handle += held.expire(now);
+            }
+        }
+    }
+}
+
+/// Whether a link carries streams; `was` it so far.
+fn is_up(quality: &LinkQuality, was: bool) -> bool {
+    quality.silent_for <= if was { SILENT } else { SILENT / 5 }
+}
+
+/// The measured delay, once there is one.
+fn measured(quality: &LinkQuality) -> Option<Duration> {
+    (quality.rtt_min > Duration::ZERO).then_some(quality.transit)
+}

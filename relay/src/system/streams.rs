@@ -1,0 +1,245 @@
+//! What is carried: announcements, graphs, the end of a stream.
+
+use super::carried::{Adopted, Carried, StreamId, hops};
+use super::{Kind, RelaySystem};
+use crate::forward::{StreamKey, label};
+use link::{Instant, StreamHandle};
+use node::control::{Content, Control, Install, StreamOpen};
+use node::{PortId, Ports};
+use std::rc::Rc;
+use std::time::Duration;
+use topology::NodeName;
+
+/// A stream that nothing brings here, or that its ingress does not advertise, is kept this long: a link that comes back, or
+/// link state that is late, costs its watchers nothing.
+const ORPHAN_FOR: Duration = Duration::from_secs(10);
+
+/// How long a stream that ended stays known as such.
+const ENDED_FOR: Duration = Duration::from_secs(2);
+
+/// Longest deadline of a stream, in microseconds.
+pub(super) const MAX_DEADLINE_US: u32 = 60_000_000;
+
+/// Most edges in all modules of an installation.
+const MAX_EDGES: usize = 8_192;
+
+impl RelaySystem {
+    /// The place of a stream in the forwarder; made where it is new. `None` beyond the bound.
+    pub(super) fn carry(
+        &mut self,
+        now: Instant,
+        id: &StreamId,
+        deadline_us: u32,
+        content: Content,
+        ports: &mut Ports,
+    ) -> Option<StreamKey> {
+        let deadline_us = deadline_us.min(MAX_DEADLINE_US);
+        if let Some(carried) = self.carried.get_mut(id) {
+            if carried.deadline_us != deadline_us {
+                carried.deadline_us = deadline_us;
+                self.forward.set_deadline(carried.key, carried.deadline());
+            }
+            return Some(carried.key);
+        }
+        if self.carried.len() >= self.options.limits.max_streams {
+            return None;
+        }
+        let key = self.forward.add_stream(Duration::from_micros(u64::from(deadline_us)));
+        self.carried.insert(id.clone(), Carried::new(key, deadline_us, content));
+        let sinks: Vec<PortId> = self.wanted.get(&id.name).into_iter().flat_map(|w| &w.sinks).copied().collect();
+        for sink in sinks {
+            self.open_to(now, id, sink, true, ports);
+        }
+        Some(key)
+    }
+
+    /// Lets a stream leave by `port`, and announces it there where it did not.
+    pub(super) fn open_to(&mut self, now: Instant, id: &StreamId, port: PortId, local: bool, ports: &mut Ports) {
+        let Some(carried) = self.carried.get(id) else { return };
+        if self.forward.output(carried.key, port).is_some() {
+            return;
+        }
+        let Some(handle) = self.forward.open_output(now, carried.key, port, local) else {
+            self.refused.subscribe += 1;
+            return;
+        };
+        ports.control(
+            port,
+            Control::StreamOpen(StreamOpen {
+                handle: handle.0,
+                name: id.name.clone(),
+                incarnation: id.incarnation,
+                ingress: id.ingress.clone(),
+                deadline_us: carried.deadline_us,
+                content: carried.content,
+            }),
+        );
+    }
+
+    pub(super) fn stream_open(&mut self, now: Instant, port: PortId, open: StreamOpen, ports: &mut Ports) {
+        let id = StreamId::from(&open);
+        let stray = id.ingress == *self.name() && !self.carried.contains_key(&id);
+        if stray || self.has_ended(&id) || self.forward.inputs_at(port) >= self.options.limits.max_streams {
+            return;
+        }
+        let Some(key) = self.carry(now, &id, open.deadline_us, open.content, ports) else { return };
+        let handle = StreamHandle(open.handle);
+        self.forward.open_input(key, port, handle);
+        let Some(Kind::Relay(held)) = self.ports.get_mut(&port).map(|port| &mut port.kind) else { return };
+        self.refused.unknown_handle += held.expire(now);
+        for delivery in held.release(now, handle) {
+            // The handle was just opened: the packet cannot come back.
+            let _ = self.forward.forward(now, port, delivery, ports);
+        }
+    }
+
+    pub(super) fn stream_close(&mut self, now: Instant, port: PortId, handle: u16, ended: bool, ports: &mut Ports) {
+        let Some(key) = self.forward.close_input(port, StreamHandle(handle)) else { return };
+        if !ended {
+            self.mark_orphans(now, Some(&[key]));
+            return;
+        }
+        let id = self.carried.iter().find(|(_, carried)| carried.key == key).map(|(id, _)| id.clone());
+        if let Some(id) = id.filter(|id| id.ingress != *self.name()) {
+            self.finish(now, &id, true, ports);
+        }
+    }
+
+    /// Lets a stream go, and says so to all it went to.
+    pub(super) fn finish(&mut self, now: Instant, id: &StreamId, ended: bool, ports: &mut Ports) {
+        let Some(carried) = self.carried.remove(id) else { return };
+        for (port, handle) in self.forward.remove_stream(now, carried.key) {
+            ports.control(port, Control::StreamClose { handle: handle.0, ended });
+        }
+        if ended {
+            self.ended.push((now, id.clone()));
+        }
+    }
+
+    fn has_ended(&self, id: &StreamId) -> bool {
+        self.ended.iter().any(|(_, ended)| ended == id)
+    }
+
+    /// Takes a graph in, from a neighbour or (`None`) of this relay's own making; passes it on along its own edges
+    /// and along those it replaces, so that those who are left out hear of it too.
+    pub(super) fn install(&mut self, now: Instant, from: Option<PortId>, install: Install, ports: &mut Ports) {
+        let id = StreamId::from(&install);
+        let edges: usize = install.modules.iter().map(|module| module.edges.len()).sum();
+        if install.modules.len() > label::MAX_MODULES || edges > MAX_EDGES {
+            self.refused.protocol += 1;
+            return;
+        }
+        if from.is_some() && (id.ingress == *self.name() || self.has_ended(&id)) {
+            return;
+        }
+        let Some(key) = self.carry(now, &id, install.deadline_us, install.content, ports) else { return };
+        let Some(carried) = self.carried.get_mut(&id) else { return };
+        let install = Rc::new(install);
+        match carried.adopt(now, install.clone()) {
+            Adopted::Old => return,
+            Adopted::New => {}
+            Adopted::NewBoot => {
+                for epoch in self.forward.epochs(key) {
+                    self.forward.retire(key, epoch);
+                }
+            }
+        }
+        for (_, port) in self.below(&id) {
+            if Some(port) != from {
+                ports.control(port, Control::Install((*install).clone()));
+            }
+            self.open_to(now, &id, port, false, ports);
+        }
+        self.forward.install(key, install.epoch, &hops(&install, self.directory.me(), &self.relays));
+        self.mark_orphans(now, Some(&[key]));
+    }
+
+    /// The relays below in any graph kept whose links stand.
+    fn below(&self, id: &StreamId) -> Vec<(NodeName, PortId)> {
+        let Some(carried) = self.carried.get(id) else { return Vec::new() };
+        let next = carried.next_relays(self.directory.me());
+        next.into_iter().filter_map(|relay| Some((relay.clone(), *self.relays.get(relay)?))).collect()
+    }
+
+    /// A link to a relay is new: what goes over it by the graphs is announced there.
+    pub(super) fn reattach(&mut self, now: Instant, relay: &NodeName, port: PortId, ports: &mut Ports) {
+        let ids: Vec<StreamId> = self.carried.keys().cloned().collect();
+        for id in ids {
+            let Some(carried) = self.carried.get(&id) else { continue };
+            if !carried.next_relays(self.directory.me()).contains(relay) {
+                continue;
+            }
+            if let Some(newest) = carried.newest() {
+                ports.control(port, Control::Install((**newest).clone()));
+            }
+            self.open_to(now, &id, port, false, ports);
+            let Some(carried) = self.carried.get(&id) else { continue };
+            for install in carried.graphs() {
+                self.forward.install(carried.key, install.epoch, &hops(install, self.directory.me(), &self.relays));
+            }
+        }
+    }
+
+    /// Notes which streams (of those given, or all) nothing brings here, or their ingress does not know.
+    pub(super) fn mark_orphans(&mut self, now: Instant, keys: Option<&[StreamKey]>) {
+        for (id, carried) in &mut self.carried {
+            if keys.is_some_and(|keys| !keys.contains(&carried.key)) || id.ingress == *self.directory.me() {
+                continue;
+            }
+            let brought = self.forward.inputs(carried.key).next().is_some();
+            if brought && self.directory.may_publish(&id.ingress, &id.name, id.incarnation) {
+                carried.orphan_since = None;
+            } else {
+                carried.orphan_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Lets go what has had its time: streams that ended or lost their way, epochs that were replaced, wishes that
+    /// nobody has any more.
+    pub(super) fn let_go(&mut self, now: Instant, ports: &mut Ports) {
+        self.mark_orphans(now, None);
+        self.ended.retain(|(at, _)| now.saturating_since(*at) < ENDED_FOR);
+        self.let_go_of_published(now);
+        let (due, later) = std::mem::take(&mut self.closing).into_iter().partition(|(at, ..)| *at <= now);
+        self.closing = later;
+        let due: Vec<(Instant, StreamId, bool)> = due;
+        for (_, id, ended) in due {
+            self.finish(now, &id, ended, ports);
+        }
+        let lost =
+            |carried: &Carried| carried.orphan_since.is_some_and(|since| now.saturating_since(since) > ORPHAN_FOR);
+        let orphans: Vec<StreamId> =
+            self.carried.iter().filter(|(_, carried)| lost(carried)).map(|(id, _)| id.clone()).collect();
+        for id in orphans {
+            self.finish(now, &id, false, ports);
+        }
+        self.retire_epochs(now, ports);
+        self.let_go_of_wishes(now);
+    }
+
+    /// Forgets epochs that were replaced, and closes the outputs that only they had.
+    fn retire_epochs(&mut self, now: Instant, ports: &mut Ports) {
+        for carried in self.carried.values_mut() {
+            for epoch in carried.retire(now) {
+                self.forward.retire(carried.key, epoch);
+            }
+            let below: Vec<PortId> = carried
+                .next_relays(self.directory.me())
+                .into_iter()
+                .filter_map(|relay| self.relays.get(relay).copied())
+                .collect();
+            let outputs: Vec<PortId> = self
+                .forward
+                .outputs(carried.key)
+                .filter(|(port, local, _)| !local && !below.contains(port))
+                .map(|(port, ..)| port)
+                .collect();
+            for port in outputs {
+                if let Some(handle) = self.forward.close_output(now, carried.key, port) {
+                    ports.control(port, Control::StreamClose { handle: handle.0, ended: false });
+                }
+            }
+        }
+    }
+}
