@@ -1,0 +1,55 @@
+//! Name and role inside a certificate: a subject alternative name `anabranch://ROLE/NAME` (a URI, RFC 5280 §4.2.1.6).
+
+use super::{Role, TrustError};
+use rustls_pki_types::CertificateDer;
+use topology::NodeName;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+const SCHEME: &str = "anabranch://";
+
+/// The URI that carries name and role.
+pub(super) fn identity_uri(role: Role, name: &NodeName) -> String {
+    format!("{SCHEME}{role}/{name}")
+}
+
+/// Name and role in a certificate. Says nothing of who signed it: TLS has checked that.
+pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<(NodeName, Role), TrustError> {
+    let parsed = parse(certificate)?;
+    let names = parsed.subject_alternative_name().map_err(malformed)?;
+    let uri = names.iter().flat_map(|extension| &extension.value.general_names).find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix(SCHEME),
+        _ => None,
+    });
+    let (role, name) = uri
+        .and_then(|rest| rest.split_once('/'))
+        .ok_or_else(|| malformed("it names no role (anabranch://ROLE/NAME)"))?;
+    let name = name.parse().map_err(malformed)?;
+    Ok((name, role.parse()?))
+}
+
+/// The ed25519 public key in a certificate.
+pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Result<[u8; 32], TrustError> {
+    let parsed = parse(certificate)?;
+    <[u8; 32]>::try_from(parsed.public_key().subject_public_key.data.as_ref())
+        .map_err(|_| malformed("its key is no ed25519 key"))
+}
+
+/// The common name of the subject: of an authority's certificate, the name of the overlay.
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Result<String, TrustError> {
+    let parsed = parse(certificate)?;
+    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    Ok(name.unwrap_or_default().to_owned())
+}
+
+/// When a certificate's time is over: seconds since 1970, UTC.
+pub(super) fn expires(certificate: &CertificateDer<'_>) -> Result<u64, TrustError> {
+    Ok(u64::try_from(parse(certificate)?.validity().not_after.timestamp()).unwrap_or(0))
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TrustError> {
+    X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(malformed)
+}
+
+fn malformed(reason: impl ToString) -> TrustError {
+    TrustError::Malformed { what: "certificate of a node", reason: reason.to_string() }
+}

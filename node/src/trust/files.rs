@@ -1,0 +1,54 @@
+//! Reading and writing the files of a key directory.
+
+use super::TrustError;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Larger files are no keys.
+const MAX_FILE: u64 = 1 << 20;
+
+pub(super) fn read(path: &Path) -> Result<String, TrustError> {
+    let wrap = |cause| TrustError::File { path: path.to_owned(), cause };
+    if fs::metadata(path).map_err(wrap)?.len() > MAX_FILE {
+        return Err(content(path, "a file of at most 1 MiB", "it is larger"));
+    }
+    fs::read_to_string(path).map_err(wrap)
+}
+
+/// Writes a new file; `secret` ones are readable by their owner alone from the moment they exist.
+pub(super) fn write_new(path: &Path, text: &str, secret: bool) -> Result<(), TrustError> {
+    let wrap = |cause: std::io::Error| match cause.kind() {
+        std::io::ErrorKind::AlreadyExists => TrustError::Exists(path.to_owned()),
+        _ => TrustError::File { path: path.to_owned(), cause },
+    };
+    let mode = if secret { 0o600 } else { 0o644 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(wrap)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(wrap)
+}
+
+/// Makes the key directory, closed to others, where it is not there yet.
+pub(super) fn make_directory(path: &Path) -> Result<(), TrustError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|cause| TrustError::File { path: path.to_owned(), cause })
+}
+
+pub(super) fn certificate(path: &Path) -> Result<CertificateDer<'static>, TrustError> {
+    CertificateDer::from_pem_slice(read(path)?.as_bytes())
+        .map_err(|reason| content(path, "a certificate in PEM", reason.to_string()))
+}
+
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TrustError> {
+    PrivateKeyDer::from_pem_slice(read(path)?.as_bytes())
+        .map_err(|reason| content(path, "a private key in PEM", reason.to_string()))
+}
+
+pub(super) fn content(path: &Path, expected: &'static str, reason: impl Into<String>) -> TrustError {
+    TrustError::Content { path: path.to_owned(), expected, reason: reason.into() }
+}

@@ -1,0 +1,91 @@
+//! Checks what a dialling peer brings, once TLS has checked its certificate's signature.
+
+use super::{Grant, Role, TrustError, certificate, token};
+use crate::control::{CloseCode, Refusal};
+use rustls_pki_types::CertificateDer;
+use topology::NodeName;
+
+/// Most tokens of one peer.
+const MAX_TOKENS: usize = 64;
+
+/// Knows an overlay's authority. Cheap to copy.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    authority: [u8; 32],
+}
+
+/// A peer whose claims hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identified {
+    /// From the certificate; without one, made from the first token's id.
+    pub name: NodeName,
+    /// From the certificate; without one, what the peer said and its tokens allow.
+    pub role: Role,
+    /// What its tokens allow.
+    pub grants: Vec<Grant>,
+}
+
+impl Verifier {
+    pub(super) fn new(authority: [u8; 32]) -> Verifier {
+        Verifier { authority }
+    }
+
+    /// Checks one token at `now` (seconds since 1970, UTC).
+    pub fn token(&self, text: &str, now: u64) -> Result<Grant, TrustError> {
+        token::verify(text, &self.authority, now)
+    }
+
+    /// Who a peer is, from the certificate that TLS accepted (if it showed one), the role it claims and the tokens it brings.
+    ///
+    /// A relay needs a certificate that says so. A source or a sink needs a certificate of its role, or at least one token;
+    /// every token it brings must hold.
+    pub fn identify(
+        &self,
+        certificate: Option<&CertificateDer<'_>>,
+        claimed: Role,
+        tokens: &[String],
+        now: u64,
+    ) -> Result<Identified, Refusal> {
+        if tokens.len() > MAX_TOKENS {
+            return Err(refusal(CloseCode::Overload, format!("{} tokens; at most {MAX_TOKENS}", tokens.len())));
+        }
+        let grants =
+            tokens.iter().map(|text| self.token(text, now)).collect::<Result<Vec<_>, _>>().map_err(of_token)?;
+        if let Some(certificate) = certificate {
+            let (name, role) = certificate::peer_identity(certificate)
+                .map_err(|error| refusal(CloseCode::Unauthenticated, error.to_string()))?;
+            if role != claimed {
+                let reason = format!("{name} comes as a {claimed}, but its certificate is that of a {role}");
+                return Err(refusal(CloseCode::Forbidden, reason));
+            }
+            return Ok(Identified { name, role, grants });
+        }
+        if claimed == Role::Relay {
+            return Err(refusal(CloseCode::Unauthenticated, "a relay needs a certificate of this overlay".to_owned()));
+        }
+        let Some(first) = grants.first() else {
+            let reason = format!("a {claimed} needs a certificate of this overlay or a token");
+            return Err(refusal(CloseCode::Unauthenticated, reason));
+        };
+        Ok(Identified { name: name_of_token(&first.id), role: claimed, grants })
+    }
+}
+
+/// `token-` and what of the id may stand in a node name.
+fn name_of_token(id: &str) -> NodeName {
+    let allowed = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let text: String = "token-".chars().chain(id.to_ascii_lowercase().chars().filter(allowed)).take(63).collect();
+    text.parse().expect("the characters were filtered, and there are 6 to 63 of them")
+}
+
+fn of_token(error: TrustError) -> Refusal {
+    let code = match error {
+        TrustError::Expired { .. } => CloseCode::Expired,
+        _ => CloseCode::Unauthenticated,
+    };
+    refusal(code, error.to_string())
+}
+
+fn refusal(code: CloseCode, reason: String) -> Refusal {
+    Refusal { code, reason }
+}
