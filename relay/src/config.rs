@@ -320,3 +320,112 @@ fn default_target_residual() -> f64 {
 fn default_max_overhead() -> f64 {
     Policy::default().max_overhead
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const SAMPLE: &str = include_str!("../../deploy/relay.toml");
+
+    /// The sample with every field that has a value in a comment.
+    fn uncommented() -> String {
+        let field = |line: &str| {
+            let rest = line.strip_prefix("# ")?;
+            let (name, value) = rest.split_once(" = ")?;
+            let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            (is_name && !value.is_empty()).then(|| rest.to_string())
+        };
+        SAMPLE.lines().map(|line| field(line).unwrap_or_else(|| line.to_string()) + "\n").collect()
+    }
+
+    fn error(text: &str) -> String {
+        Config::parse(text).expect_err("the text is wrong")
+    }
+
+    #[test]
+    fn the_sample_parses_as_it_stands_and_uncommented() {
+        let config = Config::parse(SAMPLE).expect("the sample is right");
+        assert_eq!(config.neighbours.len(), 1);
+        let full = Config::parse(&uncommented()).expect("the sample's comments are right");
+        assert_eq!(full.neighbours[0].capacity, Some(Bitrate::mbps(200)));
+    }
+
+    /// What the sample shows as a default is the default.
+    #[test]
+    fn the_sample_tells_the_defaults() {
+        let config = Config::parse(&uncommented()).expect("right");
+        let default = Config::default();
+        assert_eq!(config.drain, default.drain);
+        assert_eq!(config.source_grace, default.source_grace);
+        assert_eq!(config.report_interval, default.report_interval);
+        assert_eq!(config.segmentation_offload, default.segmentation_offload);
+        assert_eq!(config.listen, default.listen);
+        assert_eq!(Limits { max_stream_rate: None, ..config.limits }, default.limits);
+        let neighbour = &config.neighbours[0];
+        assert_eq!(neighbour.policy(), Policy { capacity: Some(Bitrate::mbps(200)), ..Policy::default() });
+        assert_eq!(neighbour.cost, default_cost());
+    }
+
+    /// serde names the fields it expects when it meets one that does not exist: the sample must have them all.
+    #[test]
+    fn the_sample_is_complete() {
+        let sample = uncommented();
+        let shown: BTreeSet<&str> = sample.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+        let asked = ["nonsense = 1", "[limits]\nnonsense = 1", "[[neighbours]]\nnonsense = 1"];
+        for message in asked.map(error) {
+            let (_, fields) = message.split_once("expected one of ").expect("serde lists the fields");
+            for field in fields.split('`').skip(1).step_by(2) {
+                let shown = shown.contains(field) || sample.contains(&format!("[{field}]"));
+                assert!(shown || field == "neighbours", "{field} is not in the sample");
+            }
+        }
+    }
+
+    #[test]
+    fn says_which_field_is_wrong_and_what_was_expected() {
+        for (text, parts) in [
+            ("listen = 5", vec!["listen", "0.0.0.0:4400"]),
+            ("listen = \"here\"", vec!["here", "0.0.0.0:4400"]),
+            ("listen = []", vec!["listen", "at least one"]),
+            ("path_mtu = 900", vec!["path_mtu", "1200"]),
+            ("drain = 5", vec!["drain"]),
+            ("name = \"FRA\"", vec!["FRA", "a-z"]),
+            ("[[neighbours]]\ncost = 3", vec!["neighbours[0]", "address"]),
+            ("[[neighbours]]\naddress = \"lon\"", vec!["neighbours[0].address", "host:port"]),
+            ("[[neighbours]]\nname = \"a\"\nrepair = \"magic\"", vec!["repair", "duplicate"]),
+            ("[[neighbours]]\nname = \"a\"\ncapacity = \"fast\"", vec!["fast", "Mbit/s"]),
+            ("[[neighbours]]\nname = \"a\"\ntarget_residual = 2.0", vec!["target_residual", "below 1"]),
+            ("[[neighbours]]\nname = \"a\"\n[[neighbours]]\nname = \"a\"", vec!["neighbours[1]", "neighbours[0]"]),
+        ] {
+            let message = error(text);
+            for part in parts {
+                assert!(message.contains(part), "{text:?}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_named() {
+        let failure = Config::load(Path::new("/nonexistent/relay.toml")).expect_err("no such file");
+        assert_eq!(failure.exit, Exit::Config);
+        assert!(failure.message.contains("/nonexistent/relay.toml"));
+    }
+
+    #[test]
+    fn rates_as_people_write_them() {
+        for (text, bits) in [
+            ("20 Mbit/s", 20_000_000),
+            ("20Mbps", 20_000_000),
+            ("1.5 G", 1_500_000_000),
+            ("500 kbit/s", 500_000),
+            ("64000", 64_000),
+            ("64000 bit/s", 64_000),
+        ] {
+            assert_eq!(parse_rate(text), Ok(Bitrate::bps(bits)), "{text}");
+        }
+        for text in ["", "fast", "20 MB", "-3 M", "1.2.3 M", "20 Mbit/h"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+}

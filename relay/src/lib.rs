@@ -7,7 +7,7 @@
 //! | [`system`] | who may publish and watch what; what is said to whom | pure |
 //! | [`directory`] | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
-//! | `ops` | the operations port | the shell |
+//! | [`ops`] | the operations port | the shell |
 //!
 //! [`run`] is the whole program but its command line. It must be awaited inside a [`tokio::task::LocalSet`] on a
 //! current-thread runtime, so that one process can hold several relays, each on its own thread.
@@ -16,6 +16,8 @@ pub mod cli;
 pub mod config;
 pub mod directory;
 pub mod forward;
+pub mod metrics;
+pub mod ops;
 pub mod report;
 pub mod server;
 pub mod system;

@@ -1,0 +1,270 @@
+//! The metrics of a relay, in one place: each with its name, its unit and what it means. Written from a [`Report`] in the
+//! text format of Prometheus (version 0.0.4), so that several relays in one process keep theirs apart.
+
+use crate::report::{LinkReport, OutputReport, Report, StreamReport};
+use std::fmt::Write;
+
+/// One metric as it is documented.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name, unit included.
+    pub name: &'static str,
+    /// Whether it only ever counts up.
+    pub counter: bool,
+    /// What it means.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, counter: true, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, counter: false, help }
+}
+
+type RelayMetric = (Metric, fn(&Report) -> f64);
+type LinkMetric = (Metric, fn(&LinkReport) -> f64);
+type StreamMetric = (Metric, fn(&StreamReport) -> f64);
+type OutputMetric = (Metric, fn(&OutputReport) -> f64);
+
+/// Of the relay as a whole.
+const RELAY: &[RelayMetric] = &[
+    (gauge("anabranch_relay_uptime_seconds", "Seconds since the relay started"), |r| r.uptime_s),
+    (gauge("anabranch_relay_ready", "1 while the relay serves"), |r| f64::from(u8::from(r.ready && !r.draining))),
+    (gauge("anabranch_relay_draining", "1 while the relay is about to stop"), |r| f64::from(u8::from(r.draining))),
+    (gauge("anabranch_relay_links", "Links that are up"), |r| r.links.len() as f64),
+    (gauge("anabranch_relay_streams", "Streams carried"), |r| r.streams.len() as f64),
+    (gauge("anabranch_overlay_relays", "Relays known in the overlay"), |r| r.overlay.relays.len() as f64),
+    (gauge("anabranch_overlay_links", "Directed links known in the overlay"), |r| r.overlay.links as f64),
+    (gauge("anabranch_overlay_streams", "Streams known in the overlay"), |r| r.overlay.streams as f64),
+    (counter("anabranch_overlay_changes_total", "Changes of what is known of the overlay"), |r| {
+        r.overlay.generation as f64
+    }),
+    (counter("anabranch_relay_unknown_handle_packets_total", "Media thrown away: its stream was not announced"), |r| {
+        r.refused.unknown_handle as f64
+    }),
+    (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
+    (counter("anabranch_relay_subscribe_refused_total", "Streams refused to watchers"), |r| r.refused.subscribe as f64),
+    (counter("anabranch_relay_protocol_errors_total", "Messages that the protocol does not allow"), |r| {
+        r.refused.protocol as f64
+    }),
+];
+
+/// Of each link, labelled with `peer`, `role` and `port`.
+const LINK: &[LinkMetric] = &[
+    (gauge("anabranch_link_rtt_seconds", "Round-trip time, smoothed"), |l| l.quality.rtt.as_secs_f64()),
+    (gauge("anabranch_link_transit_seconds", "One-way delay towards the peer"), |l| l.quality.transit.as_secs_f64()),
+    (gauge("anabranch_link_transit_bound_seconds", "Half-width of what is certain of the one-way delay"), |l| {
+        l.quality.transit_bound.as_secs_f64()
+    }),
+    (gauge("anabranch_link_jitter_p99_seconds", "Lateness of the peer's packets, 99 % quantile"), |l| {
+        l.quality.jitter_p99.as_secs_f64()
+    }),
+    (gauge("anabranch_link_silent_seconds", "Time since anything arrived from the peer"), |l| {
+        l.quality.silent_for.as_secs_f64()
+    }),
+    (gauge("anabranch_link_loss_sent_ratio", "Share of our transmissions lost on the wire, recently"), |l| {
+        l.quality.loss_sent
+    }),
+    (
+        gauge("anabranch_link_loss_received_ratio", "Share of the peer's transmissions lost on the wire, recently"),
+        |l| l.quality.loss_received,
+    ),
+    (gauge("anabranch_link_burst_packets", "Mean length of a run of losses of ours"), |l| l.quality.burst_sent),
+    (gauge("anabranch_link_media_rate_bits_per_second", "Rate of media sent"), |l| {
+        l.quality.media_rate.as_bps() as f64
+    }),
+    (counter("anabranch_link_media_packets_sent_total", "Media packets sent"), |l| l.stats.media_packets_sent as f64),
+    (counter("anabranch_link_media_bytes_sent_total", "Bytes of media frames sent"), |l| {
+        l.stats.media_bytes_sent as f64
+    }),
+    (counter("anabranch_link_arq_bytes_sent_total", "Bytes of repair sent on request"), |l| {
+        l.stats.arq_bytes_sent as f64
+    }),
+    (counter("anabranch_link_fec_bytes_sent_total", "Bytes of repair sent ahead of loss"), |l| {
+        l.stats.fec_bytes_sent as f64
+    }),
+    (counter("anabranch_link_feedback_bytes_sent_total", "Bytes of feedback sent"), |l| {
+        l.stats.feedback_bytes_sent as f64
+    }),
+    (counter("anabranch_link_media_packets_received_total", "Media packets that arrived as first sent"), |l| {
+        l.stats.media_packets_received as f64
+    }),
+    (counter("anabranch_link_wire_received_total", "Transmissions of the peer that arrived"), |l| {
+        l.stats.wire_received as f64
+    }),
+    (counter("anabranch_link_wire_lost_total", "Transmissions of the peer lost on the wire"), |l| {
+        l.stats.wire_lost as f64
+    }),
+    (counter("anabranch_link_recovered_arq_total", "Media packets recovered by repair on request"), |l| {
+        l.stats.recovered_by_arq as f64
+    }),
+    (counter("anabranch_link_recovered_fec_total", "Media packets recovered by repair sent ahead"), |l| {
+        l.stats.recovered_by_fec as f64
+    }),
+    (counter("anabranch_link_unrecovered_total", "Media packets of the peer lost after repair"), |l| {
+        l.stats.unrecovered as f64
+    }),
+    (counter("anabranch_link_dropped_late_total", "Media packets not sent: too late"), |l| l.stats.dropped_late as f64),
+    (counter("anabranch_link_dropped_queue_full_total", "Media packets not sent: queue full"), |l| {
+        (l.stats.dropped_queue_full + l.stats.dropped_low_priority) as f64
+    }),
+    (counter("anabranch_link_repair_suppressed_total", "Repair not sent because of capacity or ceiling"), |l| {
+        l.stats.repair_suppressed as f64
+    }),
+    (counter("anabranch_link_malformed_total", "Datagrams that did not decode"), |l| l.stats.malformed as f64),
+];
+
+/// Of each stream, labelled with `stream`, `incarnation` and `ingress`.
+const STREAM: &[StreamMetric] = &[
+    (gauge("anabranch_stream_subscribers", "Sinks that watch the stream here"), |s| s.subscribers as f64),
+    (gauge("anabranch_stream_epoch", "Newest graph installed here"), |s| f64::from(s.epoch.unwrap_or(0))),
+    (counter("anabranch_stream_received_packets_total", "Packets that arrived, copies included"), |s| {
+        s.counters.received as f64
+    }),
+    (counter("anabranch_stream_received_bytes_total", "Payload bytes that arrived, copies included"), |s| {
+        s.counters.received_bytes as f64
+    }),
+    (counter("anabranch_stream_unique_packets_total", "Packets that arrived for the first time"), |s| {
+        s.counters.unique as f64
+    }),
+    (counter("anabranch_stream_duplicate_packets_total", "Copies thrown away"), |s| s.counters.duplicates as f64),
+    (counter("anabranch_stream_stale_packets_total", "Packets thrown away: too far behind"), |s| {
+        s.counters.stale as f64
+    }),
+    (counter("anabranch_stream_late_packets_total", "Packets thrown away: after their deadline"), |s| {
+        s.counters.late as f64
+    }),
+    (counter("anabranch_stream_policed_packets_total", "Packets thrown away: beyond the publisher's rate"), |s| {
+        s.counters.policed as f64
+    }),
+    (counter("anabranch_stream_forwarded_packets_total", "Packets handed to links, all together"), |s| {
+        s.counters.forwarded as f64
+    }),
+];
+
+/// Of each link a stream leaves on towards a relay, labelled as the stream and with `peer`. Sinks are not listed one by one.
+const OUTPUT: &[OutputMetric] = &[
+    (counter("anabranch_stream_output_forwarded_packets_total", "Packets handed to the link"), |o| {
+        o.counters.forwarded as f64
+    }),
+    (counter("anabranch_stream_output_late_packets_total", "Packets not sent: no longer in time below"), |o| {
+        o.counters.late as f64
+    }),
+    (counter("anabranch_stream_output_queue_full_packets_total", "Packets not sent: queue full"), |o| {
+        o.counters.queue_full as f64
+    }),
+];
+
+/// Every metric there is.
+pub fn all() -> impl Iterator<Item = Metric> {
+    let relay = RELAY.iter().map(|(metric, _)| *metric);
+    let link = LINK.iter().map(|(metric, _)| *metric);
+    let stream = STREAM.iter().map(|(metric, _)| *metric);
+    relay.chain(link).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
+}
+
+/// The text that a Prometheus server reads.
+pub fn render(report: &Report) -> String {
+    let mut out = String::with_capacity(16 * 1024);
+    for (metric, value) in RELAY {
+        head(&mut out, metric);
+        sample(&mut out, metric, "", value(report));
+    }
+    let links: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (link_labels(link), link)).collect();
+    family(&mut out, LINK, &links);
+    let streams: Vec<(String, &StreamReport)> = report.streams.iter().map(|s| (stream_labels(s), s)).collect();
+    family(&mut out, STREAM, &streams);
+    let outputs: Vec<(String, &OutputReport)> = report.streams.iter().flat_map(relay_outputs).collect();
+    family(&mut out, OUTPUT, &outputs);
+    out
+}
+
+fn relay_outputs(stream: &StreamReport) -> impl Iterator<Item = (String, &OutputReport)> {
+    let labels = stream_labels(stream);
+    let relays = stream.outputs.iter().filter(|output| !output.local);
+    relays.map(move |output| (format!("{labels},peer=\"{}\",port=\"{}\"", output.peer, output.port), output))
+}
+
+fn family<T>(out: &mut String, metrics: &[(Metric, fn(&T) -> f64)], items: &[(String, &T)]) {
+    for (metric, value) in metrics {
+        head(out, metric);
+        for (labels, item) in items {
+            sample(out, metric, labels, value(item));
+        }
+    }
+}
+
+fn head(out: &mut String, metric: &Metric) {
+    let kind = if metric.counter { "counter" } else { "gauge" };
+    let Metric { name, help, .. } = metric;
+    // Writing to a String does not fail.
+    let _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n");
+}
+
+fn sample(out: &mut String, metric: &Metric, labels: &str, value: f64) {
+    let _ = match labels {
+        "" => writeln!(out, "{} {value}", metric.name),
+        labels => writeln!(out, "{}{{{labels}}} {value}", metric.name),
+    };
+}
+
+/// Names of nodes and streams hold no character that the format would want escaped.
+fn link_labels(link: &LinkReport) -> String {
+    let role = format!("{:?}", link.role).to_lowercase();
+    format!("peer=\"{}\",role=\"{role}\",port=\"{}\"", link.peer, link.port)
+}
+
+fn stream_labels(stream: &StreamReport) -> String {
+    format!("stream=\"{}\",incarnation=\"{:016x}\",ingress=\"{}\"", stream.name, stream.incarnation, stream.ingress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{StreamCounters, StreamReport};
+    use node::control::Content;
+    use std::collections::BTreeSet;
+
+    fn report() -> Report {
+        let stream = StreamReport {
+            name: "t/c".parse().expect("valid"),
+            incarnation: 255,
+            ingress: "fra".parse().expect("valid"),
+            publisher: None,
+            content: Content::Ts,
+            deadline_ms: 200.0,
+            mode: None,
+            epoch: Some(3),
+            label: None,
+            subscribers: 2,
+            counters: StreamCounters { unique: 41, ..StreamCounters::default() },
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        };
+        Report { uptime_s: 1.5, ready: true, streams: vec![stream], ..Report::default() }
+    }
+
+    #[test]
+    fn names_are_unique_and_say_what_they_are() {
+        let mut seen = BTreeSet::new();
+        for metric in all() {
+            assert!(seen.insert(metric.name), "{} twice", metric.name);
+            assert_eq!(metric.counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(!metric.help.is_empty() && !metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn writes_what_a_server_reads() {
+        let text = render(&report());
+        assert!(text.contains("# TYPE anabranch_relay_uptime_seconds gauge\nanabranch_relay_uptime_seconds 1.5\n"));
+        let sample = "anabranch_stream_unique_packets_total\
+                      {stream=\"t/c\",incarnation=\"00000000000000ff\",ingress=\"fra\"} 41\n";
+        assert!(text.contains(sample), "{text}");
+        for metric in all() {
+            assert_eq!(text.matches(&format!("# TYPE {} ", metric.name)).count(), 1, "{}", metric.name);
+        }
+    }
+}
