@@ -20,7 +20,9 @@ pub mod looping;
 pub mod pacing;
 pub mod packetize;
 pub mod report;
+pub mod rtp;
 pub mod server;
+pub mod system;
 pub mod ts;
 pub mod url;
 

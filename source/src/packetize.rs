@@ -143,14 +143,13 @@ pub struct Packetizer {
     /// When the payload that is not yet full was begun.
     since: Option<Instant>,
     ready: VecDeque<Bytes>,
-    garbage: u64,
 }
 
 impl Packetizer {
     /// For a transport stream.
     pub fn transport_stream() -> Packetizer {
         let framer = Some(Framer::default());
-        Packetizer { framer, partial: BytesMut::new(), since: None, ready: VecDeque::new(), garbage: 0 }
+        Packetizer { framer, partial: BytesMut::new(), since: None, ready: VecDeque::new() }
     }
 
     /// For any bytes; the boundaries of payloads mean nothing.
@@ -199,16 +198,10 @@ impl Packetizer {
         self.since = None;
     }
 
-    /// Bytes seen that belong to no packet.
-    pub fn garbage_bytes(&self) -> u64 {
-        self.garbage
-    }
-
     fn take(&mut self, unit: Unit) {
         match unit {
             Unit::Packets(packets) => append(&packets, &mut self.partial, &mut self.ready),
             Unit::Garbage(bytes) => {
-                self.garbage += bytes.len() as u64;
                 self.flush();
                 append(&bytes, &mut self.partial, &mut self.ready);
                 self.flush();
