@@ -86,7 +86,9 @@ pub(super) struct Turn {
     pub(super) birth: Instant,
     /// Empty where there is nothing to release.
     pub(super) payload: Bytes,
-    /// Packets passed over and missed.
+    /// Packets passed over.
+    pub(super) gap: u64,
+    /// Of these, the ones that this sink should have had.
     pub(super) missing: u64,
     /// Whether it is the first of its life that is released.
     pub(super) first: bool,
@@ -193,8 +195,9 @@ impl Life {
         let due = self.due(held.birth, &held.arrival).max(not_before);
         let born = self.born(held.birth, &held.arrival);
         let passed = self.passed.get_or_insert_with(|| History::new(seq));
-        let mut missing = seq - passed.next();
-        if missing > 0 && self.joined.is_some_and(|joined| self.last_born < joined) {
+        let gap = seq - passed.next();
+        let mut missing = gap;
+        if gap > 0 && self.joined.is_some_and(|joined| self.last_born < joined) {
             passed.begin_at(seq);
             missing = 0;
         }
@@ -204,7 +207,7 @@ impl Life {
         self.ended |= end;
         let payload = if held.kind == Kind::Media { held.arrival.payload } else { Bytes::new() };
         let first = !payload.is_empty() && !std::mem::replace(&mut self.begun, true);
-        Some(Turn { due, birth: held.birth, payload, missing, first, end })
+        Some(Turn { due, birth: held.birth, payload, gap, missing, first, end })
     }
 
     /// When the life ends for want of an end marker: closed by the relay, played out, and time for stragglers is over.

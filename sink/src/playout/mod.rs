@@ -101,8 +101,8 @@ pub struct Release {
     pub at: Instant,
     /// What it carries.
     pub payload: Bytes,
-    /// Packets missing just before it.
-    pub missing_before: u64,
+    /// Packets between the release before it and this one that were not released: missing or late.
+    pub lost_before: u64,
     /// Whether a life of the stream begins with it: its sequence and content are not those of what went before.
     pub restart: bool,
     /// What the stream carries.
@@ -120,6 +120,8 @@ pub struct Playout {
     counters: Counters,
     /// The last packet of the stream was given out; that it was the last is still to be told.
     ending: bool,
+    /// Packets passed since the last release without being released.
+    passed_over: u64,
     /// Timeline resets of lives that are gone.
     past_resets: u64,
     release: Histogram<u64>,
@@ -135,6 +137,7 @@ impl Playout {
             last_at: Instant::ORIGIN,
             counters: Counters::default(),
             ending: false,
+            passed_over: 0,
             past_resets: 0,
             release: delays(),
             arrival: delays(),
@@ -209,6 +212,7 @@ impl Playout {
             let turn = life.pass(not_before)?;
             self.last_at = turn.due;
             self.counters.missing += turn.missing;
+            self.passed_over += turn.gap;
             if let Some(event) = self.emit(now, turn, content) {
                 return Some(event);
             }
@@ -283,14 +287,16 @@ impl Playout {
         // A life that another one follows did not end the stream.
         let ended = turn.end && self.lives.len() == 1;
         if turn.payload.is_empty() {
+            self.passed_over += u64::from(!turn.end);
             return ended.then_some(Event::Ended);
         }
         self.ending = ended;
         self.counters.on_time += 1;
         self.counters.bytes += turn.payload.len() as u64;
         record(&mut self.release, turn.due.max(now).saturating_since(turn.birth));
-        let (at, payload, missing_before) = (turn.due, turn.payload, turn.missing);
-        Some(Event::Release(Release { at, payload, missing_before, restart: turn.first, content }))
+        let lost_before = std::mem::take(&mut self.passed_over);
+        let (at, payload, restart) = (turn.due, turn.payload, turn.first);
+        Some(Event::Release(Release { at, payload, lost_before, restart, content }))
     }
 
     fn count(&mut self, taken: &Taken) {

@@ -1,0 +1,313 @@
+//! HTTP servers for players: live streams, the page that plays them, and their list.
+
+use super::hub::{Feed, Hub};
+use super::spec::Start;
+use super::worker::{Clients, Writer};
+use crate::playout::Release;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use node::exit::{Exit, Failure};
+use serde::Serialize;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const PAGE: &str = include_str!("../../assets/player.html");
+const STYLE: &str = include_str!("../../assets/player.css");
+const SCRIPT: &str = include_str!("../../assets/player.js");
+const MPEGTS: &str = include_str!("../../assets/mpegts.js");
+const RESERVED: [&str; 4] = ["/player.css", "/player.js", "/mpegts.js", "/streams.json"];
+
+/// The HTTP servers of a sink: one per address, each serving any number of streams.
+#[derive(Debug, Default)]
+pub struct HttpServers(Vec<Server>);
+
+#[derive(Debug)]
+struct Server {
+    listen: SocketAddr,
+    bound: SocketAddr,
+    streams: Streams,
+}
+
+/// The streams of a server; shared with its thread.
+#[derive(Clone, Debug, Default)]
+struct Streams(Arc<Mutex<Vec<Served>>>);
+
+#[derive(Clone, Debug)]
+struct Served {
+    path: String,
+    name: String,
+    hub: Arc<Hub>,
+}
+
+/// An entry of `/streams.json`.
+#[derive(Debug, Serialize)]
+struct Listed {
+    path: String,
+    name: String,
+}
+
+/// The output that feeds the players of one stream.
+#[derive(Debug)]
+pub(super) struct HttpWriter(Arc<Hub>);
+
+impl HttpServers {
+    /// Serves another stream at `path`; gives its output, and the address bound.
+    pub(super) fn add(
+        &mut self,
+        listen: SocketAddr,
+        path: &str,
+        start: Start,
+        stream: &str,
+    ) -> Result<(HttpWriter, SocketAddr), Failure> {
+        if RESERVED.contains(&path) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("http://{listen}{path}: this path is the player page's own"),
+            ));
+        }
+        let known = self.0.iter().position(|server| server.listen == listen && listen.port() != 0);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                self.0.push(Server::start(listen)?);
+                self.0.len() - 1
+            }
+        };
+        let server = &self.0[index];
+        let hub = Arc::new(Hub::new(start));
+        let mut streams = server.streams.lock();
+        if streams.iter().any(|served| served.path == path) {
+            return Err(Failure::new(Exit::Usage, format!("http://{listen}{path}: another stream is served there")));
+        }
+        streams.push(Served { path: path.into(), name: stream.into(), hub: hub.clone() });
+        Ok((HttpWriter(hub), server.bound))
+    }
+}
+
+impl Writer for HttpWriter {
+    fn write(&mut self, release: &Release) -> io::Result<()> {
+        self.0.publish(release);
+        Ok(())
+    }
+
+    fn is_paced(&self) -> bool {
+        true
+    }
+
+    fn is_fatal(&self, _: &io::Error) -> bool {
+        false
+    }
+
+    fn clients(&self) -> Option<Clients> {
+        Some(self.0.clients())
+    }
+}
+
+impl Drop for HttpWriter {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Server {
+    /// Binds, and serves on a thread of its own for as long as the process lives: many players shall not disturb the link.
+    fn start(listen: SocketAddr) -> Result<Server, Failure> {
+        let failure = |error: io::Error| {
+            Failure::new(Exit::Unavailable, format!("cannot listen at http://{listen} for players: {error}"))
+        };
+        let listener = TcpListener::bind(listen).map_err(failure)?;
+        listener.set_nonblocking(true).map_err(failure)?;
+        let bound = listener.local_addr().map_err(failure)?;
+        let streams = Streams::default();
+        let router = Router::new().fallback(answer).with_state(streams.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
+        let serve = async move {
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => axum::serve(listener, router).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                tracing::error!(%bound, %error, "the server for players has stopped");
+            }
+        };
+        std::thread::Builder::new().name("http".into()).spawn(move || runtime.block_on(serve)).map_err(failure)?;
+        tracing::info!("players: http://{bound}/");
+        Ok(Server { listen, bound, streams })
+    }
+}
+
+impl Streams {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Served>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, path: &str) -> Option<Served> {
+        self.lock().iter().find(|served| served.path == path).cloned()
+    }
+}
+
+async fn answer(State(streams): State<Streams>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let mut response = match method {
+        Method::GET | Method::HEAD => look_up(&streams, &method, uri.path(), &headers),
+        Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    };
+    let fields = response.headers_mut();
+    let set = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in set {
+        fields.insert(name, header::HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn look_up(streams: &Streams, method: &Method, path: &str, headers: &HeaderMap) -> Response {
+    let typed = |kind: &'static str, text: &'static str| ([(header::CONTENT_TYPE, kind)], text).into_response();
+    match path {
+        "/" => page(streams, headers),
+        "/player.css" => typed("text/css; charset=utf-8", STYLE),
+        "/player.js" => typed("text/javascript; charset=utf-8", SCRIPT),
+        "/mpegts.js" => typed("text/javascript; charset=utf-8", MPEGTS),
+        "/streams.json" => {
+            let list = streams.lock();
+            let listed = list.iter().map(|served| Listed { path: served.path.clone(), name: served.name.clone() });
+            Json(listed.collect::<Vec<_>>()).into_response()
+        }
+        path => match streams.find(path) {
+            Some(served) => media(&served, method),
+            None => {
+                (StatusCode::NOT_FOUND, "No stream is served here; the list is at /streams.json.\n").into_response()
+            }
+        },
+    }
+}
+
+/// The page; it names the first stream's URL for other players, even where no script runs.
+fn page(streams: &Streams, headers: &HeaderMap) -> Response {
+    let path = streams.lock().first().map_or_else(|| "/".into(), |served| served.path.clone());
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_plain(host));
+    let url = host.map_or_else(|| path.clone(), |host| format!("http://{host}{path}"));
+    let html = PAGE.replace("@PATH@", &path).replace("@URL@", &url);
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
+}
+
+/// Whether a host name may stand in a page as it is.
+fn is_plain(host: &str) -> bool {
+    host.len() <= 255 && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'))
+}
+
+fn media(served: &Served, method: &Method) -> Response {
+    let kind = if served.path.ends_with(".ts") { "video/mp2t" } else { "application/octet-stream" };
+    if method == Method::HEAD {
+        return [(header::CONTENT_TYPE, kind)].into_response();
+    }
+    let next = |mut feed: Feed| async move { feed.next().await.map(|chunk| (Ok::<_, io::Error>(chunk), feed)) };
+    let body = Body::from_stream(futures_util::stream::unfold(served.hub.join(), next));
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::worker::release;
+    use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    fn server() -> (HttpServers, HttpWriter, SocketAddr) {
+        let mut servers = HttpServers::default();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let (writer, bound) = servers.add(listen, "/live.ts", Start::Decodable, "demo/clip").unwrap();
+        (servers, writer, bound)
+    }
+
+    /// Sends a request; gives the status line and the headers, and what follows.
+    fn ask(at: SocketAddr, request: &str) -> (String, BufReader<TcpStream>) {
+        let mut connection = TcpStream::connect(at).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(connection, "{request} HTTP/1.1\r\nHost: sink.example:8080\r\nConnection: close\r\n\r\n").unwrap();
+        let mut reader = BufReader::new(connection);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).unwrap() > 0, "the head is cut: {head}");
+        }
+        (head.to_lowercase(), reader)
+    }
+
+    fn text(at: SocketAddr, request: &str) -> (String, String) {
+        let (head, mut reader) = ask(at, request);
+        let mut body = String::new();
+        reader.read_to_string(&mut body).unwrap();
+        (head, body)
+    }
+
+    #[test]
+    fn the_page_names_the_url_and_finds_its_parts() {
+        let (_servers, _writer, at) = server();
+        let (head, body) = text(at, "GET /");
+        assert!(head.starts_with("http/1.1 200") && head.contains("text/html"));
+        assert!(body.contains("<a id=\"plain\" href=\"/live.ts\">http://sink.example:8080/live.ts</a>"), "{body}");
+        for (path, kind) in
+            [("player.css", "text/css"), ("player.js", "text/javascript"), ("mpegts.js", "text/javascript")]
+        {
+            assert!(body.contains(path));
+            assert!(ask(at, &format!("GET /{path}")).0.contains(kind));
+        }
+        assert_eq!(text(at, "GET /streams.json").1, r#"[{"path":"/live.ts","name":"demo/clip"}]"#);
+    }
+
+    #[test]
+    fn the_stream_flows_to_a_player_until_its_end() {
+        let (_servers, mut writer, at) = server();
+        let (head, mut player) = ask(at, "GET /live.ts");
+        assert!(head.contains("content-type: video/mp2t") && head.contains("access-control-allow-origin: *"));
+        assert_eq!(writer.clients().unwrap().connected.load(std::sync::atomic::Ordering::Relaxed), 1);
+        writer.write(&release(&b"hello "[..])).unwrap();
+        writer.write(&release(&b"player"[..])).unwrap();
+        drop(writer);
+        let mut body = String::new();
+        player.read_to_string(&mut body).unwrap();
+        let spoken: String = body.split("\r\n").filter(|line| line.contains(['h', 'p'])).collect();
+        assert_eq!(spoken, "hello player");
+        assert!(body.ends_with("0\r\n\r\n"), "the end is told: {body:?}");
+    }
+
+    #[test]
+    fn other_methods_and_paths_are_answered() {
+        let (_servers, _writer, at) = server();
+        assert!(text(at, "GET /other.ts").0.starts_with("http/1.1 404"));
+        assert!(text(at, "POST /live.ts").0.starts_with("http/1.1 405"));
+        let (head, _) = text(at, "OPTIONS /live.ts");
+        assert!(head.starts_with("http/1.1 204") && head.contains("access-control-allow-methods"));
+        let (head, body) = text(at, "HEAD /live.ts");
+        assert!(head.contains("video/mp2t") && body.is_empty());
+    }
+
+    #[test]
+    fn streams_share_an_address_but_not_a_path() {
+        let (mut servers, _writer, at) = server();
+        // Port 0 is a new server each time; the address it got is one to share.
+        servers.0[0].listen = at;
+        let (_second, bound) = servers.add(at, "/b.ts", Start::Now, "demo/b").unwrap();
+        assert_eq!(bound, at);
+        assert!(text(at, "GET /streams.json").1.contains("demo/b"));
+        assert_eq!(servers.add(at, "/b.ts", Start::Now, "demo/c").unwrap_err().exit, Exit::Usage);
+        assert_eq!(servers.add(at, "/player.js", Start::Now, "demo/c").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named() {
+        let (_servers, _writer, at) = server();
+        let failure = HttpServers::default().add(at, "/x.ts", Start::Now, "demo/x").unwrap_err();
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(failure.message.contains(&at.to_string()), "{failure}");
+    }
+}

@@ -1,0 +1,270 @@
+//! The thread of one output, and the queue before it.
+
+use super::entry::Gate;
+use super::pace;
+use crate::playout::Release;
+use crate::report::OutputReport;
+use node::clock::Clock;
+use node::control::Content;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Packets that wait for an output at most: with the largest packets 32 MiB, at 10 Mbit/s some 17 s.
+const QUEUE: usize = 16 * 1024;
+
+/// What an output does with packets.
+pub(super) trait Writer: Send + std::fmt::Debug {
+    /// Writes one packet. An error stops the output where [`Writer::is_fatal`] says so, else it is counted.
+    fn write(&mut self, release: &Release) -> io::Result<()>;
+    /// Hands on what is held back. Called when nothing waits, and at the end.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Whether packets leave at [`Release::at`], not before.
+    fn is_paced(&self) -> bool {
+        false
+    }
+    /// Whether an error stops the output.
+    fn is_fatal(&self, error: &io::Error) -> bool;
+    /// Players connected, and players disconnected for being too slow.
+    fn clients(&self) -> Option<Clients> {
+        None
+    }
+}
+
+/// Counts of players, shared with the server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clients {
+    pub(super) connected: Arc<AtomicU64>,
+    pub(super) dropped: Arc<AtomicU64>,
+}
+
+/// Why an output stopped by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// Writing failed: the disk is full, the device is gone.
+    Failed,
+    /// Who read the pipe has closed it.
+    Closed,
+}
+
+/// One output, seen from the playout.
+#[derive(Debug)]
+pub struct Outlet {
+    name: String,
+    /// `None` once it is closed.
+    queue: Option<mpsc::Sender<Release>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Packets dropped since the last one queued; the next one tells of them.
+    dropped: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+    errors: AtomicU64,
+    clients: Option<Clients>,
+    stopped: Mutex<Option<(StopReason, String)>>,
+}
+
+/// Starts the thread of an output.
+pub(super) fn start(name: String, clock: Clock, writer: Box<dyn Writer>, gated: bool, stopped: Arc<Notify>) -> Outlet {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let shared = Arc::new(Shared { clients: writer.clients(), ..Shared::default() });
+    let worker = Worker {
+        name: name.clone(),
+        clock,
+        writer,
+        gate: gated.then(Gate::default),
+        shared: shared.clone(),
+        stopped,
+        failing: false,
+    };
+    // Names of threads are cut to 15 bytes by the system.
+    let thread = std::thread::Builder::new().name("output".into()).spawn(move || worker.run(receiver));
+    let thread = match thread {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            shared.stop(StopReason::Failed, format!("no thread for it: {error}"));
+            None
+        }
+    };
+    Outlet { name, queue: Some(sender), shared, thread, dropped: 0 }
+}
+
+impl Outlet {
+    /// Queues a packet, or drops it where the output has fallen behind.
+    pub fn push(&mut self, release: &Release) {
+        let Some(queue) = &self.queue else { return };
+        let mut release = release.clone();
+        release.lost_before += self.dropped;
+        match queue.try_send(release) {
+            Ok(()) => self.dropped = 0,
+            Err(mpsc::error::TrySendError::Full(release)) => {
+                self.dropped = release.lost_before + 1;
+                self.shared.dropped.fetch_add(1, Relaxed);
+            }
+            // The output has stopped; the report says why.
+            Err(mpsc::error::TrySendError::Closed(_)) => self.queue = None,
+        }
+    }
+
+    /// As configured; for a server on port 0, with the port that was picked.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Why it stopped by itself, if it did: for programs and for people.
+    pub fn stopped(&self) -> Option<(StopReason, String)> {
+        self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What it has done.
+    pub fn report(&self) -> OutputReport {
+        let shared = &self.shared;
+        let clients = shared.clients.as_ref();
+        OutputReport {
+            output: self.name.clone(),
+            packets: shared.packets.load(Relaxed),
+            bytes: shared.bytes.load(Relaxed),
+            dropped: shared.dropped.load(Relaxed),
+            errors: shared.errors.load(Relaxed),
+            clients: clients.map_or(0, |clients| clients.connected.load(Relaxed)),
+            clients_dropped: clients.map_or(0, |clients| clients.dropped.load(Relaxed)),
+            stopped: self.stopped().map(|(_, why)| why),
+        }
+    }
+
+    /// Takes no more; what is queued is still written and flushed.
+    pub fn close(&mut self) {
+        self.queue = None;
+    }
+
+    /// Whether everything queued before [`Outlet::close`] is written, or the output has stopped.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Shared {
+    fn stop(&self, reason: StopReason, why: String) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some((reason, why));
+    }
+}
+
+struct Worker {
+    name: String,
+    clock: Clock,
+    writer: Box<dyn Writer>,
+    gate: Option<Gate>,
+    shared: Arc<Shared>,
+    stopped: Arc<Notify>,
+    /// Whether the last attempt failed; so that a run of failures is logged once.
+    failing: bool,
+}
+
+impl Worker {
+    fn run(mut self, mut queue: mpsc::Receiver<Release>) {
+        let mut result = Ok(());
+        while let Some(release) = queue.blocking_recv() {
+            result = self.take(&release);
+            if result.is_ok() && queue.is_empty() {
+                result = self.writer.flush();
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = result.and_then(|()| self.writer.flush()) {
+            self.fail(&error);
+        }
+        self.stopped.notify_one();
+    }
+
+    fn take(&mut self, release: &Release) -> io::Result<()> {
+        let Some(gate) = self.gate.as_mut().filter(|_| release.content == Content::Ts) else {
+            return self.put(release);
+        };
+        let Some((tables, payload)) = gate.pass(release.at, &release.payload) else { return Ok(()) };
+        if !tables.is_empty() {
+            self.put(&Release { payload: tables, lost_before: 0, ..release.clone() })?;
+        }
+        self.put(&Release { payload, ..release.clone() })
+    }
+
+    fn put(&mut self, release: &Release) -> io::Result<()> {
+        if self.writer.is_paced() {
+            pace::wait_until(&self.clock, release.at);
+        }
+        match self.writer.write(release) {
+            Ok(()) => {
+                self.shared.packets.fetch_add(1, Relaxed);
+                self.shared.bytes.fetch_add(release.payload.len() as u64, Relaxed);
+                self.failing = false;
+                Ok(())
+            }
+            Err(error) if self.writer.is_fatal(&error) => Err(error),
+            Err(error) => {
+                self.shared.errors.fetch_add(1, Relaxed);
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(output = self.name, %error, "cannot send; going on");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn fail(&self, error: &io::Error) {
+        self.shared.errors.fetch_add(1, Relaxed);
+        let written = self.shared.bytes.load(Relaxed);
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => {
+                tracing::info!(output = self.name, written, "the reader has closed the pipe");
+                self.shared.stop(StopReason::Closed, "the reader has closed the pipe".into());
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                let why = format!("the disk is full, {written} bytes into the stream: {error}");
+                tracing::error!(output = self.name, "{why}");
+                self.shared.stop(StopReason::Failed, why);
+            }
+            _ => {
+                let why = format!("writing failed, {written} bytes into the stream: {error}");
+                tracing::error!(output = self.name, "{why}");
+                self.shared.stop(StopReason::Failed, why);
+            }
+        }
+    }
+}
+
+/// Waits until every outlet is finished, at most for `patience`; false where one is not.
+pub(crate) async fn finish(outlets: &[&Outlet], patience: Duration) -> bool {
+    let mut waited = Duration::ZERO;
+    let step = Duration::from_millis(5);
+    while !outlets.iter().all(|outlet| outlet.is_finished()) {
+        if waited >= patience {
+            return false;
+        }
+        tokio::time::sleep(step).await;
+        waited += step;
+    }
+    true
+}
+
+/// A packet of a stream of datagrams, for tests.
+#[cfg(test)]
+pub(super) fn release(payload: impl Into<bytes::Bytes>) -> Release {
+    Release {
+        at: link::Instant::ORIGIN,
+        payload: payload.into(),
+        lost_before: 0,
+        restart: false,
+        content: Content::Datagrams,
+    }
+}
