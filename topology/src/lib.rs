@@ -4,7 +4,14 @@
 //! what to do. It holds no socket, task, clock, thread or global, and knows nothing of `link`.
 #![forbid(unsafe_code)]
 
+pub mod disjoint;
+pub mod dissemination;
+pub mod graph;
 pub mod lsdb;
+pub mod module;
 pub mod names;
+pub mod sets;
+pub mod shortest;
+pub mod weight;
 
 pub use names::{NodeName, StreamName, StreamPattern};

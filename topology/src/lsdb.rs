@@ -2,6 +2,9 @@
 
 use crate::names::{NodeName, StreamName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A life of a stream: chosen at random each time a source publishes it, so that a restarted source is a new life
 /// with its own sequence numbers.
@@ -58,4 +61,376 @@ pub struct Subscription {
     pub name: StreamName,
     /// The longest one-way delay from the egress to one of its sinks, in microseconds.
     pub last_mile_us: u32,
+}
+
+/// How often a relay says again what has not changed.
+pub const REFRESH: Duration = Duration::from_secs(30);
+
+/// How long an advertisement stands without being refreshed: three refreshes.
+pub const EXPIRY: Duration = Duration::from_secs(90);
+
+/// How long an expired advertisement is remembered, so that a late copy of it cannot come back to life.
+pub const MEMORY: Duration = Duration::from_secs(600);
+
+/// What a database holds at most. A peer that goes beyond is refused, never served in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Relays, this one included.
+    pub origins: usize,
+    /// Links in one advertisement.
+    pub links: usize,
+    /// Streams in one advertisement.
+    pub streams: usize,
+    /// Subscriptions in one advertisement.
+    pub subscriptions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { origins: 1024, links: 256, streams: 2048, subscriptions: 8192 }
+    }
+}
+
+/// What to do with an advertisement that came in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It is news: flood it on to every neighbour but the one it came from.
+    Newer,
+    /// It is known, or known to have expired: do nothing.
+    Same,
+    /// It is out of date: send this one back to who sent it.
+    Older(Arc<Advertisement>),
+    /// It claims to be our own and is newer than what we last said: an earlier life of ours whose clock was ahead.
+    /// Announce ourselves again at once; [`Database::announce`] goes above it.
+    Overtaken,
+}
+
+/// Why an advertisement is refused. The peer that sent it is broken or hostile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// No room for another relay.
+    #[error("advertisement of {origin}: {most} relays are known, the most there may be")]
+    TooManyOrigins {
+        /// Who was to be added.
+        origin: NodeName,
+        /// The bound.
+        most: usize,
+    },
+    /// A list is longer than its bound.
+    #[error("advertisement of {origin}: {found} {what}, at most {most} are allowed")]
+    TooMany {
+        /// Whose it is.
+        origin: NodeName,
+        /// What there is too much of.
+        what: &'static str,
+        /// How many it has.
+        found: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// A link from a relay to itself.
+    #[error("advertisement of {origin}: a link to itself")]
+    Loop {
+        /// Whose it is.
+        origin: NodeName,
+    },
+}
+
+/// What a relay says of itself, before it is numbered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statement {
+    /// As [`Advertisement::links`].
+    pub links: Vec<LinkState>,
+    /// As [`Advertisement::streams`].
+    pub streams: Vec<StreamState>,
+    /// As [`Advertisement::subscriptions`].
+    pub subscriptions: Vec<Subscription>,
+    /// As [`Advertisement::draining`].
+    pub draining: bool,
+}
+
+/// A link as both its ends see it: it is there because each end advertises the other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinkView<'a> {
+    /// The end that sends.
+    pub from: &'a NodeName,
+    /// The end that receives.
+    pub to: &'a NodeName,
+    /// The sender's word on this direction.
+    pub state: &'a LinkState,
+}
+
+/// Where a stream enters the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ingress<'a> {
+    /// The relay.
+    pub node: &'a NodeName,
+    /// What it says of the stream.
+    pub state: &'a StreamState,
+}
+
+/// The link-state database of one relay.
+///
+/// A state machine without clock or socket: `now` is time on any monotonic clock of this node, messages come in by
+/// [`Database::apply`], and what it returns is to be done. Of each origin the advertisement with the highest
+/// `(boot, seq)` stands, so that databases that have heard the same set of advertisements are equal, whatever the order,
+/// repetition or loss of all but the newest.
+#[derive(Clone, Debug)]
+pub struct Database {
+    own: NodeName,
+    limits: Limits,
+    /// Number of our next announcement.
+    next: (u64, u64),
+    entries: BTreeMap<NodeName, Entry>,
+    expired: BTreeMap<NodeName, Tombstone>,
+    published: BTreeMap<StreamName, BTreeMap<NodeName, StreamState>>,
+    watched: BTreeMap<StreamName, BTreeMap<NodeName, u32>>,
+    generation: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    advertisement: Arc<Advertisement>,
+    heard: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tombstone {
+    number: (u64, u64),
+    since: Duration,
+}
+
+impl Database {
+    /// An empty database of relay `own`, which started at `boot` (microseconds of its wall clock).
+    pub fn new(own: NodeName, boot: u64, limits: Limits) -> Self {
+        Database {
+            own,
+            limits,
+            next: (boot, 1),
+            entries: BTreeMap::new(),
+            expired: BTreeMap::new(),
+            published: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            generation: 0,
+        }
+    }
+
+    /// Whose database it is.
+    pub fn own(&self) -> &NodeName {
+        &self.own
+    }
+
+    /// Counts changes that may matter to routing: links, metrics, streams, subscriptions, draining, relays that come and
+    /// go. A mere refresh does not change it, so whoever computed from a generation need not compute again until it moves.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Says something of ourselves: numbers it, stores it, and returns what to flood to every neighbour. To be called on
+    /// every change and when [`Database::refresh_due`] has come.
+    pub fn announce(&mut self, now: Duration, statement: Statement) -> Arc<Advertisement> {
+        let (boot, seq) = self.next;
+        self.next = (boot, seq.saturating_add(1));
+        let Statement { links, streams, subscriptions, draining } = statement;
+        let origin = self.own.clone();
+        let advertisement = Arc::new(Advertisement { origin, boot, seq, links, streams, subscriptions, draining });
+        self.store(now, advertisement.clone());
+        advertisement
+    }
+
+    /// When our own advertisement is to be said again; `None` before the first [`Database::announce`].
+    pub fn refresh_due(&self) -> Option<Duration> {
+        self.entries.get(&self.own).map(|entry| entry.heard + REFRESH)
+    }
+
+    /// Takes in an advertisement from a neighbour, its own or passed on.
+    ///
+    /// # Errors
+    /// [`Refused`] where it is out of bounds; the database is unchanged then.
+    pub fn apply(&mut self, now: Duration, advertisement: Advertisement) -> Result<Outcome, Refused> {
+        self.check(&advertisement)?;
+        let number = advertisement.number();
+        if let Some(entry) = self.entries.get(&advertisement.origin) {
+            let known = entry.advertisement.number();
+            if number == known {
+                return Ok(Outcome::Same);
+            }
+            if number < known {
+                return Ok(Outcome::Older(entry.advertisement.clone()));
+            }
+        }
+        if advertisement.origin == self.own {
+            if number >= self.next {
+                self.next = (number.0, number.1.saturating_add(1));
+            }
+            return Ok(Outcome::Overtaken);
+        }
+        if self.expired.get(&advertisement.origin).is_some_and(|dead| number <= dead.number) {
+            return Ok(Outcome::Same);
+        }
+        if !self.entries.contains_key(&advertisement.origin) && self.entries.len() >= self.limits.origins {
+            return Err(Refused::TooManyOrigins { origin: advertisement.origin, most: self.limits.origins });
+        }
+        self.store(now, Arc::new(advertisement));
+        Ok(Outcome::Newer)
+    }
+
+    /// Drops what has not been refreshed for [`EXPIRY`], and returns whose it was. Our own never expires.
+    pub fn expire(&mut self, now: Duration) -> Vec<NodeName> {
+        self.expired.retain(|_, dead| now.saturating_sub(dead.since) < MEMORY);
+        let own = &self.own;
+        let stale = |(name, entry): (&NodeName, &Entry)| {
+            (name != own && now.saturating_sub(entry.heard) >= EXPIRY).then(|| name.clone())
+        };
+        let gone: Vec<NodeName> = self.entries.iter().filter_map(stale).collect();
+        for name in &gone {
+            self.bury(now, name);
+        }
+        gone
+    }
+
+    /// When the next advertisement expires, if none is refreshed before.
+    pub fn next_expiry(&self) -> Option<Duration> {
+        let others = self.entries.iter().filter(|(name, _)| **name != self.own);
+        others.map(|(_, entry)| entry.heard + EXPIRY).min()
+    }
+
+    /// All that stands, by name of origin.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Advertisement>> {
+        self.entries.values().map(|entry| &entry.advertisement)
+    }
+
+    /// What a neighbour that has just joined is told: everything, our own first, so that it can use us at once.
+    pub fn snapshot(&self) -> Vec<Arc<Advertisement>> {
+        let ours = self.get(&self.own).cloned();
+        ours.into_iter().chain(self.iter().filter(|ad| ad.origin != self.own).cloned()).collect()
+    }
+
+    /// What `origin` says of itself.
+    pub fn get(&self, origin: &NodeName) -> Option<&Arc<Advertisement>> {
+        self.entries.get(origin).map(|entry| &entry.advertisement)
+    }
+
+    /// Directed links that are there, by (from, to): each end advertises the other. Two ends joined by several links
+    /// yield each of them.
+    pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {
+        self.iter().flat_map(move |ad| {
+            let mut links: Vec<&LinkState> = ad.links.iter().filter(|link| self.links_back(&ad.origin, link)).collect();
+            links.sort_by(|a, b| a.peer.cmp(&b.peer));
+            links.into_iter().map(move |state| LinkView { from: &ad.origin, to: &state.peer, state })
+        })
+    }
+
+    /// Where a stream enters. Where two relays claim it (a source that moved faster than the news of it), the first by
+    /// name counts, so that every relay decides alike.
+    pub fn ingress(&self, stream: &StreamName) -> Option<Ingress<'_>> {
+        let (node, state) = self.published.get(stream)?.first_key_value()?;
+        Some(Ingress { node, state })
+    }
+
+    /// Every relay that claims to be the ingress of a stream, by name.
+    pub fn claims(&self, stream: &StreamName) -> impl Iterator<Item = Ingress<'_>> {
+        self.published.get(stream).into_iter().flatten().map(|(node, state)| Ingress { node, state })
+    }
+
+    /// The relays at which a stream is watched, by name, each with the longest last mile there in microseconds.
+    pub fn egresses(&self, stream: &StreamName) -> impl Iterator<Item = (&NodeName, u32)> {
+        self.watched.get(stream).into_iter().flatten().map(|(node, last_mile)| (node, *last_mile))
+    }
+
+    /// All streams published anywhere, by name.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamName> {
+        self.published.keys()
+    }
+
+    fn links_back(&self, origin: &NodeName, link: &LinkState) -> bool {
+        self.get(&link.peer).is_some_and(|ad| ad.links.iter().any(|back| back.peer == *origin))
+    }
+
+    fn check(&self, ad: &Advertisement) -> Result<(), Refused> {
+        let lists = [
+            ("links", ad.links.len(), self.limits.links),
+            ("streams", ad.streams.len(), self.limits.streams),
+            ("subscriptions", ad.subscriptions.len(), self.limits.subscriptions),
+        ];
+        for (what, found, most) in lists {
+            if found > most {
+                return Err(Refused::TooMany { origin: ad.origin.clone(), what, found, most });
+            }
+        }
+        if ad.links.iter().any(|link| link.peer == ad.origin) {
+            return Err(Refused::Loop { origin: ad.origin.clone() });
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, now: Duration, advertisement: Arc<Advertisement>) {
+        self.expired.remove(&advertisement.origin);
+        let entry = Entry { advertisement: advertisement.clone(), heard: now };
+        let before = self.entries.insert(advertisement.origin.clone(), entry).map(|entry| entry.advertisement);
+        if before.as_ref().is_some_and(|before| before.says_the_same(&advertisement)) {
+            return;
+        }
+        if let Some(before) = before {
+            self.unindex(&before);
+        }
+        self.index(&advertisement);
+        self.generation += 1;
+    }
+
+    fn bury(&mut self, now: Duration, name: &NodeName) {
+        let Some(entry) = self.entries.remove(name) else { return };
+        self.unindex(&entry.advertisement);
+        self.generation += 1;
+        if self.expired.len() >= self.limits.origins {
+            let oldest = self.expired.iter().min_by_key(|(_, dead)| dead.since).map(|(name, _)| name.clone());
+            oldest.map(|name| self.expired.remove(&name));
+        }
+        self.expired.insert(name.clone(), Tombstone { number: entry.advertisement.number(), since: now });
+    }
+
+    fn index(&mut self, ad: &Advertisement) {
+        for stream in &ad.streams {
+            self.published.entry(stream.name.clone()).or_default().insert(ad.origin.clone(), stream.clone());
+        }
+        for wish in &ad.subscriptions {
+            let last_mile = self.watched.entry(wish.name.clone()).or_default().entry(ad.origin.clone()).or_default();
+            *last_mile = wish.last_mile_us.max(*last_mile);
+        }
+    }
+
+    fn unindex(&mut self, ad: &Advertisement) {
+        remove_all(&mut self.published, &ad.origin, ad.streams.iter().map(|stream| &stream.name));
+        remove_all(&mut self.watched, &ad.origin, ad.subscriptions.iter().map(|wish| &wish.name));
+    }
+}
+
+impl Advertisement {
+    /// What orders advertisements of one origin: the higher one is newer.
+    pub fn number(&self) -> (u64, u64) {
+        (self.boot, self.seq)
+    }
+
+    /// Whether it differs from `other` in its number at most.
+    pub fn says_the_same(&self, other: &Advertisement) -> bool {
+        self.links == other.links
+            && self.streams == other.streams
+            && self.subscriptions == other.subscriptions
+            && self.draining == other.draining
+    }
+}
+
+fn remove_all<'a, T>(
+    index: &mut BTreeMap<StreamName, BTreeMap<NodeName, T>>,
+    origin: &NodeName,
+    names: impl Iterator<Item = &'a StreamName>,
+) {
+    for name in names {
+        if let Some(by_origin) = index.get_mut(name) {
+            by_origin.remove(origin);
+            if by_origin.is_empty() {
+                index.remove(name);
+            }
+        }
+    }
 }

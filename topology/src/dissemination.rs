@@ -1,0 +1,93 @@
+//! The graphs of a stream, computed ahead by its ingress.
+
+use crate::disjoint::{self, Disjointness, Pair};
+use crate::graph::{Graph, NodeIx};
+use crate::module::{Demand, Egress, Module};
+use crate::sets::{EdgeSet, NodeSet};
+use crate::shortest;
+use crate::weight::Weights;
+
+/// The routes of one stream: a tree and a pair of disjoint ways for every egress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// The shortest-path tree.
+    pub tree: Module,
+    /// The union, over egresses, of two ways that are node-disjoint where the graph allows.
+    pub disjoint: Module,
+    /// What each egress gets, in the order of the demand; without those that are the ingress itself.
+    pub ways: Vec<Ways>,
+    /// Egresses to which no way leads.
+    pub unreachable: Vec<NodeIx>,
+}
+
+/// What one egress gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ways {
+    /// The egress.
+    pub egress: Egress,
+    /// Delay of the shortest way, without the last mile, in microseconds: L1.
+    pub shortest_us: u64,
+    /// Delay of the later of the two disjoint ways: L2. `None` where there is one way only, or where no second one is in
+    /// time.
+    pub second_us: Option<u64>,
+    /// How far the two are apart.
+    pub disjoint: Disjointness,
+    /// Whether the shortest way is within the deadline, last mile included.
+    pub in_time: bool,
+}
+
+impl Route {
+    /// Computes the routes of `demand`.
+    pub fn new(graph: &Graph, demand: &Demand) -> Self {
+        let delays = Weights::delay(graph);
+        let tree = shortest::from(graph, &delays, demand.ingress, &NodeSet::new());
+        let (mut tree_edges, mut pair_edges) = (EdgeSet::new(), EdgeSet::new());
+        let mut route = Route::default();
+        for egress in demand.egresses.iter().filter(|egress| egress.node != demand.ingress) {
+            let (Some(shortest_us), Some(path)) = (tree.to(egress.node), tree.path(graph, egress.node)) else {
+                route.unreachable.push(egress.node);
+                continue;
+            };
+            tree_edges.extend(path);
+            let budget = egress.budget_us(demand.deadline_us);
+            let in_time = shortest_us <= budget;
+            let Some(pair) = pair_in_time(graph, demand.ingress, egress.node, budget, demand.deadline_us) else {
+                continue;
+            };
+            let second_us = second_us(&delays, &pair).filter(|later| !in_time || *later <= budget);
+            pair_edges.extend(pair.edges());
+            let disjoint = if second_us.is_some() { pair.disjoint } else { Disjointness::Single };
+            route.ways.push(Ways { egress: *egress, shortest_us, second_us, disjoint, in_time });
+        }
+        route.tree = Module::new(graph, demand, &tree_edges);
+        route.disjoint = Module::new(graph, demand, &pair_edges);
+        route
+    }
+
+    /// Whether every egress has two ways in time that share no relay.
+    pub fn is_disjoint(&self) -> bool {
+        self.unreachable.is_empty() && self.ways.iter().all(|ways| ways.disjoint == Disjointness::Nodes)
+    }
+}
+
+/// Two ways from `from` to `to` of least expected latency among the edges that lie on some way of at most `budget`
+/// microseconds; among all edges where there is none. The later of the two may still be late: which pair has the
+/// earliest second way is NP-hard to say (Li, McCormick, Simchi-Levi, 1990).
+pub fn pair_in_time(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64, deadline_us: u32) -> Option<Pair> {
+    let delays = Weights::delay(graph);
+    let weights = Weights::expected(graph, u64::from(deadline_us));
+    let late = |pair: &Pair| pair.second.iter().any(|way| delays.total(way.iter().copied()) > budget);
+    let found = disjoint::pair(graph, &weights.within(graph, &delays, from, to, budget), from, to);
+    let by_delay = |found: Pair| {
+        // The pair of least total delay keeps the deadline more often than that of least expected latency.
+        let other = disjoint::pair(graph, &delays.within(graph, &delays, from, to, budget), from, to);
+        other.filter(|other| !late(other) && other.disjoint == found.disjoint).unwrap_or(found)
+    };
+    let in_time = found.map(|found| if late(&found) { by_delay(found) } else { found });
+    in_time.or_else(|| disjoint::pair(graph, &weights, from, to))
+}
+
+fn second_us(delays: &Weights, pair: &Pair) -> Option<u64> {
+    let second = pair.second.as_ref()?;
+    Some(delays.total(second.iter().copied()).max(delays.total(pair.first.iter().copied())))
+}

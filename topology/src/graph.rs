@@ -1,0 +1,159 @@
+//! The overlay as a compact directed graph: indices instead of names, in an order that every relay computes alike.
+
+use crate::lsdb::Database;
+use crate::names::NodeName;
+use std::collections::BTreeMap;
+use std::ops::Index;
+
+/// A node of one [`Graph`]: its place in the order of names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIx(pub u32);
+
+/// A directed edge of one [`Graph`]: its place in the order of (from, to).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EdgeIx(pub u32);
+
+/// What is known of one direction of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Metric {
+    /// One-way delay in microseconds.
+    pub delay_us: u32,
+    /// Share of transmissions lost, in parts per million.
+    pub loss_ppm: u32,
+    /// What the operator says it costs, relative to others.
+    pub cost: u32,
+}
+
+/// A directed edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The node that sends.
+    pub from: NodeIx,
+    /// The node that receives.
+    pub to: NodeIx,
+    /// What is known of it.
+    pub metric: Metric,
+}
+
+/// A directed graph without loops and parallel edges, with nodes in the order of their names.
+///
+/// Two relays may be joined by several links; routing decides between relays, so the best of them (least delay, then
+/// loss, then cost) stands for all.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    names: Vec<NodeName>,
+    transit: Vec<bool>,
+    edges: Vec<Edge>,
+    first_out: Vec<u32>,
+    incoming: Vec<EdgeIx>,
+    first_in: Vec<u32>,
+}
+
+impl Graph {
+    /// The graph of all relays in `database` and of the links whose two ends both advertise them.
+    pub fn from_database(database: &Database) -> Self {
+        let nodes = database.iter().map(|ad| (ad.origin.clone(), !ad.draining));
+        let links = database.links().map(|link| {
+            let state = link.state;
+            let metric = Metric { delay_us: state.delay_us, loss_ppm: state.loss_ppm, cost: state.cost };
+            (link.from.clone(), link.to.clone(), metric)
+        });
+        Graph::new(nodes, links)
+    }
+
+    /// A graph of `nodes` (name, and whether streams may pass through it) and directed `links` among them. Links to
+    /// nodes that are not listed and links from a node to itself are left out.
+    pub fn new(
+        nodes: impl IntoIterator<Item = (NodeName, bool)>,
+        links: impl IntoIterator<Item = (NodeName, NodeName, Metric)>,
+    ) -> Self {
+        let nodes: BTreeMap<NodeName, bool> = nodes.into_iter().collect();
+        let (names, transit): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
+        let find = |name: &NodeName| names.binary_search(name).ok().map(|at| NodeIx(at as u32));
+        let mut best: BTreeMap<(NodeIx, NodeIx), Metric> = BTreeMap::new();
+        for (from, to, metric) in links {
+            let (Some(from), Some(to)) = (find(&from), find(&to)) else { continue };
+            if from != to {
+                best.entry((from, to)).and_modify(|known| *known = metric.min(*known)).or_insert(metric);
+            }
+        }
+        let edges: Vec<Edge> = best.into_iter().map(|((from, to), metric)| Edge { from, to, metric }).collect();
+        let mut incoming: Vec<EdgeIx> = (0..edges.len() as u32).map(EdgeIx).collect();
+        incoming.sort_by_key(|edge| (edges[edge.0 as usize].to, *edge));
+        let first_out = starts(names.len(), edges.iter().map(|edge| edge.from));
+        let first_in = starts(names.len(), edges.iter().map(|edge| edge.to));
+        Graph { names, transit, edges, first_out, incoming, first_in }
+    }
+
+    /// How many nodes there are.
+    pub fn node_count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// How many directed edges there are.
+    pub fn edge_count(&self) -> usize {
+        self.edges.len()
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = NodeIx> + use<> {
+        (0..self.names.len() as u32).map(NodeIx)
+    }
+
+    /// All edges, by (from, to).
+    pub fn edges(&self) -> impl DoubleEndedIterator<Item = EdgeIx> + use<> {
+        (0..self.edges.len() as u32).map(EdgeIx)
+    }
+
+    /// The node of that name.
+    pub fn find(&self, name: &NodeName) -> Option<NodeIx> {
+        self.names.binary_search(name).ok().map(|at| NodeIx(at as u32))
+    }
+
+    /// The edge between two nodes.
+    pub fn between(&self, from: NodeIx, to: NodeIx) -> Option<EdgeIx> {
+        let (start, end) = (self.first_out[from.0 as usize], self.first_out[from.0 as usize + 1]);
+        let slice = &self.edges[start as usize..end as usize];
+        slice.binary_search_by_key(&to, |edge| edge.to).ok().map(|at| EdgeIx(start + at as u32))
+    }
+
+    /// The name of a node.
+    pub fn name(&self, node: NodeIx) -> &NodeName {
+        &self.names[node.0 as usize]
+    }
+
+    /// Whether streams may pass through a node that neither begin nor end there.
+    pub fn transit(&self, node: NodeIx) -> bool {
+        self.transit[node.0 as usize]
+    }
+
+    /// Edges that leave a node, by the node they lead to.
+    pub fn outgoing(&self, node: NodeIx) -> impl ExactSizeIterator<Item = EdgeIx> + use<> {
+        (self.first_out[node.0 as usize]..self.first_out[node.0 as usize + 1]).map(EdgeIx)
+    }
+
+    /// Edges that enter a node, by the node they come from.
+    pub fn incoming(&self, node: NodeIx) -> impl ExactSizeIterator<Item = EdgeIx> + '_ {
+        let range = self.first_in[node.0 as usize] as usize..self.first_in[node.0 as usize + 1] as usize;
+        self.incoming[range].iter().copied()
+    }
+}
+
+impl Index<EdgeIx> for Graph {
+    type Output = Edge;
+    fn index(&self, edge: EdgeIx) -> &Edge {
+        &self.edges[edge.0 as usize]
+    }
+}
+
+/// Where each node's share begins in a list sorted by node, and where the last one ends.
+fn starts(nodes: usize, sorted: impl Iterator<Item = NodeIx>) -> Vec<u32> {
+    let mut first = vec![0; nodes + 1];
+    for node in sorted {
+        first[node.0 as usize + 1] += 1;
+    }
+    for at in 0..nodes {
+        first[at + 1] += first[at];
+    }
+    first
+}

@@ -1,0 +1,157 @@
+//! Modules: sets of edges on which copies of a packet travel, as they are installed in relays.
+
+use crate::graph::{EdgeIx, Graph, NodeIx};
+use crate::sets::{EdgeSet, NodeSet};
+use crate::shortest::{self, Distances};
+use crate::weight::Weights;
+
+/// A stream to be spread: where it enters, who wants it, and by when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The relay it enters at.
+    pub ingress: NodeIx,
+    /// The relays it is watched at.
+    pub egresses: Vec<Egress>,
+    /// One-way deadline in microseconds.
+    pub deadline_us: u32,
+}
+
+/// A relay at which a stream is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The relay.
+    pub node: NodeIx,
+    /// The longest one-way delay from there to a sink, in microseconds.
+    pub last_mile_us: u32,
+}
+
+/// A module: directed edges, each of which serves an egress, none of which leads into the ingress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Module {
+    /// Its edges, by (from, to).
+    pub edges: Vec<ModuleEdge>,
+    /// How long the news of it takes from the ingress to the last of its relays, along its own edges, in microseconds.
+    pub reach_us: u64,
+}
+
+/// A directed edge of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleEdge {
+    /// Which edge of the graph.
+    pub edge: EdgeIx,
+    /// The relay that sends.
+    pub from: NodeIx,
+    /// The relay that receives.
+    pub to: NodeIx,
+    /// Bare transit from `to` on to the nearest egress below that this edge serves, its last mile included, in
+    /// microseconds.
+    pub rest_min_us: u32,
+    /// The same to the farthest such egress.
+    pub rest_max_us: u32,
+}
+
+impl Egress {
+    /// What is left of `deadline_us` for the overlay.
+    pub fn budget_us(&self, deadline_us: u32) -> u64 {
+        u64::from(deadline_us.saturating_sub(self.last_mile_us))
+    }
+}
+
+impl Module {
+    /// The module of `edges` for `demand`. Edges that serve no egress are left out.
+    ///
+    /// An edge serves an egress if a packet that takes it can still get there in time, inside the module, without coming
+    /// back to where the edge began. (Whether a way through an edge repeats no other relay is NP-hard to say; unions of
+    /// ways, which is what modules are made of, have no edge that could only be used so.) An egress that no way of the module reaches in time is served by every way there is:
+    /// late is for the sink to judge.
+    pub fn new(graph: &Graph, demand: &Demand, edges: &EdgeSet) -> Self {
+        let mut kept = edges.clone();
+        for edge in graph.incoming(demand.ingress) {
+            kept.remove(edge);
+        }
+        loop {
+            let survey = Survey::new(graph, demand, &kept);
+            let edges: Vec<ModuleEdge> = kept.iter().filter_map(|edge| survey.serve(edge)).collect();
+            if edges.len() == kept.len() {
+                return Module { edges, reach_us: survey.reach_us() };
+            }
+            kept = edges.iter().map(|edge| edge.edge).collect();
+        }
+    }
+
+    /// The set of its edges.
+    pub fn edge_set(&self) -> EdgeSet {
+        self.edges.iter().map(|edge| edge.edge).collect()
+    }
+}
+
+/// Distances inside one set of edges, by bare delay.
+struct Survey<'a> {
+    graph: &'a Graph,
+    demand: &'a Demand,
+    delays: Weights,
+    from_ingress: Distances,
+    /// Of every egress: the ways to it, and how late a way may be to count.
+    to_egress: Vec<(Distances, u64)>,
+}
+
+impl<'a> Survey<'a> {
+    fn new(graph: &'a Graph, demand: &'a Demand, edges: &EdgeSet) -> Self {
+        let (delays, none) = (Weights::delay(graph).only(edges), NodeSet::new());
+        let from_ingress = shortest::from(graph, &delays, demand.ingress, &none);
+        let ways = |egress: &Egress| {
+            let ways = shortest::towards(graph, &delays, egress.node, &none);
+            let budget = egress.budget_us(demand.deadline_us);
+            let in_time = ways.to(demand.ingress).is_some_and(|distance| distance <= budget);
+            (ways, if in_time { budget } else { u64::MAX })
+        };
+        let to_egress = demand.egresses.iter().map(ways).collect();
+        Survey { graph, demand, delays, from_ingress, to_egress }
+    }
+
+    fn reach_us(&self) -> u64 {
+        self.graph.nodes().filter_map(|node| self.from_ingress.to(node)).max().unwrap_or(0)
+    }
+
+    /// The edge with its rests, or `None` if it serves no egress.
+    fn serve(&self, edge: EdgeIx) -> Option<ModuleEdge> {
+        let (from, to) = (self.graph[edge].from, self.graph[edge].to);
+        let until = self.until(edge)?;
+        let mut rests: Option<(u64, u64)> = None;
+        for (egress, (ways, budget)) in self.demand.egresses.iter().zip(&self.to_egress) {
+            let Some(beyond) = self.beyond(ways, from, to, egress.node) else { continue };
+            if until.saturating_add(beyond) > *budget {
+                continue;
+            }
+            let rest = beyond + u64::from(egress.last_mile_us);
+            rests = Some(rests.map_or((rest, rest), |(min, max)| (min.min(rest), max.max(rest))));
+        }
+        let (min, max) = rests?;
+        let short = |micros: u64| u32::try_from(micros).unwrap_or(u32::MAX);
+        Some(ModuleEdge { edge, from, to, rest_min_us: short(min), rest_max_us: short(max) })
+    }
+
+    /// When a packet is at the far end of `edge` at the earliest, not having been there before.
+    fn until(&self, edge: EdgeIx) -> Option<u64> {
+        let (from, to) = (self.graph[edge].from, self.graph[edge].to);
+        let passes = |path: &[EdgeIx]| path.iter().any(|edge| self.graph[*edge].to == to);
+        let mut at_start = self.from_ingress.to(from)?;
+        if self.from_ingress.path(self.graph, from).is_some_and(|path| passes(&path)) {
+            let around = NodeSet::from_iter([to]);
+            at_start = shortest::from(self.graph, &self.delays, self.demand.ingress, &around).to(from)?;
+        }
+        Some(at_start.saturating_add(self.delays[edge]))
+    }
+
+    /// The shortest way from `to` to `egress` that does not come back to `from`.
+    fn beyond(&self, ways: &Distances, from: NodeIx, to: NodeIx, egress: NodeIx) -> Option<u64> {
+        if from == egress {
+            return None;
+        }
+        let path = ways.path(self.graph, to)?;
+        if !path.iter().any(|edge| self.graph[*edge].from == from) {
+            return ways.to(to);
+        }
+        shortest::towards(self.graph, &self.delays, egress, &NodeSet::from_iter([from])).to(to)
+    }
+}

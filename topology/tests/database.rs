@@ -1,0 +1,228 @@
+//! The link-state database: what stands, what is said on, and that all relays come to agree.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use anabranch_topology::NodeName;
+use anabranch_topology::graph::Graph;
+use anabranch_topology::lsdb::*;
+use common::name;
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn link(to: usize, ms: u32) -> LinkState {
+    LinkState { peer: name(to), delay_us: ms * 1000, loss_ppm: 0, cost: 1 }
+}
+
+fn said(origin: usize, boot: u64, seq: u64, links: &[LinkState]) -> Advertisement {
+    let (streams, subscriptions) = (Vec::new(), Vec::new());
+    Advertisement { origin: name(origin), boot, seq, links: links.to_vec(), streams, subscriptions, draining: false }
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn database() -> Database {
+    Database::new(name(0), 1, Limits::default())
+}
+
+#[test]
+fn newer_replaces_older_and_older_is_answered() {
+    let mut db = database();
+    assert_eq!(db.apply(at(0), said(1, 5, 7, &[])), Ok(Outcome::Newer));
+    assert_eq!(db.apply(at(0), said(1, 5, 7, &[])), Ok(Outcome::Same));
+    let Ok(Outcome::Older(standing)) = db.apply(at(0), said(1, 4, 900, &[])) else { panic!("an old boot is older") };
+    assert_eq!(standing.number(), (5, 7));
+    assert_eq!(db.apply(at(0), said(1, 6, 1, &[])), Ok(Outcome::Newer));
+}
+
+#[test]
+fn a_link_counts_when_both_ends_say_so() {
+    let mut db = database();
+    db.apply(at(0), said(1, 1, 1, &[link(2, 10)])).unwrap();
+    assert_eq!(db.links().count(), 0);
+    db.apply(at(0), said(2, 1, 1, &[link(1, 20)])).unwrap();
+    let delays: Vec<u32> = db.links().map(|link| link.state.delay_us / 1000).collect();
+    assert_eq!(delays, [10, 20]);
+    db.apply(at(0), said(2, 1, 2, &[])).unwrap();
+    assert_eq!(db.links().count(), 0);
+}
+
+#[test]
+fn a_refresh_is_no_change() {
+    let mut db = database();
+    db.apply(at(0), said(1, 1, 1, &[link(2, 10)])).unwrap();
+    let before = db.generation();
+    assert_eq!(db.apply(at(30), said(1, 1, 2, &[link(2, 10)])), Ok(Outcome::Newer));
+    assert_eq!(db.generation(), before);
+    db.apply(at(30), said(1, 1, 3, &[link(2, 11)])).unwrap();
+    assert_ne!(db.generation(), before);
+}
+
+#[test]
+fn what_is_not_refreshed_expires_and_stays_dead() {
+    let mut db = database();
+    db.announce(at(0), Statement::default());
+    db.apply(at(0), said(1, 1, 1, &[])).unwrap();
+    db.apply(at(10), said(2, 1, 1, &[])).unwrap();
+    assert_eq!(db.next_expiry(), Some(at(90)));
+    assert_eq!(db.expire(at(89)), []);
+    assert_eq!(db.expire(at(90)), [name(1)]);
+    assert_eq!(db.apply(at(91), said(1, 1, 1, &[])), Ok(Outcome::Same), "a copy of the dead one stays dead");
+    assert_eq!(db.apply(at(92), said(1, 1, 2, &[])), Ok(Outcome::Newer), "a sign of life counts");
+    assert_eq!(db.expire(at(1000)), [name(1), name(2)]);
+    assert!(db.get(&name(0)).is_some(), "our own never expires");
+}
+
+#[test]
+fn an_earlier_life_of_ours_is_overtaken() {
+    let mut db = database();
+    db.announce(at(0), Statement::default());
+    assert_eq!(db.apply(at(1), said(0, 99, 5, &[link(3, 1)])), Ok(Outcome::Overtaken));
+    assert!(db.announce(at(1), Statement::default()).number() > (99, 5));
+    let Ok(Outcome::Older(ours)) = db.apply(at(2), said(0, 99, 5, &[])) else { panic!("ours is newer") };
+    assert!(ours.links.is_empty());
+}
+
+#[test]
+fn absurd_sizes_are_refused_and_change_nothing() {
+    let limits = Limits { origins: 2, links: 2, streams: 1, subscriptions: 1 };
+    let mut db = Database::new(name(0), 1, limits);
+    let many: Vec<LinkState> = (1..4).map(|to| link(to, 1)).collect();
+    assert!(matches!(db.apply(at(0), said(9, 1, 1, &many)), Err(Refused::TooMany { what: "links", found: 3, .. })));
+    assert!(matches!(db.apply(at(0), said(9, 1, 1, &[link(9, 1)])), Err(Refused::Loop { .. })));
+    db.apply(at(0), said(1, 1, 1, &[])).unwrap();
+    db.apply(at(0), said(2, 1, 1, &[])).unwrap();
+    assert!(matches!(db.apply(at(0), said(3, 1, 1, &[])), Err(Refused::TooManyOrigins { most: 2, .. })));
+    assert_eq!(db.apply(at(0), said(2, 1, 2, &[])), Ok(Outcome::Newer), "who is known may go on");
+}
+
+#[test]
+fn streams_are_found_where_they_enter_and_leave() {
+    let mut db = database();
+    let stream = |deadline_us| StreamState { name: "t/c".parse().unwrap(), incarnation: Incarnation(4), deadline_us };
+    let wish = |last_mile_us| Subscription { name: "t/c".parse().unwrap(), last_mile_us };
+    let (name_of, mut first) = ("t/c".parse().unwrap(), said(2, 1, 1, &[]));
+    first.streams = vec![stream(200_000)];
+    first.subscriptions = vec![wish(3), wish(8)];
+    let mut second = said(1, 1, 1, &[]);
+    second.streams = vec![stream(65_000)];
+    db.apply(at(0), first).unwrap();
+    assert_eq!(db.ingress(&name_of).map(|ingress| ingress.node), Some(&name(2)));
+    db.apply(at(0), second).unwrap();
+    assert_eq!(db.ingress(&name_of).map(|ingress| ingress.node), Some(&name(1)), "the first by name of two");
+    assert_eq!(db.claims(&name_of).count(), 2);
+    assert_eq!(db.egresses(&name_of).collect::<Vec<_>>(), [(&name(2), 8)]);
+    db.expire(at(90));
+    assert_eq!((db.streams().count(), db.egresses(&name_of).count()), (0, 0));
+}
+
+#[test]
+fn a_draining_relay_is_no_transit() {
+    let mut db = database();
+    let mut draining = said(1, 1, 1, &[]);
+    draining.draining = true;
+    db.apply(at(0), draining).unwrap();
+    db.apply(at(0), said(2, 1, 1, &[])).unwrap();
+    let graph = Graph::from_database(&db);
+    let transit = |at: usize| graph.transit(graph.find(&name(at)).unwrap());
+    assert_eq!((transit(1), transit(2)), (false, true));
+}
+
+/// A network of databases whose messages are lost, repeated and reordered as `rolls` say.
+struct Net {
+    databases: Vec<Database>,
+    flying: Vec<(usize, usize, Advertisement)>,
+    neighbours: Vec<(usize, usize)>,
+}
+
+impl Net {
+    fn say(&mut self, now: Duration, who: usize, ms: u32) {
+        let links = self.neighbours.iter().filter(|(from, _)| *from == who).map(|(_, to)| link(*to, ms)).collect();
+        let ad = self.databases[who].announce(now, Statement { links, ..Statement::default() });
+        self.flood(who, usize::MAX, &ad);
+    }
+
+    fn flood(&mut self, from: usize, but: usize, ad: &Advertisement) {
+        let to = self.neighbours.iter().filter(|(end, to)| *end == from && *to != but);
+        self.flying.extend(to.map(|(_, to)| (from, *to, ad.clone())));
+    }
+
+    /// Delivers one message, chosen by `roll`; it may be lost or come again, too.
+    fn step(&mut self, now: Duration, roll: u64, lossy: bool) {
+        let at = roll as usize % self.flying.len();
+        let (from, to, ad) = self.flying.swap_remove(at);
+        match (roll >> 32) % 10 {
+            0..=2 if lossy => return,
+            3..=4 if lossy => self.flying.push((from, to, ad.clone())),
+            _ => {}
+        }
+        match self.databases[to].apply(now, ad.clone()).unwrap() {
+            Outcome::Newer => self.flood(to, from, &ad),
+            Outcome::Older(standing) => self.flying.push((to, from, (*standing).clone())),
+            Outcome::Same | Outcome::Overtaken => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn databases_agree_whatever_happened_to_the_messages(
+        nodes in 2usize..7,
+        chords in prop::collection::vec((0usize..7, 0usize..7), 0..6),
+        changes in prop::collection::vec((0usize..7, 1u32..50), 1..20),
+        rolls in prop::collection::vec(any::<u64>(), 200),
+    ) {
+        let ring = (0..nodes).map(|at| (at, (at + 1) % nodes));
+        let chords = chords.into_iter().map(|(a, b)| (a % nodes, b % nodes));
+        let pairs = ring.chain(chords).filter(|(a, b)| a != b);
+        let neighbours: std::collections::BTreeSet<_> = pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect();
+        let databases = (0..nodes).map(|at| Database::new(name(at), 1, Limits::default())).collect();
+        let mut net = Net { databases, flying: Vec::new(), neighbours: neighbours.into_iter().collect() };
+        let mut rolls = rolls.into_iter().cycle();
+        for (who, ms) in changes {
+            net.say(at(1), who % nodes, ms);
+            for _ in 0..5 {
+                if !net.flying.is_empty() {
+                    net.step(at(1), rolls.next().unwrap(), true);
+                }
+            }
+        }
+        // One refresh of everybody that arrives repairs all that was lost before.
+        for who in 0..nodes {
+            net.say(at(30), who, 7);
+        }
+        let mut steps = 0;
+        while !net.flying.is_empty() {
+            net.step(at(30), rolls.next().unwrap(), false);
+            steps += 1;
+            prop_assert!(steps < 20_000, "the flood does not end");
+        }
+        let all = |db: &Database| db.iter().cloned().collect::<Vec<_>>();
+        for db in &net.databases {
+            prop_assert_eq!(all(db), all(&net.databases[0]));
+            prop_assert_eq!(db.links().count(), net.neighbours.len());
+        }
+    }
+
+    #[test]
+    fn a_joining_neighbour_is_up_to_date_in_one_exchange(
+        heard in prop::collection::vec((1usize..6, 0u64..3, 0u64..5, 1u32..9), 0..40),
+    ) {
+        let mut old = database();
+        old.announce(at(0), Statement::default());
+        for (origin, boot, seq, ms) in heard {
+            old.apply(at(0), said(origin, boot, seq, &[link(0, ms)])).unwrap();
+        }
+        let mut new = Database::new(name(7), 1, Limits::default());
+        for ad in old.snapshot() {
+            prop_assert_eq!(new.apply(at(1), (*ad).clone()), Ok(Outcome::Newer));
+        }
+        let known = |db: &Database, but: NodeName| db.iter().filter(|ad| ad.origin != but).cloned().collect::<Vec<_>>();
+        prop_assert_eq!(known(&new, name(7)), known(&old, name(7)));
+    }
+}
