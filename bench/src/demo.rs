@@ -190,7 +190,7 @@ impl DemoSink {
             report_interval: Duration::from_millis(100),
             ..sink::Config::default()
         };
-        let running = rig.sink(&format!("sink-{relay}"), config);
+        let running = rig.sink(&format!("sink-{relay}"), config).map_err(failure)?;
         running
             .wait_for("a relay", PATIENCE, |report| report.connection.state == sink::report::ConnectionState::Up)
             .map_err(|error| failure(error.into()))?;
@@ -215,7 +215,7 @@ fn start_source(
         report_interval: Duration::from_millis(100),
         ..source::Config::default()
     };
-    let source = rig.source("source", config);
+    let source = rig.source("source", config).map_err(failure)?;
     source
         .wait_for("a relay", PATIENCE, |report| report.connection.state == source::report::ConnectionState::Connected)
         .map_err(|error| failure(error.into()))?;

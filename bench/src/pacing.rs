@@ -74,9 +74,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         into.and_then(|into| Ok((into, out?))).map_err(|e| Failure::new(Exit::Unavailable, e.to_string()))?;
 
     let stream: StreamName = STREAM.parse().expect("it is a stream name");
-    let sink = rig.sink("sink", sink_config(&rig, &stream, out.address(), &channel)?);
+    let sink = rig.sink("sink", sink_config(&rig, &stream, out.address(), &channel)?).map_err(failure)?;
     let (config, input) = source_config(&rig, &stream, &channel, args.deadline)?;
-    let source = rig.source("source", config);
+    let source = rig.source("source", config).map_err(failure)?;
     source
         .wait_for("publication", PATIENCE, |report| {
             report.streams.first().is_some_and(|s| s.state == source::report::StreamState::Live)

@@ -10,9 +10,12 @@ pub use trial::Trial;
 use crate::channel::ChannelConfig;
 use crate::emulator::{Emulator, EmulatorError, Event, LinkPlan, Plan};
 use node::exit::Failure;
+use node::trust::{Direction, TrustError};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+use topology::NodeName;
+use topology::names::NameError;
 
 /// What an overlay is made of. Links are named `a-b`; `a` dials, and the forward direction is from `a` to `b`.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +75,12 @@ pub enum RigError {
         /// How.
         failure: Failure,
     },
+    /// An identity or token cannot be made.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A name is no node name.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// There is no such relay, or it does not run.
     #[error("there is no relay {0:?} running")]
     NoSuchRelay(String),
@@ -107,7 +116,7 @@ impl Rig {
     pub fn start_tuned(plan: &RigPlan, tune: impl Fn(&str, &mut relay::Config)) -> Result<Rig, RigError> {
         let links = plan.links.iter().map(|link| LinkPlan::new(link.name(), None, link.channel.clone())).collect();
         let emulator = Emulator::start(&Plan { seed: plan.seed, links, events: plan.events.clone() })?;
-        let trial = Trial::new();
+        let trial = Trial::new()?;
         let mut rig = Rig { relays: BTreeMap::new(), trial, emulator, links: plan.links.clone() };
         for name in &plan.relays {
             let mut config = rig.relay_config(name)?;
@@ -156,20 +165,22 @@ impl Rig {
     }
 
     /// Starts a source. Where its configuration has no identity it gets a certificate for `name`.
-    pub fn source(&self, name: &str, mut config: source::Config) -> Running<source::Report> {
+    pub fn source(&self, name: &str, mut config: source::Config) -> Result<Running<source::Report>, RigError> {
         if config.identity.is_none() {
-            config.identity = Some(self.trial.source(name));
-            config.token.get_or_insert_with(|| self.trial.publish_token("**"));
+            config.identity = Some(self.trial.source(&node_name(name)?)?);
+            if config.token.is_none() {
+                config.token = Some(self.trial.token("**", Direction::Publish, Duration::from_secs(86_400))?);
+            }
         }
-        Running::start(name, move |shutdown, report| source::run(config, shutdown, report))
+        Ok(Running::start(name, move |shutdown, report| source::run(config, shutdown, report)))
     }
 
     /// Starts a sink. Where its configuration has no identity it gets a certificate for `name`.
-    pub fn sink(&self, name: &str, mut config: sink::Config) -> Running<sink::Report> {
+    pub fn sink(&self, name: &str, mut config: sink::Config) -> Result<Running<sink::Report>, RigError> {
         if config.identity.is_none() {
-            config.identity = Some(self.trial.sink(name));
+            config.identity = Some(self.trial.sink(&node_name(name)?)?);
         }
-        Running::start(name, move |shutdown, report| sink::run(config, shutdown, report))
+        Ok(Running::start(name, move |shutdown, report| sink::run(config, shutdown, report)))
     }
 
     /// Ends a relay without a word, as `kill -9` would.
@@ -209,7 +220,7 @@ impl Rig {
         Ok(relay::Config {
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
             neighbours,
-            identity: Some(self.trial.relay(name)),
+            identity: Some(self.trial.relay(&node_name(name)?)?),
             report_interval: Duration::from_millis(100),
             ..relay::Config::default()
         })
@@ -234,6 +245,10 @@ impl Rig {
         self.relays.insert(name.into(), RigRelay { running: Some(running), config, address });
         Ok(())
     }
+}
+
+fn node_name(name: &str) -> Result<NodeName, RigError> {
+    Ok(name.parse::<NodeName>()?)
 }
 
 impl RigLink {
