@@ -1,8 +1,8 @@
 //! The command line of `anabranch-bench`.
 
-use crate::{demo, emulate, pacing};
+use crate::{demo, emulate, pacing, sim};
 use clap::{Parser, Subcommand};
-use node::exit::Failure;
+use node::exit::{Exit, Failure};
 
 /// The demo, the link emulator and the benches of Anabranch
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Emulate(emulate::Args),
     /// Measure how evenly a sink plays out what its source took in
     Pacing(pacing::Args),
+    /// Simulate links in virtual time, as plans say
+    Sim(sim::Args),
 }
 
 impl Cli {
@@ -29,6 +31,15 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Emulate(args) => emulate::run(&args),
             Command::Pacing(args) => pacing::run(&args),
+            Command::Sim(args) => simulate(&args),
         }
+    }
+}
+
+fn simulate(args: &sim::Args) -> Result<(), Failure> {
+    match sim::run_args(args) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(Exit::Incomplete, "a case came out worse than its plan expects")),
+        Err(error) => Err(Failure::new(Exit::Config, error.to_string())),
     }
 }

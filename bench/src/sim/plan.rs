@@ -134,8 +134,7 @@ pub enum PlanError {
 impl Plan {
     /// Reads and checks a plan file.
     pub fn load(path: &Path) -> Result<Plan, PlanError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| PlanError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| PlanError::Read { path: path.to_owned(), error })?;
         let plan = Plan::parse(&text).map_err(|error| PlanError::Syntax { path: path.to_owned(), error })?;
         for case in &plan.cases {
             case.check().map_err(|reason| PlanError::Case {

@@ -109,9 +109,8 @@ impl<'a> World<'a> {
             } else if due == Some(next) {
                 self.publish(number);
                 number += 1;
-                next_packet = Instant::ORIGIN
-                    + START
-                    + Duration::from_nanos((interval.as_nanos() * u128::from(number)) as u64);
+                next_packet =
+                    Instant::ORIGIN + START + Duration::from_nanos((interval.as_nanos() * u128::from(number)) as u64);
             } else {
                 self.wake();
             }
