@@ -1,10 +1,13 @@
 //! Control messages: what neighbours tell each other on the reliable stream of a link.
 //!
 //! A message is a length (u32, big endian, at most [`MAX_MESSAGE`]) and a postcard encoding of [`Control`]. Postcard
-//! numbers the variants: only append, never reorder. Decoding never panics and allocates no more than the message's size.
+//! numbers the variants: only append, never reorder; the same holds for the fields of a message, where a newer minor version
+//! appends: what follows the fields this build knows is ignored. Decoding never panics, whatever the bytes, and what it
+//! allocates is bounded: a small multiple of the message's size, and a mebibyte on the way to finding a length that lies.
 
 use crate::trust::Role;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use topology::lsdb::{Advertisement, Incarnation};
 use topology::{NodeName, StreamName};
 
@@ -258,3 +261,112 @@ pub enum CloseCode {
     /// The connection was lost.
     Lost,
 }
+
+/// Why bytes are no message, or a message does not become bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// It is larger than [`MAX_MESSAGE`].
+    #[error("a control message of {size} bytes; at most {MAX_MESSAGE} are allowed")]
+    TooLarge {
+        /// Bytes announced or needed.
+        size: usize,
+    },
+    /// The bytes are no encoding of a message.
+    #[error("not a control message: {0}")]
+    Malformed(#[from] postcard::Error),
+}
+
+/// Decodes the body of one message: what follows its length. Bytes beyond the last known field are ignored.
+pub fn decode(body: &[u8]) -> Result<Control, CodecError> {
+    if body.len() > MAX_MESSAGE {
+        return Err(CodecError::TooLarge { size: body.len() });
+    }
+    Ok(postcard::from_bytes(body)?)
+}
+
+/// Appends a message, its length first, to `out`. On an error `out` is as it was.
+pub fn encode(message: &Control, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; LENGTH]);
+    let encoded = postcard::to_extend(message, Appender(out)).map(drop);
+    let size = out.len() - start - LENGTH;
+    let result = match encoded {
+        Ok(()) if size <= MAX_MESSAGE => Ok(()),
+        Ok(()) => Err(CodecError::TooLarge { size }),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        // The bound on a message fits four bytes.
+        Ok(()) => out[start..start + LENGTH].copy_from_slice(&(size as u32).to_be_bytes()),
+        Err(_) => out.truncate(start),
+    }
+    result
+}
+
+/// Bytes that [`encode`] would append.
+pub fn encoded_size(message: &Control) -> Result<usize, CodecError> {
+    let size = postcard::experimental::serialized_size(message)?;
+    if size > MAX_MESSAGE { Err(CodecError::TooLarge { size }) } else { Ok(size + LENGTH) }
+}
+
+/// The size of the body that a message's first four bytes announce.
+pub fn body_size(length: [u8; LENGTH]) -> Result<usize, CodecError> {
+    let size = u32::from_be_bytes(length) as usize;
+    if size > MAX_MESSAGE { Err(CodecError::TooLarge { size }) } else { Ok(size) }
+}
+
+/// The version that a [`Hello`] or [`Welcome`] begins with, even where another major version has changed the rest.
+pub fn peek_version(body: &[u8]) -> Option<Version> {
+    let (variant, version) = postcard::from_bytes::<(u32, Version)>(body).ok()?;
+    (variant <= 1).then_some(version)
+}
+
+/// Bytes of the length before each message.
+pub const LENGTH: usize = 4;
+
+/// Lets postcard append to a borrowed buffer.
+struct Appender<'a>(&'a mut Vec<u8>);
+
+impl Extend<u8> for Appender<'_> {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        self.0.extend(bytes);
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl CloseCode {
+    /// Every code with its number on the wire.
+    const NUMBERS: [(CloseCode, u32); 12] = [
+        (CloseCode::Done, 0),
+        (CloseCode::Version, 1),
+        (CloseCode::Unauthenticated, 2),
+        (CloseCode::Expired, 3),
+        (CloseCode::Forbidden, 4),
+        (CloseCode::UnknownStream, 5),
+        (CloseCode::NameTaken, 6),
+        (CloseCode::Protocol, 7),
+        (CloseCode::Overload, 8),
+        (CloseCode::Replaced, 9),
+        (CloseCode::Stopping, 10),
+        (CloseCode::Lost, 11),
+    ];
+
+    /// The QUIC application error code.
+    pub fn to_wire(self) -> u32 {
+        CloseCode::NUMBERS.iter().find(|(code, _)| *code == self).map_or(7, |(_, number)| *number)
+    }
+
+    /// The reason behind a QUIC application error code; one that this build does not know is a breach of protocol.
+    pub fn from_wire(number: u64) -> CloseCode {
+        CloseCode::NUMBERS.iter().find(|(_, n)| u64::from(*n) == number).map_or(CloseCode::Protocol, |(code, _)| *code)
+    }
+}
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

@@ -8,11 +8,13 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod endpoint;
+pub mod engine;
 pub mod exit;
 pub mod host;
 pub mod ports;
 pub mod rate;
 pub mod telemetry;
+pub mod testing;
 pub mod trust;
 
 pub use host::Host;
