@@ -1,9 +1,10 @@
 //! The configuration of a sink. `deploy/sink.toml` is the same with every field shown.
 
 use crate::output::{OutputSpec, Start};
-use node::exit::{Exit, Failure};
+use node::config::Layers;
+use node::exit::Failure;
 use node::trust::Credentials;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use topology::{NodeName, StreamName};
@@ -14,7 +15,9 @@ use topology::{NodeName, StreamName};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Relays to receive from, each `host:port`, in order of preference. One is used at a time; when it is lost, the next.
+    /// Relays to receive from, each `host:port`, in order of preference: a list, or one text with commas between them.
+    /// One is used at a time; when it is lost, the next.
+    #[serde(deserialize_with = "list_or_text")]
     pub relays: Vec<String>,
     /// Directory with `authority.crt` and, for a sink with a certificate, `NAME.crt` and `NAME.key`.
     pub keys: Option<PathBuf>,
@@ -92,12 +95,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a TOML file. The failure names the file, the field and what was expected. What is missing may still come
-    /// from the environment and the command line: [`Config::check`] sees to that.
-    pub fn load(file: &Path) -> Result<Config, Failure> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", file.display())))?;
-        Config::parse(&text).map_err(|what| Failure::new(Exit::Config, format!("{}: {what}", file.display())))
+    /// Reads a TOML file, if one is given, and what the environment (`ANABRANCH_SINK_…`) sets over it. The failure names
+    /// the file, the field and what was expected. What is missing may still come from the command line:
+    /// [`Config::check`] sees to that.
+    pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
+        Layers { file, prefix: "ANABRANCH_SINK", ..Layers::default() }.load()
     }
 
     /// Reads a TOML text. The error names the field, the line and what was expected.
@@ -153,4 +155,81 @@ fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
     !host.is_empty() && !bare_v6 && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// A list, or one text with commas, as environment variables have it.
+fn list_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected host:port or a list of them")]
+    enum Either {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Either::deserialize(deserializer)? {
+        Either::List(list) => list,
+        Either::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../deploy/sink.toml");
+
+    #[test]
+    fn the_sample_parses_and_passes_the_checks() {
+        let config = Config::parse(SAMPLE).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.wait, Config::default().wait);
+    }
+
+    /// Every field is there, set or commented out, so that the sample is the reference.
+    #[test]
+    fn the_sample_shows_every_field() {
+        let error = Config::parse("nonsense = 1").unwrap_err();
+        let inner = Config::parse("[[streams]]\nname = \"a/b\"\nnonsense = 1").unwrap_err();
+        for error in [error, inner] {
+            let fields = error.split_once("expected one of ").unwrap().1;
+            for field in fields.lines().next().unwrap().split(", ").map(|field| field.trim_matches('`')) {
+                let is_shown = SAMPLE.lines().any(|line| {
+                    let line = line.trim_start_matches(['#', ' ', '[']);
+                    line.starts_with(&format!("{field} =")) || line.starts_with(&format!("{field}]]"))
+                });
+                assert!(is_shown, "{field} is not in deploy/sink.toml");
+            }
+        }
+        let bare: String = SAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.contains(" = ") && !rest.contains('.') => rest,
+                _ => line,
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        Config::parse(&bare).unwrap_or_else(|error| panic!("the commented settings do not parse: {error}\n{bare}"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let parsed = |text: &str| Config::parse(text).unwrap_err();
+        assert!(parsed("relay = \"x\"").contains("unknown field `relay`"));
+        assert!(parsed("wait = 10").contains("wait"));
+        assert!(parsed("[[streams]]\nname = \"nameless\"").contains("tenant/channel"));
+        assert!(parsed("[[streams]]\nname = \"a/b\"\noutputs = [\"srt://h:1\"]").contains("expected udp://"));
+        let checked = |text: &str| Config::parse(text).unwrap().check().unwrap_err();
+        let stream = "[[streams]]\nname = \"a/b\"\noutputs = [\"-\"]\n";
+        assert!(checked(stream).contains("relays"));
+        assert!(checked("relays = \"h:1, k\"").contains("\"k\" is not host:port"));
+        assert!(checked("relays = [\"h:1\"]").contains("streams"));
+        assert!(checked("relays = [\"h:1\"]\n[[streams]]\nname = \"a/b\"").contains("no output"));
+        assert!(checked(&format!("relays = [\"h:1\"]\npath_mtu = 500\n{stream}")).contains("path_mtu"));
+        assert!(
+            checked(&format!("relays = [\"h:1\"]\nreport_interval = \"1ms\"\n{stream}")).contains("report_interval")
+        );
+        assert!(checked(&format!("relays = [\"h:1\"]\n{stream}latency = \"1h\"")).contains("latency"));
+        assert!(checked(&format!("relays = [\"h:1\"]\n{stream}{stream}")).contains("twice"));
+        let other = stream.replace("a/b", "a/c");
+        assert!(checked(&format!("relays = [\"h:1\"]\n{stream}{other}")).contains("- is there twice"));
+    }
 }

@@ -9,7 +9,9 @@ pub mod output;
 pub mod playout;
 pub mod report;
 mod server;
+pub mod system;
 
 pub use config::{Config, Identity, StreamConfig};
 pub use report::Report;
 pub use server::run;
+pub use system::SinkSystem;

@@ -1,0 +1,319 @@
+//! What a sink decides (pure): which streams to ask for, what a handle means, when a packet is released.
+
+use crate::playout::{Event, Playout, PlayoutConfig, Release};
+use crate::report::{StreamReport, StreamState};
+use link::{Delivery, Instant, StreamHandle};
+use node::control::{CloseCode, Control, Refusal, StreamOpen};
+use node::trust::Role;
+use node::{Closed, EndSystem, Peer, PortId, Ports};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use topology::StreamName;
+use topology::lsdb::Incarnation;
+
+/// Media goes before control on a link: packets of a handle that is not known yet wait this long for its meaning …
+const ORPHAN_PATIENCE: Duration = Duration::from_millis(250);
+/// … and at most so many.
+const MAX_ORPHANS: usize = 256;
+/// Handles that one stream may have on one port; a relay that opens more has forgotten to close them.
+const MAX_HANDLES: usize = 8;
+/// A stream without a packet for so long is called silent.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
+/// Where what a sink puts out goes to.
+pub trait Outlets {
+    /// A packet of the stream at this index leaves, at [`Release::at`] or at once if that has passed.
+    fn release(&mut self, stream: usize, release: Release);
+    /// The stream at this index came, ended, returned or was refused.
+    fn changed(&mut self, stream: usize);
+}
+
+/// The sink as an end system: subscribes at whatever relay opens a port, and plays out what comes.
+#[derive(Debug)]
+pub struct SinkSystem<O> {
+    streams: Vec<Stream>,
+    handles: BTreeMap<(PortId, StreamHandle), Bound>,
+    orphans: VecDeque<Orphan>,
+    /// Packets whose handle never got a meaning.
+    unclaimed: u64,
+    outlets: O,
+}
+
+#[derive(Debug)]
+struct Stream {
+    name: StreamName,
+    playout: Playout,
+    /// When the first packet ever and the latest came.
+    seen: Option<(Instant, Instant)>,
+    ended: bool,
+    refusal: Option<Refusal>,
+    /// Whether the overlay had it when it was asked for.
+    live: Option<bool>,
+}
+
+/// What a handle means.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    stream: usize,
+    incarnation: Incarnation,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    came: Instant,
+    port: PortId,
+    delivery: Delivery,
+}
+
+impl<O: Outlets> SinkSystem<O> {
+    /// A sink of these streams, in this order.
+    pub fn new(streams: impl IntoIterator<Item = (StreamName, PlayoutConfig)>, outlets: O) -> SinkSystem<O> {
+        let stream = |(name, config)| Stream {
+            name,
+            playout: Playout::new(config),
+            seen: None,
+            ended: false,
+            refusal: None,
+            live: None,
+        };
+        SinkSystem {
+            streams: streams.into_iter().map(stream).collect(),
+            handles: BTreeMap::new(),
+            orphans: VecDeque::new(),
+            unclaimed: 0,
+            outlets,
+        }
+    }
+
+    /// Where the packets went.
+    pub fn outlets(&self) -> &O {
+        &self.outlets
+    }
+
+    /// The same, to change it.
+    pub fn outlets_mut(&mut self) -> &mut O {
+        &mut self.outlets
+    }
+
+    /// The state and the counters of each stream; the outputs are for others to fill in.
+    pub fn reports(&self, now: Instant) -> Vec<StreamReport> {
+        self.streams.iter().map(|stream| stream.report(now)).collect()
+    }
+
+    /// How it stands with the stream at `index`.
+    pub fn state(&self, now: Instant, index: usize) -> Option<StreamState> {
+        self.streams.get(index).map(|stream| stream.state(now))
+    }
+
+    /// Why the stream at `index` was refused, if it was.
+    pub fn refusal(&self, index: usize) -> Option<&Refusal> {
+        self.streams.get(index)?.refusal.as_ref()
+    }
+
+    /// Whether a packet of the stream at `index` has ever come.
+    pub fn was_seen(&self, index: usize) -> bool {
+        self.streams.get(index).is_some_and(|stream| stream.seen.is_some())
+    }
+
+    /// Whether nothing waits for its release.
+    pub fn is_drained(&self) -> bool {
+        self.streams.iter().all(|stream| stream.playout.is_empty())
+    }
+
+    /// Packets dropped because the relay never said of which stream they are.
+    pub fn unclaimed(&self) -> u64 {
+        self.unclaimed
+    }
+
+    /// Stops all streams at the relays; what is held is still played out.
+    pub fn unsubscribe(&self, ports: &mut Ports) {
+        let all: Vec<PortId> = ports.iter().map(|(port, _, _)| port).collect();
+        for port in all {
+            for stream in &self.streams {
+                ports.control(port, Control::Unsubscribe { name: stream.name.clone() });
+            }
+        }
+    }
+
+    fn find(&self, name: &StreamName) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.name == *name)
+    }
+
+    fn take(&mut self, now: Instant, bound: Bound, delivery: Delivery) {
+        let stream = &mut self.streams[bound.stream];
+        let first = stream.seen.is_none();
+        stream.seen = Some((stream.seen.map_or(now, |(first, _)| first), now));
+        stream.playout.insert(now, bound.incarnation, delivery.into());
+        if first {
+            self.outlets.changed(bound.stream);
+        }
+        self.drain(now, bound.stream);
+    }
+
+    fn drain(&mut self, now: Instant, index: usize) {
+        let stream = &mut self.streams[index];
+        while let Some(event) = stream.playout.poll(now) {
+            match event {
+                Event::Release(release) => {
+                    if std::mem::take(&mut stream.ended) {
+                        self.outlets.changed(index);
+                    }
+                    self.outlets.release(index, release);
+                }
+                Event::Ended => {
+                    stream.ended = true;
+                    self.outlets.changed(index);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant, port: PortId, open: StreamOpen) {
+        let Some(index) = self.find(&open.name) else {
+            tracing::debug!(stream = %open.name, "the relay offers a stream that was not asked for");
+            return;
+        };
+        let handle = StreamHandle(open.handle);
+        let same = |((at, _), bound): (&(PortId, StreamHandle), &Bound)| *at == port && bound.stream == index;
+        if self.handles.iter().filter(|entry| same(*entry)).count() >= MAX_HANDLES
+            && let Some(oldest) = self.handles.iter().find(|entry| same(*entry)).map(|(key, _)| *key)
+        {
+            self.handles.remove(&oldest);
+        }
+        let bound = Bound { stream: index, incarnation: open.incarnation };
+        self.handles.insert((port, handle), bound);
+        let deadline = Duration::from_micros(u64::from(open.deadline_us)).min(MAX_DEADLINE);
+        let stream = &mut self.streams[index];
+        stream.refusal = None;
+        stream.playout.open(now, open.incarnation, deadline, open.content);
+        self.adopt(now, port, handle, bound);
+    }
+
+    /// Takes the packets that came before the meaning of their handle.
+    fn adopt(&mut self, now: Instant, port: PortId, handle: StreamHandle, bound: Bound) {
+        self.forget_orphans(now);
+        let orphans = std::mem::take(&mut self.orphans);
+        for mut orphan in orphans {
+            if orphan.port == port && orphan.delivery.stream == handle {
+                orphan.delivery.age += now.saturating_since(orphan.came);
+                self.take(now, bound, orphan.delivery);
+            } else {
+                self.orphans.push_back(orphan);
+            }
+        }
+    }
+
+    fn forget_orphans(&mut self, now: Instant) {
+        while self.orphans.front().is_some_and(|orphan| now.saturating_since(orphan.came) > ORPHAN_PATIENCE) {
+            self.orphans.pop_front();
+            self.unclaimed += 1;
+        }
+    }
+
+    fn close(&mut self, now: Instant, port: PortId, handle: u16, ended: bool) {
+        // The handle keeps its meaning until it is given another: repairs of the last packets may still come.
+        let Some(bound) = self.handles.get(&(port, StreamHandle(handle))).copied() else { return };
+        if ended {
+            self.streams[bound.stream].playout.close(now, bound.incarnation);
+            self.drain(now, bound.stream);
+        }
+    }
+
+    fn refuse(&mut self, name: &StreamName, refusal: Refusal) {
+        let Some(index) = self.find(name) else { return };
+        tracing::warn!(stream = %name, code = ?refusal.code, "refused: {}", refusal.reason);
+        self.streams[index].refusal = Some(refusal);
+        self.outlets.changed(index);
+    }
+}
+
+/// A deadline beyond this is taken for this: it bounds what a stream holds in memory.
+pub const MAX_DEADLINE: Duration = crate::config::MAX_LATENCY;
+
+impl Stream {
+    fn state(&self, now: Instant) -> StreamState {
+        match (&self.refusal, self.seen) {
+            (Some(_), _) => StreamState::Refused,
+            (None, None) => StreamState::Waiting,
+            (None, Some(_)) if self.ended => StreamState::Ended,
+            (None, Some((_, latest))) if now.saturating_since(latest) > SILENT_AFTER => StreamState::Silent,
+            (None, Some(_)) => StreamState::Live,
+        }
+    }
+
+    fn report(&self, now: Instant) -> StreamReport {
+        let packets = self.playout.counters();
+        StreamReport {
+            name: self.name.clone(),
+            state: self.state(now),
+            content: self.playout.content(),
+            latency_ms: self.playout.latency().map_or(0.0, |latency| latency.as_secs_f64() * 1e3),
+            packets,
+            on_time_share: packets.on_time_share(),
+            release: self.playout.release_delays(),
+            arrival: self.playout.arrival_delays(),
+            outputs: Vec::new(),
+        }
+    }
+}
+
+impl<O: Outlets> EndSystem for SinkSystem<O> {
+    fn handle_opened(&mut self, _now: Instant, port: PortId, ports: &mut Ports) {
+        if ports.peer(port).is_none_or(|peer| peer.role != Role::Relay) {
+            ports.close(port, CloseCode::Protocol, "a sink receives from relays only");
+            return;
+        }
+        for stream in &mut self.streams {
+            stream.live = None;
+            ports.control(port, Control::Subscribe { name: stream.name.clone() });
+        }
+    }
+
+    fn handle_delivery(&mut self, now: Instant, port: PortId, delivery: Delivery, _ports: &mut Ports) {
+        if let Some(bound) = self.handles.get(&(port, delivery.stream)).copied() {
+            self.take(now, bound, delivery);
+            return;
+        }
+        self.forget_orphans(now);
+        if self.orphans.len() >= MAX_ORPHANS {
+            self.orphans.pop_front();
+            self.unclaimed += 1;
+        }
+        self.orphans.push_back(Orphan { came: now, port, delivery });
+    }
+
+    fn handle_control(&mut self, now: Instant, port: PortId, message: Control, _ports: &mut Ports) {
+        match message {
+            Control::Subscribed { name, live } => {
+                if let Some(index) = self.find(&name) {
+                    self.streams[index].live = Some(live);
+                    self.streams[index].refusal = None;
+                    if !live {
+                        tracing::info!(stream = %name, "not there yet; waiting for it");
+                    }
+                }
+            }
+            Control::StreamRefused { name, refusal } => self.refuse(&name, refusal),
+            Control::StreamOpen(open) => self.open(now, port, open),
+            Control::StreamClose { handle, ended } => self.close(now, port, handle, ended),
+            Control::Goodbye { reason } => tracing::info!("the relay says goodbye: {reason}"),
+            // A newer relay may say more than this sink understands.
+            other => tracing::debug!(message = ?std::mem::discriminant(&other), "not for a sink"),
+        }
+    }
+
+    fn handle_closed(&mut self, _now: Instant, port: PortId, _peer: &Peer, _closed: &Closed, _ports: &mut Ports) {
+        self.handles.retain(|(at, _), _| *at != port);
+        self.orphans.retain(|orphan| orphan.port != port);
+    }
+
+    fn handle_timeout(&mut self, now: Instant, _ports: &mut Ports) {
+        for index in 0..self.streams.len() {
+            self.drain(now, index);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.streams.iter().filter_map(|stream| stream.playout.poll_timeout()).min()
+    }
+}
