@@ -168,7 +168,7 @@ impl Net {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(common::cases(100))]
 
     #[test]
     fn databases_agree_whatever_happened_to_the_messages(

@@ -8,6 +8,15 @@ use anabranch_topology::module::{Demand, Egress};
 use anabranch_topology::shortest::Path;
 use anabranch_topology::weight::Weights;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+/// At least `cases` cases, more where `PROPTEST_CASES` says so; failing seeds are pinned beside the test.
+pub fn cases(cases: u32) -> ProptestConfig {
+    let failure_persistence = Some(Box::new(FileFailurePersistence::WithSource("regressions")) as _);
+    let asked = ProptestConfig::default();
+    let cases = if asked.cases > 256 { asked.cases } else { cases };
+    ProptestConfig { cases, failure_persistence, ..asked }
+}
 
 /// A name for a number, in the order of numbers.
 pub fn name(number: usize) -> NodeName {
