@@ -21,7 +21,7 @@ pub struct Config {
     /// The name this relay must have. It is always taken from the certificate; where this is set and differs, the relay
     /// refuses to start. It also picks the certificate: `NAME.crt` and `NAME.key` in `keys`.
     pub name: Option<NodeName>,
-    /// Directory with `authority.crt`, `token.pub`, `NAME.crt` and `NAME.key`, as `anabranch-relay keys` makes them.
+    /// Directory with `authority.crt`, `NAME.crt` and `NAME.key`, as `anabranch-relay keys` makes them.
     pub keys: Option<PathBuf>,
     /// Where to listen for relays, sources and sinks (UDP): one address or several. Port 0 picks a free one.
     #[serde(deserialize_with = "one_or_several")]

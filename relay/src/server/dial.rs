@@ -1,0 +1,182 @@
+//! Keeping a link to one neighbour.
+
+use super::{REFUSED_EVERY, Shared};
+use crate::report::NeighbourState;
+use crate::system::LinkOptions;
+use node::Closed;
+use node::control::{Hello, VERSION};
+use node::endpoint::{ConnectError, Endpoint, Session};
+use node::trust::Role;
+use std::rc::Rc;
+use std::time::Duration;
+use topology::NodeName;
+
+/// A connection that lasted for so long ends a row of failures.
+const LASTING: Duration = Duration::from_secs(5);
+
+pub(super) struct Dialler {
+    pub(super) shared: Rc<Shared>,
+    pub(super) index: usize,
+    pub(super) address: String,
+    pub(super) expected: Option<NodeName>,
+    pub(super) options: LinkOptions,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+impl Dialler {
+    /// Dials whenever there is no link to the neighbour, whoever dialled the last one.
+    pub(super) async fn run(self) {
+        let mut backoff = Backoff::new(self.shared.boot.wrapping_add(self.index as u64));
+        let mut name = self.expected.clone();
+        loop {
+            if let Some(port) = name.as_ref().and_then(|name| self.shared.host.with(|_, system, _| system.relay(name)))
+            {
+                let up_since = self.shared.clock.now();
+                self.shared.update(self.index, |neighbour| neighbour.state = NeighbourState::Up);
+                let closed = self.shared.host.closed(port).await;
+                self.lost(&closed);
+                if self.shared.clock.now().saturating_since(up_since) > LASTING {
+                    backoff.reset();
+                }
+                tokio::time::sleep(backoff.next()).await;
+                continue;
+            }
+            match self.connect(&mut backoff).await {
+                Ok(session) => match self.accept(session) {
+                    Some(found) => name = Some(found),
+                    None => tokio::time::sleep(REFUSED_EVERY).await,
+                },
+                Err(pause) => tokio::time::sleep(pause).await,
+            }
+        }
+    }
+
+    /// One attempt; on failure says how long to wait for the next.
+    async fn connect(&self, backoff: &mut Backoff) -> Result<Session, Duration> {
+        let mut failure = None;
+        for endpoint in &self.endpoints {
+            let attempt = tokio::time::timeout(backoff.patience(), endpoint.connect(&self.address, self.hello()));
+            match attempt.await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => failure = worse(failure, error),
+                Err(_) => {
+                    let reason = format!("nothing heard for {:?}", backoff.patience());
+                    failure = worse(failure, ConnectError::Unreachable { address: self.address.clone(), reason });
+                }
+            }
+        }
+        let Some(error) = failure else { return Err(backoff.next()) };
+        let refused = matches!(error, ConnectError::Refused { .. });
+        self.failed(&error.to_string(), refused);
+        Err(if refused { REFUSED_EVERY } else { backoff.next() })
+    }
+
+    /// Gives the connection to the relay, if the neighbour is the one that was expected.
+    fn accept(&self, session: Session) -> Option<NodeName> {
+        let found = session.peer.name.clone();
+        if let Some(expected) = self.expected.as_ref().filter(|expected| **expected != found) {
+            self.failed(&format!("{} is {found}; expected {expected}", self.address), true);
+            return None;
+        }
+        self.shared.set_link_options(found.clone(), self.options.clone());
+        self.shared.attach(session);
+        self.shared.update(self.index, |neighbour| {
+            neighbour.name = Some(found.clone());
+            neighbour.state = NeighbourState::Up;
+            neighbour.connections += 1;
+        });
+        Some(found)
+    }
+
+    /// Tells of a failure, once for each change of its reason.
+    fn failed(&self, reason: &str, refused: bool) {
+        self.shared.update(self.index, |neighbour| {
+            if neighbour.last_error.as_deref() != Some(reason) {
+                tracing::warn!(address = self.address, reason, "no link to the neighbour; trying on");
+            }
+            neighbour.last_error = Some(reason.to_owned());
+            neighbour.state = if refused { NeighbourState::Refused } else { NeighbourState::Connecting };
+        });
+    }
+
+    fn lost(&self, closed: &Closed) {
+        tracing::info!(address = self.address, code = ?closed.code, reason = closed.reason, "link closed");
+        self.shared.update(self.index, |neighbour| {
+            neighbour.state = NeighbourState::Connecting;
+            neighbour.last_error = Some(closed.reason.clone());
+        });
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            version: VERSION,
+            features: 0,
+            role: Role::Relay,
+            tokens: Vec::new(),
+            agent: concat!("anabranch-relay ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Of several failures, the one that says most: a refusal, then silence, then an address that does not fit the socket.
+fn worse(known: Option<ConnectError>, new: ConnectError) -> Option<ConnectError> {
+    let rank = |error: &ConnectError| match error {
+        ConnectError::Refused { .. } => 2,
+        ConnectError::Unreachable { .. } => 1,
+        ConnectError::Resolve { .. } => 0,
+    };
+    match known {
+        Some(known) if rank(&known) >= rank(&new) => Some(known),
+        _ => Some(new),
+    }
+}
+
+/// Pauses that double from 100 ms to 3 s, each with up to a quarter of chance in it, so that two ends that dial each other
+/// do not go on meeting half way.
+struct Backoff {
+    failures: u32,
+    random: u64,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(3);
+
+    fn new(seed: u64) -> Backoff {
+        Backoff { failures: 0, random: seed | 1 }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = (Self::FIRST * (1 << self.failures.min(10))).min(Self::LONGEST);
+        self.failures += 1;
+        // A linear congruential generator (Knuth, TAOCP 2, 3.3.4): chance enough for a pause.
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        pause + pause / 4 * (self.random >> 48) as u32 / 65_536
+    }
+
+    /// How long to wait for an answer. Short at first: a relay that was just started answers the next attempt at once,
+    /// while QUIC's own retransmissions of a first packet grow apart.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(2 + self.failures.min(8)))
+    }
+
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_start_over() {
+        let mut backoff = Backoff::new(7);
+        let pauses: Vec<Duration> = (0..20).map(|_| backoff.next()).collect();
+        assert!(pauses[0] < Duration::from_millis(130) && pauses[3] >= Duration::from_millis(800));
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_millis(3750)));
+        assert!(pauses[19] >= Duration::from_secs(3));
+        backoff.reset();
+        assert!(backoff.next() < Duration::from_millis(130));
+    }
+}
