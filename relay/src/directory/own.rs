@@ -3,11 +3,8 @@
 use link::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use topology::lsdb::{Advertisement, Incarnation, LinkState, StreamState, Subscription};
+use topology::lsdb::{Incarnation, LinkState, REFRESH, Statement, StreamState, Subscription};
 use topology::{NodeName, StreamName};
-
-/// Unchanged state is repeated this often.
-pub const REFRESH: Duration = Duration::from_secs(30);
 
 /// Changes nearer to each other than this travel together, but for the first.
 const GATHER: Duration = Duration::from_millis(50);
@@ -25,11 +22,8 @@ const LOSS_LEVELS: [u32; 8] = [20_000, 50_000, 100_000, 200_000, 350_000, 500_00
 const LOSS_HOLD: Duration = Duration::from_secs(2);
 
 /// This relay's own advertisement in the making.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Own {
-    name: NodeName,
-    boot: u64,
-    seq: u64,
     links: BTreeMap<NodeName, OwnLink>,
     streams: BTreeMap<StreamName, StreamState>,
     subscriptions: BTreeMap<StreamName, u32>,
@@ -48,39 +42,14 @@ struct OwnLink {
 }
 
 impl Own {
-    /// Nothing to tell yet but the name. `boot` is the node's wall clock at start, in microseconds.
-    pub fn new(name: NodeName, boot: u64) -> Own {
-        Own {
-            name,
-            boot,
-            seq: 0,
-            links: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
-            draining: false,
-            changed: true,
-            told: None,
-        }
+    /// Nothing to tell yet.
+    pub fn new() -> Own {
+        Own::default()
     }
 
-    /// Who this is.
-    pub fn name(&self) -> &NodeName {
-        &self.name
-    }
-
-    /// This start of the relay.
-    pub fn boot(&self) -> u64 {
-        self.boot
-    }
-
-    /// A boot of this relay later than its own is known to others (its clock was set back between the two): goes beyond
-    /// it.
-    pub fn outbid(&mut self, boot: u64, seq: u64) {
-        if (boot, seq) > (self.boot, self.seq) {
-            self.boot = if boot > self.boot { boot.saturating_add(1) } else { self.boot };
-            self.seq = self.seq.max(seq);
-            self.changed = true;
-        }
+    /// Tells all again, though nothing has changed.
+    pub fn repeat(&mut self) {
+        self.changed = true;
     }
 
     /// A link is up with these measurements. Its delay is told anew when it has moved by more than a quarter and 2 ms,
@@ -170,7 +139,7 @@ impl Own {
         links + names.map(|name| name.as_str().len() + ENTRY).sum::<usize>() <= MOST_BYTES
     }
 
-    /// When [`Own::advertise`] has something to tell.
+    /// When [`Own::statement`] has something to tell.
     pub fn due(&self) -> Instant {
         match (self.told, self.changed) {
             (None, _) => Instant::ORIGIN,
@@ -179,14 +148,13 @@ impl Own {
         }
     }
 
-    /// The next advertisement, where one is due.
-    pub fn advertise(&mut self, now: Instant) -> Option<Advertisement> {
+    /// What to tell, where that is due.
+    pub fn statement(&mut self, now: Instant) -> Option<Statement> {
         if now < self.due() {
             return None;
         }
         self.told = Some(now);
         self.changed = false;
-        self.seq += 1;
         let link = |(peer, link): (&NodeName, &OwnLink)| LinkState {
             peer: peer.clone(),
             delay_us: link.delay_us,
@@ -197,10 +165,7 @@ impl Own {
             name: name.clone(),
             last_mile_us: *last_mile_us,
         };
-        Some(Advertisement {
-            origin: self.name.clone(),
-            boot: self.boot,
-            seq: self.seq,
+        Some(Statement {
             links: self.links.iter().map(link).collect(),
             streams: self.streams.values().cloned().collect(),
             subscriptions: self.subscriptions.iter().map(wish).collect(),
@@ -233,17 +198,17 @@ mod tests {
     }
 
     fn delays(own: &mut Own, now: Instant) -> Option<Vec<(u32, u32)>> {
-        own.advertise(now).map(|ad| ad.links.iter().map(|link| (link.delay_us, link.loss_ppm)).collect())
+        own.statement(now).map(|ad| ad.links.iter().map(|link| (link.delay_us, link.loss_ppm)).collect())
     }
 
     #[test]
     fn tells_at_once_then_gathers_then_refreshes() {
-        let mut own = Own::new(name("a"), 1);
-        assert!(own.advertise(at(0)).is_some());
+        let mut own = Own::new();
+        assert!(own.statement(at(0)).is_some());
         own.set_link(at(1), &name("b"), 10_000, 0, 1);
         assert_eq!(own.due(), at(50));
-        assert_eq!(own.advertise(at(49)), None);
-        assert_eq!(own.advertise(at(50)).map(|ad| (ad.seq, ad.links.len())), Some((2, 1)));
+        assert_eq!(own.statement(at(49)), None);
+        assert_eq!(own.statement(at(50)).map(|ad| ad.links.len()), Some(1));
         assert_eq!(own.due(), at(50) + REFRESH);
         own.remove_link(&name("b"));
         assert_eq!(own.due(), at(100), "long quiet: at once");
@@ -251,22 +216,22 @@ mod tests {
 
     #[test]
     fn small_moves_of_the_delay_are_kept_to_itself() {
-        let mut own = Own::new(name("a"), 1);
+        let mut own = Own::new();
         own.set_link(at(0), &name("b"), 10_000, 0, 1);
-        own.advertise(at(0));
+        own.statement(at(0));
         own.set_link(at(100), &name("b"), 12_400, 0, 1);
         assert_eq!(delays(&mut own, at(100)), None);
         own.set_link(at(200), &name("b"), 12_600, 0, 1);
         assert_eq!(delays(&mut own, at(200)), Some(vec![(12_600, 0)]));
         own.set_link(at(300), &name("c"), 1_000, 0, 1);
-        own.advertise(at(300));
+        own.statement(at(300));
         own.set_link(at(400), &name("c"), 2_900, 0, 1);
         assert_eq!(delays(&mut own, at(400)), None, "less than 2 ms");
     }
 
     #[test]
     fn loss_rises_at_once_and_falls_slowly() {
-        let mut own = Own::new(name("a"), 1);
+        let mut own = Own::new();
         own.set_link(at(0), &name("b"), 10_000, 60_000, 1);
         assert_eq!(delays(&mut own, at(0)), Some(vec![(10_000, 50_000)]));
         own.set_link(at(100), &name("b"), 10_000, 400_000, 1);
@@ -279,19 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_of_a_later_boot_is_outbid() {
-        let mut own = Own::new(name("a"), 100);
-        own.advertise(at(0));
-        own.outbid(100, 0);
-        assert_eq!(own.advertise(at(60)), None, "its own words are no news");
-        own.outbid(500, 7);
-        let ad = own.advertise(at(120)).expect("changed");
-        assert!((ad.boot, ad.seq) > (500, 7));
-    }
-
-    #[test]
     fn an_advertisement_has_an_end() {
-        let mut own = Own::new(name("a"), 1);
+        let mut own = Own::new();
         let long = "x".repeat(63);
         let fits = (0..2000)
             .map(|n| format!("{long}/{long}/{n}").parse::<StreamName>().expect("valid"))

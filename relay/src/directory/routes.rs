@@ -1,49 +1,56 @@
 //! The graphs of a stream, from the state of the overlay.
 
 use super::Graphs;
-use super::known::Known;
 use node::control::{Edge, Module};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use topology::dissemination::Route;
+use topology::graph::{Graph, NodeIx};
+use topology::lsdb::Database;
+use topology::module::{self, Demand, Egress};
 use topology::{NodeName, StreamName};
 
-pub(super) fn graphs(known: &Known, ingress: &NodeName, name: &StreamName) -> Graphs {
-    // Dijkstra, O(n²).
-    let mut best: BTreeMap<NodeName, (u64, Option<NodeName>)> = BTreeMap::from([(ingress.clone(), (0, None))]);
-    let mut done = BTreeSet::new();
-    while let Some((at, cost)) = best
-        .iter()
-        .filter(|(relay, _)| !done.contains(*relay))
-        .min_by_key(|(_, (d, _))| *d)
-        .map(|(r, (d, _))| (r.clone(), *d))
-    {
-        done.insert(at.clone());
-        let Some(ad) = known.get(&at) else { continue };
-        for link in &ad.links {
-            if known.link(&at, &link.peer).is_none() {
-                continue;
-            }
-            let through = cost + u64::from(link.delay_us);
-            let entry = best.entry(link.peer.clone()).or_insert((u64::MAX, None));
-            if through < entry.0 {
-                *entry = (through, Some(at.clone()));
-            }
+/// The graphs of a stream that enters at `ingress`, in the order of [`crate::system::plan`].
+pub(super) fn graphs(
+    database: &Database,
+    graph: &Graph,
+    ingress: &NodeName,
+    name: &StreamName,
+    deadline_us: u32,
+) -> Graphs {
+    let Some(at) = graph.find(ingress) else { return Graphs::default() };
+    let egress = |(relay, last_mile_us): (&NodeName, u32)| {
+        let node = graph.find(relay).filter(|node| *node != at)?;
+        Some(Egress { node, last_mile_us })
+    };
+    let demand = Demand { ingress: at, egresses: database.egresses(name).filter_map(egress).collect(), deadline_us };
+    let route = Route::new(graph, &demand);
+    let reach_us = route.tree.reach_us.max(route.disjoint.reach_us);
+    Graphs {
+        modules: vec![named(graph, &route.tree), named(graph, &route.disjoint)],
+        egresses: route.ways.iter().map(|ways| graph.name(ways.egress.node).clone()).collect(),
+        longest: Duration::from_micros(reach_us),
+    }
+}
+
+fn named(graph: &Graph, module: &module::Module) -> Module {
+    let edge = |edge: &module::ModuleEdge| Edge {
+        from: graph.name(edge.from).clone(),
+        to: graph.name(edge.to).clone(),
+        rest_min_us: edge.rest_min_us,
+        rest_max_us: edge.rest_max_us,
+    };
+    Module { edges: module.edges.iter().map(edge).collect() }
+}
+
+/// The relays that can be reached from `from`, itself included.
+pub(super) fn reachable(graph: &Graph, from: &NodeName) -> BTreeSet<NodeName> {
+    let mut seen: BTreeSet<NodeIx> = BTreeSet::new();
+    let mut frontier: Vec<NodeIx> = graph.find(from).into_iter().collect();
+    while let Some(node) = frontier.pop() {
+        if seen.insert(node) {
+            frontier.extend(graph.outgoing(node).map(|edge| graph[edge].to));
         }
     }
-    let mut egresses = Vec::new();
-    let mut edges: BTreeMap<(NodeName, NodeName), (u32, u32)> = BTreeMap::new();
-    for ad in known.iter().filter(|ad| ad.origin != *ingress && best.contains_key(&ad.origin)) {
-        let Some(wish) = ad.subscriptions.iter().find(|wish| wish.name == *name) else { continue };
-        egresses.push(ad.origin.clone());
-        let total = best[&ad.origin].0;
-        let mut at = ad.origin.clone();
-        while let Some((_, Some(before))) = best.get(&at).cloned() {
-            let rest = (total - best[&at].0) as u32 + wish.last_mile_us;
-            let (min, max) = edges.entry((before.clone(), at)).or_insert((rest, rest));
-            *min = (*min).min(rest);
-            *max = (*max).max(rest);
-            at = before;
-        }
-    }
-    let edge = |((from, to), (min, max))| Edge { from, to, rest_min_us: min, rest_max_us: max };
-    Graphs { modules: vec![Module { edges: edges.into_iter().map(edge).collect() }], egresses }
+    seen.into_iter().map(|node| graph.name(node).clone()).collect()
 }

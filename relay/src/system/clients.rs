@@ -310,6 +310,10 @@ impl RelaySystem {
     pub(super) fn follow_plans(&mut self, now: Instant, ports: &mut Ports) {
         let generation = self.directory.generation();
         self.planned = generation;
+        if self.planned_boot != self.directory.boot() {
+            self.planned_boot = self.directory.boot();
+            self.published.values_mut().for_each(|published| published.plan.renew());
+        }
         let due: Vec<StreamName> = self
             .published
             .iter()
@@ -331,15 +335,16 @@ impl RelaySystem {
     }
 
     fn compute(&mut self, now: Instant, generation: u64, name: &StreamName, ports: &mut Ports) {
-        let graphs = self.directory.graphs(name);
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else { return };
+        let graphs = self.directory.graphs(name, carried.deadline_us);
         let choice = Choice {
             mode: published.mode,
             deadline: carried.deadline(),
             ingress: self.directory.me(),
             egresses: &graphs.egresses,
-            delay: &|from, to| self.directory.delay(from, to),
+            is_up: &|from, to| self.directory.is_up(from, to),
+            longest: graphs.longest,
         };
         let Some(epoch) = published.plan.adopt(now, generation, graphs.modules, choice) else { return };
         let id = &published.id;

@@ -17,7 +17,7 @@ mod report;
 mod streams;
 
 use crate::config::{Limits, Neighbour};
-use crate::directory::Directory;
+use crate::directory::{Directory, Flood, Recipients};
 use crate::forward::Forwarder;
 use crate::forward::held::Held;
 use crate::report::RefusalCounters;
@@ -92,6 +92,7 @@ pub struct RelaySystem {
     /// When a graph is to be computed or a label switched.
     plan_due: Option<Instant>,
     planned: u64,
+    planned_boot: u64,
 }
 
 #[derive(Debug)]
@@ -113,7 +114,7 @@ impl RelaySystem {
     pub fn new(options: Options) -> RelaySystem {
         RelaySystem {
             forward: Forwarder::new(),
-            directory: Directory::new(options.name.clone(), options.boot, options.limits.max_relays),
+            directory: Directory::new(options.name.clone(), options.boot, &options.limits),
             options,
             ports: BTreeMap::new(),
             relays: BTreeMap::new(),
@@ -128,6 +129,7 @@ impl RelaySystem {
             ticks: 0,
             plan_due: None,
             planned: u64::MAX,
+            planned_boot: 0,
         }
     }
 
@@ -176,14 +178,20 @@ impl RelaySystem {
     /// Follows what has changed: tells the neighbours, computes graphs, switches labels.
     fn settle(&mut self, now: Instant, ports: &mut Ports) {
         self.directory.handle_timeout(now);
-        while let Some(flood) = self.directory.next_flood() {
+        while let Some(Flood { advertisement, to }) = self.directory.next_flood() {
             for (name, port) in &self.relays {
-                if Some(*port) != flood.except && *name != flood.advertisement.origin {
-                    ports.control(*port, Control::Advertise(flood.advertisement.clone()));
+                let wanted = match to {
+                    Recipients::All => *name != advertisement.origin,
+                    Recipients::AllBut(from) => *port != from && *name != advertisement.origin,
+                    Recipients::Only(only) => *port == only,
+                };
+                if wanted {
+                    ports.control(*port, Control::Advertise((*advertisement).clone()));
                 }
             }
         }
-        if self.planned != self.directory.generation() || self.plan_due.is_some_and(|due| due <= now) {
+        let stale = self.planned != self.directory.generation() || self.planned_boot != self.directory.boot();
+        if stale || self.plan_due.is_some_and(|due| due <= now) {
             self.follow_plans(now, ports);
         }
     }
@@ -228,7 +236,7 @@ impl EndSystem for RelaySystem {
             (Role::Relay, Control::StreamOpen(open)) => self.stream_open(now, port, open, ports),
             (Role::Relay, Control::StreamClose { handle, ended }) => self.stream_close(now, port, handle, ended, ports),
             (Role::Relay, Control::Advertise(advertisement)) => {
-                self.directory.receive(now, port, advertisement);
+                self.refused.protocol += u64::from(!self.directory.receive(now, port, advertisement));
             }
             (Role::Relay, Control::Install(install)) => self.install(now, Some(port), install, ports),
             (_, Control::Goodbye { .. } | Control::Hello(_) | Control::Welcome(_) | Control::Refused(_)) => {}

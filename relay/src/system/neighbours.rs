@@ -42,9 +42,9 @@ impl RelaySystem {
         self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(Box::default()) });
         self.relays.insert(name.clone(), port);
         self.watch_link(now, &name, port, ports);
-        for advertisement in self.directory.all() {
+        for advertisement in self.directory.snapshot() {
             if advertisement.origin != name {
-                ports.control(port, Control::Advertise(advertisement.clone()));
+                ports.control(port, Control::Advertise((*advertisement).clone()));
             }
         }
         self.reattach(now, &name, port, ports);

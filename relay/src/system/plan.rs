@@ -31,6 +31,8 @@ pub struct Plan {
     labels: Vec<(Instant, Label)>,
     computed: Option<Instant>,
     generation: Option<u64>,
+    /// The next graphs are a new epoch even where they are the same.
+    renew: bool,
 }
 
 impl Default for Plan {
@@ -42,7 +44,7 @@ impl Default for Plan {
 impl Plan {
     /// No graph yet.
     pub fn new() -> Plan {
-        Plan { epoch: 0, modules: Vec::new(), labels: Vec::new(), computed: None, generation: None }
+        Plan { epoch: 0, modules: Vec::new(), labels: Vec::new(), computed: None, generation: None, renew: false }
     }
 
     /// When the graphs are to be computed for the state of the overlay that `generation` counts; `None` where they are.
@@ -59,18 +61,24 @@ impl Plan {
         self.generation = None;
     }
 
+    /// Asks for a new epoch in any case: the old one was not believed.
+    pub fn renew(&mut self) {
+        self.generation = None;
+        self.renew = true;
+    }
+
     /// The next epoch, for graphs computed at `now`; `None` where they are the same as before. The first label is in
     /// force at once, and so is one that replaces a broken way; any other when the installation has had time to arrive.
     pub fn adopt(&mut self, now: Instant, generation: u64, modules: Vec<Module>, choice: Choice<'_>) -> Option<u16> {
         self.computed = Some(now);
         self.generation = Some(generation);
         let bits = choice.bits(&modules);
-        let same = !self.labels.is_empty() && modules == self.modules;
+        let same = !self.labels.is_empty() && modules == self.modules && !std::mem::take(&mut self.renew);
         if same && self.labels.last().map(|(_, last)| label::modules(*last)) == Some(bits) {
             return None;
         }
         let broken = self.labels.is_empty() || self.is_broken(&choice);
-        let from = if broken { now } else { now + 2 * choice.longest_way(&modules) + SWITCH_MARGIN };
+        let from = if broken { now } else { now + 2 * choice.longest + SWITCH_MARGIN };
         if !same {
             self.epoch = self.epoch.wrapping_add(1);
             self.modules = modules;
@@ -110,7 +118,7 @@ impl Plan {
         let mut served: BTreeSet<&NodeName> = BTreeSet::new();
         for edge in used {
             served.insert(&edge.to);
-            if (choice.delay)(&edge.from, &edge.to).is_some() {
+            if (choice.is_up)(&edge.from, &edge.to) {
                 next.entry(&edge.from).or_default().push(&edge.to);
             }
         }
@@ -136,8 +144,10 @@ pub struct Choice<'a> {
     pub ingress: &'a NodeName,
     /// The egresses that can be reached.
     pub egresses: &'a [NodeName],
-    /// The delay of the link from one relay to another, where there is one that works.
-    pub delay: &'a dyn Fn(&NodeName, &NodeName) -> Option<Duration>,
+    /// Whether the overlay has a working link from one relay to another.
+    pub is_up: &'a dyn Fn(&NodeName, &NodeName) -> bool,
+    /// How long the installation takes to the last relay.
+    pub longest: Duration,
 }
 
 impl Choice<'_> {
@@ -150,16 +160,6 @@ impl Choice<'_> {
             Dissemination::Auto => self.deadline < HEDGE_BELOW,
         };
         if hedged && disjoint { 1 << DISJOINT } else { 1 << TREE }
-    }
-
-    /// The longest bare way that a packet may take.
-    fn longest_way(&self, modules: &[Module]) -> Duration {
-        let first = modules.iter().flat_map(|module| &module.edges).filter(|edge| edge.from == *self.ingress);
-        let way = |edge: &node::control::Edge| {
-            let hop = (self.delay)(&edge.from, &edge.to).unwrap_or_default();
-            hop + Duration::from_micros(u64::from(edge.rest_max_us))
-        };
-        first.map(way).max().unwrap_or_default()
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
         Instant::from_micros(1_000_000 + ms * 1000)
     }
 
-    /// Every link but those named takes 10 ms.
+    /// Every link works but those named; the longest way takes 20 ms.
     fn adopt(
         plan: &mut Plan,
         now: Instant,
@@ -194,12 +194,11 @@ mod tests {
         dead: &[(&str, &str)],
         mode: Dissemination,
     ) -> Option<u16> {
-        let delay = |from: &NodeName, to: &NodeName| {
-            (!dead.contains(&(from.as_str(), to.as_str()))).then_some(Duration::from_millis(10))
-        };
+        let is_up = |from: &NodeName, to: &NodeName| !dead.contains(&(from.as_str(), to.as_str()));
         let (ingress, egresses) = (name("a"), [name("d")]);
         let deadline = Duration::from_millis(200);
-        let choice = Choice { mode, deadline, ingress: &ingress, egresses: &egresses, delay: &delay };
+        let longest = Duration::from_millis(20);
+        let choice = Choice { mode, deadline, ingress: &ingress, egresses: &egresses, is_up: &is_up, longest };
         plan.adopt(now, now.as_micros(), modules, choice)
     }
 
