@@ -109,7 +109,7 @@ impl Relay {
         };
         let ops_address = ops.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
-        let boot = clock::unix_seconds() * 1_000_000;
+        let boot = clock::unix_micros();
         let system = RelaySystem::new(options(&config, &name, boot, clock.now()));
         let shared = Rc::new(Shared {
             name,
