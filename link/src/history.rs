@@ -20,6 +20,8 @@ pub(crate) struct Sent {
     pub(crate) acked: bool,
     /// A repair of it is being planned or waits for its time.
     pub(crate) planned: bool,
+    /// Got a last answer that needs no further copy.
+    pub(crate) assured: bool,
     /// Had, when first sent, no time for a report and an answer.
     pub(crate) hurried: bool,
     /// Answers to reports so far.

@@ -37,6 +37,11 @@ const REPAIR_ROOM: usize = 48;
 const FAIL_SAFE: Duration = Duration::from_millis(6);
 /// Time in a turn of feedback beside the round trip: the report waits for its moment, the answer for its.
 const TURN_SLACK: Duration = Duration::from_millis(3);
+/// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
+const LONGEST_GAP: Duration = Duration::from_millis(25);
+/// Bounds of the time kept for spreading the last answer.
+const SHORTEST_SPREAD: Duration = Duration::from_millis(8);
+const LONGEST_SPREAD: Duration = Duration::from_millis(30);
 /// Answers a symbol may get, whatever the peer reports.
 const MAX_ANSWERS: u8 = 24;
 /// Round-trip time assumed before one is measured.
@@ -250,9 +255,15 @@ impl Sender {
         self.way.map_or(Duration::ZERO, |way| way.transit)
     }
 
+    /// Time from a transmission until the answer to its loss can leave: the loss shows at the next transmission.
     fn turn(&self) -> Duration {
         let rtt = self.way.map_or(UNMEASURED_RTT, |way| way.rtt);
-        rtt + self.lateness.min(Duration::from_millis(20)) + TURN_SLACK
+        rtt + self.lateness.min(Duration::from_millis(20)) + self.rate.interval().min(LONGEST_GAP) + TURN_SLACK
+    }
+
+    /// Time that the last answer needs beyond a turn, so that its copies do not all share one burst.
+    fn spread(&self) -> Duration {
+        self.path.spacing().mul_f64(1.2).clamp(SHORTEST_SPREAD, LONGEST_SPREAD)
     }
 
     /// The last moment at which sending a symbol that must arrive by `until` is of use.
@@ -321,7 +332,7 @@ impl Sender {
         if matches!(self.policy.mode, RepairMode::Off | RepairMode::Fec | RepairMode::Duplicate) {
             return;
         }
-        let turn = self.turn();
+        let last_from = self.turn() + self.spread();
         let Some(sent) = self.history.get(symbol) else { return };
         let latest = self.latest(sent.until);
         let under_way = sent.repaired_by > settled;
@@ -333,7 +344,7 @@ impl Sender {
         }
         let left = latest - now;
         let answers = sent.answers;
-        if self.policy.mode == RepairMode::Arq || left >= turn {
+        if self.policy.mode == RepairMode::Arq || left >= last_from {
             let due = self.next_answer.max(now);
             self.next_answer = due + self.answer_pace();
             self.agenda.add(due, Task::Copy { symbol, cause: Cause::Answer });
@@ -356,6 +367,7 @@ impl Sender {
         while let Some(task) = self.agenda.pop_due(now) {
             let written = match task {
                 Task::Copy { symbol, cause } => self.write_copy(now, out, symbol, cause),
+                Task::FailSafe { symbol } if self.history.get(symbol).is_some_and(|sent| sent.assured) => None,
                 Task::FailSafe { symbol } => self.write_copy(now, out, symbol, Cause::FailSafe),
                 Task::Pool { id } => self.write_pooled(now, out, id),
                 Task::Tail { after } => {
@@ -475,7 +487,7 @@ impl Sender {
         let start = out.len();
         let header = body.encode();
         let left = self.latest(until) - now;
-        let hurried = left < self.turn();
+        let hurried = left < self.turn() + self.spread();
         let written = frame::MEDIA_PREFIX + header.len() + payload.len();
         let number = self.number(now);
         let sent = Sent {
@@ -484,6 +496,7 @@ impl Sender {
             until,
             acked: false,
             planned: false,
+            assured: false,
             hurried,
             answers: 0,
             repaired_by: 0,

@@ -36,6 +36,12 @@ pub struct CaseReport {
     pub residual: f64,
     /// Repair bytes over media bytes, hop by hop.
     pub overhead: Vec<f64>,
+    /// The part of it that was sent ahead of any report: code, fail-safe copies, copies of packets in a hurry.
+    pub ahead: Vec<f64>,
+    /// Share of packets received that were recovered, hop by hop: on request, and by what came ahead.
+    pub recovered: Vec<[f64; 2]>,
+    /// Repair that was not needed, over packets received, hop by hop.
+    pub unneeded: Vec<f64>,
     /// Bytes of media frames that are not payload, over payload.
     pub header: f64,
     /// Feedback bytes in the reverse direction over media bytes, hop by hop.
@@ -120,6 +126,14 @@ impl Tally {
                 .iter()
                 .map(|[up, _]| share(up.arq_bytes_sent + up.fec_bytes_sent, up.media_bytes_sent))
                 .collect(),
+            ahead: hops.iter().map(|[up, _]| share(up.fec_bytes_sent, up.media_bytes_sent)).collect(),
+            recovered: hops
+                .iter()
+                .map(|[up, down]| {
+                    [down.recovered_by_arq, down.recovered_by_fec].map(|by| share(by, up.media_packets_sent))
+                })
+                .collect(),
+            unneeded: hops.iter().map(|[up, down]| share(down.repair_unneeded, up.media_packets_sent)).collect(),
             header: hops.first().map_or(0.0, |[up, _]| {
                 let payload = case.packets * case.size as u64;
                 up.media_bytes_sent as f64 / payload as f64 - 1.0
@@ -137,8 +151,19 @@ impl CaseReport {
     /// The heading of the lines that [`fmt::Display`] writes.
     pub fn header() -> String {
         format!(
-            "{:40} {:>9} {:>6} {:>5} {:>8} {:>7} {:>6} {:>6} {:>6} {:>6} {:>7}",
-            "case", "packets", "missed", "indep", "residual", "ovhd %", "fb %", "p50", "p99", "p99.9", "verdict"
+            "{:44} {:>9} {:>6} {:>5} {:>8} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6} {:>7}",
+            "case",
+            "packets",
+            "missed",
+            "indep",
+            "residual",
+            "ovhd %",
+            "ahead %",
+            "fb %",
+            "p50",
+            "p99",
+            "p99.9",
+            "verdict"
         )
     }
 
@@ -165,13 +190,14 @@ impl fmt::Display for CaseReport {
         let [p50, p99, p999, _] = self.latency_ms;
         write!(
             f,
-            "{:40} {:>9} {:>6} {:>5} {:>8.1e} {:>7.2} {:>6.2} {p50:>6.1} {p99:>6.1} {p999:>6.1} {:>7}",
+            "{:44} {:>9} {:>6} {:>5} {:>8.1e} {:>7.2} {:>7.2} {:>6.2} {p50:>6.1} {p99:>6.1} {p999:>6.1} {:>7}",
             self.name,
             self.packets,
             self.lost + self.late,
             self.independent_misses,
             self.residual,
             worst(&self.overhead),
+            worst(&self.ahead),
             worst(&self.feedback),
             match self.verdict {
                 Verdict::None => "-",

@@ -96,7 +96,7 @@ impl Sender {
         } else {
             for symbol in &pool.members {
                 if let Some(sent) = self.history.get_mut(*symbol) {
-                    sent.planned = false;
+                    (sent.planned, sent.assured) = (false, true);
                 }
             }
             self.pools.retire(pool);
@@ -112,13 +112,13 @@ impl Sender {
         // How rare it is to come to this round decides how sure it must be.
         let rarity = loss.powi(i32::from(answers.unwrap_or(1)).min(6)).max(1e-9);
         let target = (self.policy.target_residual / rarity).clamp(1e-6, 1e-2);
-        let spacing = self.path.spacing();
         let mut count = pool.members.len() + 3;
         for _ in 0..3 {
-            pool.apart = spacing.min(time / count.max(1) as u32);
+            // As far apart as there is time: the likelier is it that a report makes some of them unnecessary.
+            pool.apart = time / count.max(1) as u32;
             count = plan::transmissions(pool.members.len(), loss, self.path.after_loss_at(pool.apart), target);
         }
-        pool.apart = spacing.min(time / count.max(1) as u32);
+        pool.apart = time / count.max(1) as u32;
         count
     }
 }
