@@ -17,9 +17,10 @@ use topology::{NodeName, StreamName, StreamPattern};
 pub type Entry = fn(&[u8]);
 
 /// All targets, by the names of their files and corpora.
-pub const ENTRIES: [(&str, Entry); 5] = [
+pub const ENTRIES: [(&str, Entry); 6] = [
     ("link_frame", link_frame),
     ("link_session", link_session),
+    ("control", control),
     ("text", text),
     ("packetize", packetize),
     ("playout", playout),
@@ -166,6 +167,19 @@ fn drain(link: &mut Link, now: Instant, sent: &mut dyn FnMut(Bytes)) {
     }
 }
 
+/// One control message: what decodes encodes again to what decodes to the same, within the size allowed.
+pub fn control(data: &[u8]) {
+    if let Some(length) = data.first_chunk() {
+        let _ = node::control::body_size(*length);
+    }
+    let _ = node::control::peek_version(data);
+    let Ok(message) = node::control::decode(data) else { return };
+    let mut encoded = Vec::new();
+    node::control::encode(&message, &mut encoded).expect("what came within the size allowed leaves within it");
+    let again = node::control::decode(&encoded[node::control::LENGTH..]).expect("what was encoded decodes");
+    assert!(message == again);
+}
+
 /// Texts that people or peers write: names, patterns, addresses of inputs and outputs, configurations.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -184,8 +198,21 @@ pub fn text(data: &[u8]) {
     }
     let _ = text.parse::<source::url::Input>();
     let _ = source::url::split_name(text);
+    if let Ok(credentials) = authority() {
+        assert!(credentials.token(text, 0).is_err(), "a token that nobody signed");
+    }
     let _ = relay::Config::parse(text);
     let _ = sink::Config::parse(text);
+}
+
+/// A verifier of an authority that has signed nothing.
+fn authority() -> Result<&'static node::trust::Verifier, node::trust::TrustError> {
+    static VERIFIER: std::sync::OnceLock<node::trust::Verifier> = std::sync::OnceLock::new();
+    if let Some(verifier) = VERIFIER.get() {
+        return Ok(verifier);
+    }
+    let verifier = node::trust::Authority::trial(0)?.credentials(None)?.verifier()?;
+    Ok(VERIFIER.get_or_init(|| verifier))
 }
 
 /// Bytes of a file or pipe in pieces: whatever they are, all of them come out, in order.

@@ -2,7 +2,13 @@
 
 use bytes::BytesMut;
 use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
+use node::control::{
+    CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Refusal, StreamOpen, VERSION,
+};
+use node::trust::{Authority, Claims, Direction, Role};
 use std::time::Duration;
+use topology::lsdb::{Advertisement, Incarnation, LinkState, StreamState, Subscription};
+use topology::{NodeName, StreamName, StreamPattern};
 
 /// Target, file name and content of every seed.
 pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -16,6 +22,15 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         seeds.push(("link_session", format!("frame-{index}"), session));
     }
     seeds.push(("link_session", "busy".into(), busy_session()));
+    for (index, message) in messages().into_iter().enumerate() {
+        let mut encoded = Vec::new();
+        if node::control::encode(&message, &mut encoded).is_ok() {
+            seeds.push(("control", format!("message-{index}"), encoded[node::control::LENGTH..].to_vec()));
+        }
+    }
+    if let Ok(token) = token() {
+        seeds.push(("text", "token".into(), token.into_bytes()));
+    }
     for (index, text) in TEXTS.iter().enumerate() {
         seeds.push(("text", format!("text-{index}"), text.as_bytes().to_vec()));
     }
@@ -41,6 +56,94 @@ const TEXTS: [&str; 12] = [
     "listen = '0.0.0.0:4400'\n[[neighbours]]\naddress = 'par.example.net:4400'\ndelay = '10ms'\nrepair = 'auto'\n",
     "relays = ['lon:4400']\n[[streams]]\nname = 'news/main'\noutputs = ['udp://127.0.0.1:5000']\n",
 ];
+
+/// A token of an authority that nobody trusts.
+fn token() -> Result<String, node::trust::TrustError> {
+    let day = Duration::from_secs(86_400);
+    let claims = Claims {
+        id: "seed".into(),
+        streams: pattern("news/*"),
+        direction: Direction::Publish,
+        max_rate: Some(link::Bitrate::mbps(20)),
+        expires: 86_400,
+    };
+    Authority::trial(0)?.token_issuer(0, day)?.issue(&claims)
+}
+
+fn pattern(text: &str) -> StreamPattern {
+    text.parse().expect("it is a pattern")
+}
+
+fn stream(text: &str) -> StreamName {
+    text.parse().expect("it is a stream name")
+}
+
+fn node(text: &str) -> NodeName {
+    text.parse().expect("it is a node name")
+}
+
+/// One control message of every kind.
+fn messages() -> Vec<Control> {
+    let (name, incarnation, ingress) = (stream("news/main"), Incarnation(7), node("lon"));
+    let refusal = Refusal { code: CloseCode::Expired, reason: "the token expired yesterday".into() };
+    let hello = Hello {
+        version: VERSION,
+        features: 3,
+        role: Role::Source,
+        tokens: vec!["abt1.AAAA".into()],
+        agent: "anabranch-source 0.1.0".into(),
+    };
+    let edge = Edge { from: ingress.clone(), to: node("par"), rest_min_us: 12_000, rest_max_us: 40_000 };
+    let link = LinkState { peer: node("par"), delay_us: 10_000, loss_ppm: 50_000, cost: 10 };
+    let advertisement = Advertisement {
+        origin: ingress.clone(),
+        boot: 1_700_000_000_000_000,
+        seq: 4,
+        links: vec![link],
+        streams: vec![StreamState { name: name.clone(), incarnation, deadline_us: 200_000 }],
+        subscriptions: vec![Subscription { name: name.clone(), last_mile_us: 10_000 }],
+        draining: false,
+    };
+    let deadline_us = 200_000;
+    vec![
+        Control::Hello(hello),
+        Control::Refused(refusal.clone()),
+        Control::Publish(Publish {
+            name: name.clone(),
+            incarnation,
+            deadline_us,
+            high_priority: true,
+            mode: Dissemination::Disjoint,
+            content: Content::Ts,
+        }),
+        Control::Published { name: name.clone(), handle: 5 },
+        Control::Unpublish { name: name.clone() },
+        Control::Subscribe { name: name.clone() },
+        Control::Subscribed { name: name.clone(), live: true },
+        Control::StreamRefused { name: name.clone(), refusal },
+        Control::StreamOpen(StreamOpen {
+            handle: 5,
+            name: name.clone(),
+            incarnation,
+            ingress: ingress.clone(),
+            deadline_us,
+            content: Content::Ts,
+        }),
+        Control::StreamClose { handle: 5, ended: true },
+        Control::Advertise(advertisement),
+        Control::Install(Install {
+            name,
+            incarnation,
+            ingress,
+            boot: 1_700_000_000_000_000,
+            epoch: 2,
+            deadline_us,
+            content: Content::Ts,
+            modules: vec![Module { edges: vec![edge.clone()] }, Module { edges: vec![edge] }],
+        }),
+        Control::Goodbye { reason: "stopping".into() },
+    ]
+}
 
 /// One frame of every kind, from two links of which one loses every third datagram.
 fn frames() -> Vec<Vec<u8>> {
