@@ -3,8 +3,11 @@
 use crate::disjoint::{self, Disjointness, Pair};
 use crate::graph::{Graph, NodeIx};
 use crate::module::{Demand, Egress, Module};
+use crate::select::{ANSWER_US, Modules, NOTICE_US, Plan, SLOTS};
 use crate::sets::{EdgeSet, NodeSet};
 use crate::shortest;
+use crate::targeted;
+use crate::tree::{self, Target};
 use crate::weight::Weights;
 
 /// The routes of one stream: a tree and a pair of disjoint ways for every egress.
@@ -34,6 +37,8 @@ pub struct Ways {
     pub disjoint: Disjointness,
     /// Whether the shortest way is within the deadline, last mile included.
     pub in_time: bool,
+    /// The edges of the two ways; the same twice where there is one.
+    pub edges: [EdgeSet; 2],
 }
 
 impl Route {
@@ -57,7 +62,10 @@ impl Route {
             let second_us = second_us(&delays, &pair).filter(|later| !in_time || *later <= budget);
             pair_edges.extend(pair.edges());
             let disjoint = if second_us.is_some() { pair.disjoint } else { Disjointness::Single };
-            route.ways.push(Ways { egress: *egress, shortest_us, second_us, disjoint, in_time });
+            let first: EdgeSet = pair.first.iter().copied().collect();
+            let second = pair.second.map_or_else(|| first.clone(), |way| way.into_iter().collect());
+            let edges = [first, second];
+            route.ways.push(Ways { egress: *egress, shortest_us, second_us, disjoint, in_time, edges });
         }
         route.tree = Module::new(graph, demand, &tree_edges);
         route.disjoint = Module::new(graph, demand, &pair_edges);
@@ -68,6 +76,72 @@ impl Route {
     pub fn is_disjoint(&self) -> bool {
         self.unreachable.is_empty() && self.ways.iter().all(|ways| ways.disjoint == Disjointness::Nodes)
     }
+}
+
+/// All that a stream may travel on, computed ahead: its modules by slot, and the plan by which they are selected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repertoire {
+    /// The modules, in the slots that [`Modules`] names. A slot without edges is never selected.
+    pub modules: Vec<Module>,
+    /// What the selection depends on.
+    pub plan: Plan,
+    /// The routes it is made of.
+    pub route: Route,
+}
+
+impl Repertoire {
+    /// Computes all modules of `demand`. Without `pull` (an overlay in which relays keep no history) every egress is hedged.
+    pub fn new(graph: &Graph, demand: &Demand, pull: bool) -> Self {
+        let route = Route::new(graph, demand);
+        let lean_tree = lean_tree(graph, demand, &route.ways);
+        let plan = Plan::new(graph, demand, &lean_tree, &route.ways, pull);
+        let mut sets = vec![EdgeSet::new(); SLOTS];
+        for (ways, watched) in route.ways.iter().zip(&plan.egresses) {
+            let budget = ways.egress.budget_us(demand.deadline_us);
+            let [first, second] = &ways.edges;
+            for way in [first, second] {
+                sets[slot(Modules::DISJOINT)].union_with(way);
+            }
+            for way in if watched.lean { [&watched.first, &watched.first] } else { [first, second] } {
+                sets[slot(Modules::BASE)].union_with(way);
+            }
+            let to = ways.egress.node;
+            sets[slot(Modules::SOURCE)].union_with(&targeted::source(graph, demand.ingress, to, budget));
+            sets[slot(watched.destination)].union_with(&targeted::destination(graph, demand.ingress, to, budget));
+        }
+        let all = sets.iter().fold(EdgeSet::new(), |mut all, set| {
+            all.union_with(set);
+            all
+        });
+        sets[slot(Modules::ROBUST)] = all;
+        let modules = sets.iter().map(|set| Module::new(graph, demand, set)).collect();
+        Repertoire { modules, plan, route }
+    }
+
+    /// The edges on which a packet with these modules travels.
+    pub fn edges(&self, modules: Modules) -> EdgeSet {
+        modules.slots().filter_map(|slot| self.modules.get(slot)).flat_map(|m| m.edges.iter().map(|e| e.edge)).collect()
+    }
+}
+
+/// The tree of the lean base: the fewest edges with every egress within 0.6 of its deadline, last mile included, and
+/// early enough to notice a loss and fetch over the second way where there is time for that; or by its shortest way
+/// where none is that near.
+pub fn lean_tree(graph: &Graph, demand: &Demand, ways: &[Ways]) -> EdgeSet {
+    let target = |ways: &Ways| {
+        let (budget, last_mile_us) = (ways.egress.budget_us(demand.deadline_us), u64::from(ways.egress.last_mile_us));
+        let share = (u64::from(demand.deadline_us) * 3 / 5).saturating_sub(last_mile_us);
+        let fetch = ways.second_us.map_or(0, |second| NOTICE_US + 2 * second + ANSWER_US);
+        let bound = budget.checked_sub(fetch).filter(|left| *left >= ways.shortest_us).unwrap_or(share);
+        Target { node: ways.egress.node, bound: bound.min(share) }
+    };
+    let targets: Vec<Target> = ways.iter().map(target).collect();
+    tree::least_edges(graph, &Weights::delay(graph), demand.ingress, &targets, &NodeSet::new())
+}
+
+/// The slot of a single module.
+fn slot(module: Modules) -> usize {
+    module.0.trailing_zeros() as usize
 }
 
 /// Two ways from `from` to `to` of least expected latency among the edges that lie on some way of at most `budget`

@@ -78,11 +78,26 @@ impl Graph {
             }
         }
         let edges: Vec<Edge> = best.into_iter().map(|((from, to), metric)| Edge { from, to, metric }).collect();
-        let mut incoming: Vec<EdgeIx> = (0..edges.len() as u32).map(EdgeIx).collect();
-        incoming.sort_by_key(|edge| (edges[edge.0 as usize].to, *edge));
-        let first_out = starts(names.len(), edges.iter().map(|edge| edge.from));
-        let first_in = starts(names.len(), edges.iter().map(|edge| edge.to));
-        Graph { names, transit, edges, first_out, incoming, first_in }
+        Graph::of(names, transit, edges)
+    }
+
+    /// The same nodes with every edge turned round. Nodes keep their indices, edges do not.
+    pub fn reversed(&self) -> Graph {
+        let mut edges: Vec<Edge> = self.edges.clone();
+        for edge in &mut edges {
+            std::mem::swap(&mut edge.from, &mut edge.to);
+        }
+        edges.sort_by_key(|edge| (edge.from, edge.to));
+        Graph::of(self.names.clone(), self.transit.clone(), edges)
+    }
+
+    /// The same graph with the metric of every edge as `measured` gives it.
+    pub fn with_metrics(&self, mut measured: impl FnMut(EdgeIx, Metric) -> Metric) -> Graph {
+        let mut graph = self.clone();
+        for (at, edge) in graph.edges.iter_mut().enumerate() {
+            edge.metric = measured(EdgeIx(at as u32), edge.metric);
+        }
+        graph
     }
 
     /// How many nodes there are.
@@ -136,6 +151,15 @@ impl Graph {
     pub fn incoming(&self, node: NodeIx) -> impl ExactSizeIterator<Item = EdgeIx> + '_ {
         let range = self.first_in[node.0 as usize] as usize..self.first_in[node.0 as usize + 1] as usize;
         self.incoming[range].iter().copied()
+    }
+
+    /// `edges` are in the order of (from, to).
+    fn of(names: Vec<NodeName>, transit: Vec<bool>, edges: Vec<Edge>) -> Graph {
+        let mut incoming: Vec<EdgeIx> = (0..edges.len() as u32).map(EdgeIx).collect();
+        incoming.sort_by_key(|edge| (edges[edge.0 as usize].to, *edge));
+        let first_out = starts(names.len(), edges.iter().map(|edge| edge.from));
+        let first_in = starts(names.len(), edges.iter().map(|edge| edge.to));
+        Graph { names, transit, edges, first_out, incoming, first_in }
     }
 }
 

@@ -10,8 +10,12 @@ pub mod graph;
 pub mod lsdb;
 pub mod module;
 pub mod names;
+pub mod select;
 pub mod sets;
 pub mod shortest;
+pub mod targeted;
+pub mod tree;
+pub mod trouble;
 pub mod weight;
 
 pub use names::{NodeName, StreamName, StreamPattern};

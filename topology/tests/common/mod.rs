@@ -6,6 +6,7 @@ use anabranch_topology::NodeName;
 use anabranch_topology::graph::{EdgeIx, Graph, Metric, NodeIx};
 use anabranch_topology::module::{Demand, Egress};
 use anabranch_topology::shortest::Path;
+use anabranch_topology::trouble::{Condition, Level};
 use anabranch_topology::weight::Weights;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -51,6 +52,17 @@ pub fn demands(most: usize, egresses: usize) -> impl Strategy<Value = (Graph, De
         egresses.sort_by_key(|egress| egress.node);
         egresses.dedup_by_key(|egress| egress.node);
         (graph, Demand { ingress, egresses, deadline_us: ms * 1000 })
+    })
+}
+
+/// As [`demands`], with one egress that is not the ingress.
+pub fn flows(most: usize) -> impl Strategy<Value = (Graph, Demand)> {
+    demands(most, 1).prop_map(|(graph, mut demand)| {
+        let (nodes, egress) = (graph.node_count() as u32, demand.egresses[0].node.0);
+        if egress == demand.ingress.0 {
+            demand.egresses[0].node = NodeIx((egress + 1) % nodes);
+        }
+        (graph, demand)
     })
 }
 
@@ -109,4 +121,9 @@ pub fn is_way(graph: &Graph, from: NodeIx, to: NodeIx, path: &Path) -> bool {
 /// Sum of weights over a way.
 pub fn total(weights: &Weights, path: &Path) -> u64 {
     weights.total(path.iter().copied())
+}
+
+/// The condition of a link that loses so much.
+pub fn lossy(loss_ppm: u32) -> Condition {
+    Condition { level: Level::of(loss_ppm), late: false }
 }
