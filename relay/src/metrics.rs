@@ -23,13 +23,11 @@ const fn gauge(name: &'static str, help: &'static str) -> Metric {
     Metric { name, counter: false, help }
 }
 
-type RelayMetric = (Metric, fn(&Report) -> f64);
-type LinkMetric = (Metric, fn(&LinkReport) -> f64);
-type StreamMetric = (Metric, fn(&StreamReport) -> f64);
-type OutputMetric = (Metric, fn(&OutputReport) -> f64);
+/// A metric of a `T`, and how it is read.
+type Of<T> = (Metric, fn(&T) -> f64);
 
 /// Of the relay as a whole.
-const RELAY: &[RelayMetric] = &[
+const RELAY: &[Of<Report>] = &[
     (gauge("anabranch_relay_uptime_seconds", "Seconds since the relay started"), |r| r.uptime_s),
     (gauge("anabranch_relay_ready", "1 while the relay serves"), |r| f64::from(u8::from(r.ready && !r.draining))),
     (gauge("anabranch_relay_draining", "1 while the relay is about to stop"), |r| f64::from(u8::from(r.draining))),
@@ -52,7 +50,7 @@ const RELAY: &[RelayMetric] = &[
 ];
 
 /// Of each link, labelled with `peer`, `role` and `port`.
-const LINK: &[LinkMetric] = &[
+const LINK: &[Of<LinkReport>] = &[
     (gauge("anabranch_link_rtt_seconds", "Round-trip time, smoothed"), |l| l.quality.rtt.as_secs_f64()),
     (gauge("anabranch_link_transit_seconds", "One-way delay towards the peer"), |l| l.quality.transit.as_secs_f64()),
     (gauge("anabranch_link_transit_bound_seconds", "Half-width of what is certain of the one-way delay"), |l| {
@@ -117,7 +115,7 @@ const LINK: &[LinkMetric] = &[
 ];
 
 /// Of each stream, labelled with `stream`, `incarnation` and `ingress`.
-const STREAM: &[StreamMetric] = &[
+const STREAM: &[Of<StreamReport>] = &[
     (gauge("anabranch_stream_subscribers", "Sinks that watch the stream here"), |s| s.subscribers as f64),
     (gauge("anabranch_stream_epoch", "Newest graph installed here"), |s| f64::from(s.epoch.unwrap_or(0))),
     (counter("anabranch_stream_received_packets_total", "Packets that arrived, copies included"), |s| {
@@ -145,7 +143,7 @@ const STREAM: &[StreamMetric] = &[
 ];
 
 /// Of each link a stream leaves on towards a relay, labelled as the stream and with `peer`. Sinks are not listed one by one.
-const OUTPUT: &[OutputMetric] = &[
+const OUTPUT: &[Of<OutputReport>] = &[
     (counter("anabranch_stream_output_forwarded_packets_total", "Packets handed to the link"), |o| {
         o.counters.forwarded as f64
     }),
@@ -187,7 +185,7 @@ fn relay_outputs(stream: &StreamReport) -> impl Iterator<Item = (String, &Output
     relays.map(move |output| (format!("{labels},peer=\"{}\",port=\"{}\"", output.peer, output.port), output))
 }
 
-fn family<T>(out: &mut String, metrics: &[(Metric, fn(&T) -> f64)], items: &[(String, &T)]) {
+fn family<T>(out: &mut String, metrics: &[Of<T>], items: &[(String, &T)]) {
     for (metric, value) in metrics {
         head(out, metric);
         for (labels, item) in items {

@@ -8,7 +8,7 @@ use crate::config::Limits;
 use crate::report::OverlayReport;
 use link::Instant;
 use node::PortId;
-use node::control::Module;
+use node::control::{Dissemination, Module};
 use own::Own;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub enum Recipients {
 /// The graphs of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Graphs {
-    /// In the order of [`crate::system::plan`]: tree, then disjoint.
+    /// In the order of [`crate::system::plan`]: tree, then disjoint where that may be used.
     pub modules: Vec<Module>,
     /// The egresses that are reached, this relay left out.
     pub egresses: Vec<NodeName>,
@@ -183,8 +183,8 @@ impl Directory {
     }
 
     /// The graphs of a stream published here, and the egresses they reach.
-    pub fn graphs(&self, name: &StreamName, deadline_us: u32) -> Graphs {
-        routes::graphs(&self.database, &self.graph, self.me(), name, deadline_us)
+    pub fn graphs(&self, name: &StreamName, deadline_us: u32, mode: Dissemination) -> Graphs {
+        routes::graphs(&self.database, &self.graph, self.me(), name, deadline_us, mode)
     }
 
     /// For the report.

@@ -1,7 +1,7 @@
 //! The graphs of a stream, from the state of the overlay.
 
 use super::Graphs;
-use node::control::{Edge, Module};
+use node::control::{Dissemination, Edge, Module};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use topology::dissemination::Route;
@@ -17,6 +17,7 @@ pub(super) fn graphs(
     ingress: &NodeName,
     name: &StreamName,
     deadline_us: u32,
+    mode: Dissemination,
 ) -> Graphs {
     let Some(at) = graph.find(ingress) else { return Graphs::default() };
     let egress = |(relay, last_mile_us): (&NodeName, u32)| {
@@ -25,9 +26,12 @@ pub(super) fn graphs(
     };
     let demand = Demand { ingress: at, egresses: database.egresses(name).filter_map(egress).collect(), deadline_us };
     let route = Route::new(graph, &demand);
-    let reach_us = route.tree.reach_us.max(route.disjoint.reach_us);
+    // What may never be used is not installed.
+    let modules: &[&module::Module] =
+        if mode == Dissemination::Tree { &[&route.tree] } else { &[&route.tree, &route.disjoint] };
+    let reach_us = modules.iter().map(|module| module.reach_us).max().unwrap_or(0);
     Graphs {
-        modules: vec![named(graph, &route.tree), named(graph, &route.disjoint)],
+        modules: modules.iter().map(|module| named(graph, module)).collect(),
         egresses: route.ways.iter().map(|ways| graph.name(ways.egress.node).clone()).collect(),
         longest: Duration::from_micros(reach_us),
     }

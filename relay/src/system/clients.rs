@@ -337,7 +337,7 @@ impl RelaySystem {
     fn compute(&mut self, now: Instant, generation: u64, name: &StreamName, ports: &mut Ports) {
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else { return };
-        let graphs = self.directory.graphs(name, carried.deadline_us);
+        let graphs = self.directory.graphs(name, carried.deadline_us, published.mode);
         let choice = Choice {
             mode: published.mode,
             deadline: carried.deadline(),

@@ -14,6 +14,9 @@ use topology::NodeName;
 /// link state that is late, costs its watchers nothing.
 const ORPHAN_FOR: Duration = Duration::from_secs(10);
 
+/// The same where both hold: the stream is gone, or has begun another life.
+const GONE_FOR: Duration = Duration::from_millis(500);
+
 /// How long a stream that ended stays known as such.
 const ENDED_FOR: Duration = Duration::from_secs(2);
 
@@ -207,10 +210,13 @@ impl RelaySystem {
         for (_, id, ended) in due {
             self.finish(now, &id, ended, ports);
         }
-        let lost =
-            |carried: &Carried| carried.orphan_since.is_some_and(|since| now.saturating_since(since) > ORPHAN_FOR);
-        let orphans: Vec<StreamId> =
-            self.carried.iter().filter(|(_, carried)| lost(carried)).map(|(id, _)| id.clone()).collect();
+        let lost = |(id, carried): (&StreamId, &Carried)| {
+            let orphan_for = now.saturating_since(carried.orphan_since?);
+            let gone = self.forward.inputs(carried.key).next().is_none()
+                && !self.directory.may_publish(&id.ingress, &id.name, id.incarnation);
+            (orphan_for > if gone { GONE_FOR } else { ORPHAN_FOR }).then(|| id.clone())
+        };
+        let orphans: Vec<StreamId> = self.carried.iter().filter_map(lost).collect();
         for id in orphans {
             self.finish(now, &id, false, ports);
         }
