@@ -4,7 +4,10 @@
 //! deadline, evenly, as the source received them, to any number of outputs that do not disturb one another.
 //! Embed it with [`run`]; the program is [`Config`] and [`run`] behind a command line.
 
+pub mod cli;
 pub mod config;
+mod connection;
+mod fanout;
 pub mod output;
 pub mod playout;
 pub mod report;

@@ -1,13 +1,36 @@
-//! The shell around the sink: sockets, relays, signals, reports.
+//! The shell around the sink: sockets, relays, outputs, reports.
 
-use crate::config::Config;
-use crate::report::Report;
-use node::exit::Failure;
-use tokio::sync::watch;
+use crate::config::{Config, Identity};
+use crate::connection::{Connector, Status};
+use crate::fanout::{FanOut, wait_until};
+use crate::output::Outputs;
+use crate::playout::PlayoutConfig;
+use crate::report::{LinkReport, Report, StreamState};
+use crate::system::SinkSystem;
+use link::Instant;
+use node::Host;
+use node::clock::Clock;
+use node::control::CloseCode;
+use node::endpoint::{Endpoint, EndpointOptions};
+use node::exit::{Exit, Failure};
+use node::trust::Credentials;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How long outputs may take at the end to write what they hold: a pipe that nobody reads must not hold up the exit.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a sink until `shutdown` turns true, until it can do no more, or, with [`Config::until_end`], until its streams
 /// have ended; then plays out what it holds, flushes its outputs, and returns its last report. While it runs, `report`
 /// is renewed every [`Config::report_interval`].
+///
+/// The failure says why it stopped: [`Exit::Unavailable`] no relay answered, or an address to listen at was taken;
+/// [`Exit::Refused`] the relay refuses this sink or all of its streams, or does not know them; [`Exit::CannotCreate`] an
+/// output could not be made; [`Exit::Io`] writing failed on an output. One output that fails stops the sink only when no
+/// other is left; the failure is returned all the same, at the end.
 ///
 /// Must be awaited inside a [`tokio::task::LocalSet`] on a current-thread runtime. Dropping the future stops the sink at
 /// once; what its outputs have accepted is still written.
@@ -16,7 +39,246 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
-    let _ = config;
-    let _ = shutdown.wait_for(|stop| *stop).await;
-    Ok(report.borrow().clone())
+    let sink = Sink::start(config)?;
+    let connecting = sink.connector()?.run();
+    tokio::pin!(connecting);
+    let mut tick = tokio::time::interval(sink.config.report_interval);
+    let verdict = loop {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => break Ok(()),
+            failure = &mut connecting => break Err(failure),
+            () = sink.changed.notified() => {}
+            () = sink.waited() => {}
+            _ = tick.tick() => {
+                report.send_replace(sink.report());
+            }
+        }
+        if let Some(verdict) = sink.verdict() {
+            break verdict;
+        }
+    };
+    // The connection goes on while what is held plays out: repairs may still come.
+    let playing_out = sink.play_out();
+    tokio::pin!(playing_out);
+    if verdict.is_err() {
+        playing_out.await;
+    } else {
+        tokio::select! {
+            () = &mut playing_out => {}
+            _ = &mut connecting => playing_out.await,
+        }
+    }
+    let verdict = sink.finish(verdict).await;
+    let last = sink.report();
+    report.send_replace(last.clone());
+    verdict.map(|()| last)
+}
+
+struct Sink {
+    config: Config,
+    clock: Clock,
+    started: Instant,
+    identity: Identity,
+    endpoint: Endpoint,
+    host: Host<SinkSystem<FanOut>>,
+    status: Status,
+    /// Notified when a stream or an output changes its state.
+    changed: Arc<Notify>,
+}
+
+impl Sink {
+    /// Everything is made before anything is sent: a sink that cannot do its work says so at once.
+    fn start(config: Config) -> Result<Sink, Failure> {
+        config.check().map_err(|what| Failure::new(Exit::Config, what))?;
+        let identity = identity(&config)?;
+        let clock = Clock::start();
+        let changed = Arc::new(Notify::new());
+        let endpoint = bind(&config, &identity.credentials)?;
+        let mut outputs = Outputs::new(clock, changed.clone());
+        let fanout = FanOut::open(&config.streams, &mut outputs, changed.clone())?;
+        let streams = config.streams.iter().map(|stream| {
+            let min_latency = stream.latency.unwrap_or_default();
+            (stream.name.clone(), PlayoutConfig { min_latency, ..PlayoutConfig::default() })
+        });
+        let host = Host::new(clock, SinkSystem::new(streams, fanout));
+        let started = clock.now();
+        Ok(Sink { config, clock, started, identity, endpoint, host, status: Status::new(started), changed })
+    }
+
+    fn connector(&self) -> Result<Connector, Failure> {
+        Ok(Connector {
+            endpoint: self.endpoint.clone(),
+            host: self.host.clone(),
+            clock: self.clock,
+            config: self.config.clone(),
+            tokens: self.identity.tokens.clone(),
+            status: self.status.clone(),
+        })
+    }
+
+    /// Returns when streams that were never seen have been waited for long enough; never where none is waited for.
+    async fn waited(&self) {
+        let pending = self.host.with(|_, system, _| self.indices().any(|index| !system.was_seen(index)));
+        match self.wait_ends().filter(|at| pending && *at > self.clock.now()) {
+            Some(at) => tokio::time::sleep_until(self.clock.to_tokio(at)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Until when a stream is waited for that was never seen; `None` before there is a relay.
+    fn wait_ends(&self) -> Option<Instant> {
+        self.status.first().map(|first| first + self.config.wait)
+    }
+
+    fn indices(&self) -> std::ops::Range<usize> {
+        0..self.config.streams.len()
+    }
+
+    /// Whether the sink has come to its end, and to which.
+    fn verdict(&self) -> Option<Result<(), Failure>> {
+        self.host.with(|now, system, _| {
+            if system.outlets().all_stopped() {
+                return Some(Ok(()));
+            }
+            let waited = self.wait_ends().is_some_and(|at| at <= now);
+            let fates: Vec<Fate> = self.indices().map(|index| fate(system, now, index, waited)).collect();
+            if fates.iter().all(|fate| matches!(fate, Fate::Refused | Fate::Unknown)) {
+                return Some(Ok(()));
+            }
+            let over = |fate: &Fate| *fate != Fate::Open;
+            (self.config.until_end && fates.iter().all(over) && system.is_drained()).then_some(Ok(()))
+        })
+    }
+
+    /// Asks for no more, and waits until what is held is released.
+    async fn play_out(&self) {
+        self.host.with(|_, system, ports| system.unsubscribe(ports));
+        let longest = self.host.with(|now, system, _| {
+            let latencies = system.reports(now).into_iter().map(|stream| stream.latency_ms);
+            latencies.fold(0.0, f64::max)
+        });
+        let patience = Duration::from_secs_f64(longest / 1e3) + Duration::from_millis(100);
+        wait_until(patience, || self.host.with(|_, system, _| system.is_drained())).await;
+    }
+
+    /// Flushes and closes everything; adds to the verdict what went wrong with streams and outputs.
+    async fn finish(&self, verdict: Result<(), Failure>) -> Result<(), Failure> {
+        let refused = self.refusals();
+        self.host.with(|_, system, _| system.outlets_mut().close());
+        let flushed = || self.host.with(|_, system, _| system.outlets().unfinished().is_empty());
+        wait_until(FLUSH_PATIENCE, flushed).await;
+        let (mut failures, stuck) =
+            self.host.with(|_, system, _| (system.outlets().failures(), system.outlets().unfinished()));
+        failures.extend(stuck.iter().map(|name| format!("output {name}: what was left for it could not be written")));
+        self.status.stop(self.clock.now());
+        self.endpoint.close(CloseCode::Done, "the sink is stopping").await;
+        verdict?;
+        match (failures.is_empty(), refused.is_empty()) {
+            (true, true) => Ok(()),
+            (false, _) => Err(Failure::new(Exit::Io, failures.join("; "))),
+            (true, false) => Err(Failure::new(Exit::Refused, refused.join("; "))),
+        }
+    }
+
+    /// What is to be said of streams that were refused or never came.
+    fn refusals(&self) -> Vec<String> {
+        let wait = humantime::format_duration(self.config.wait);
+        self.host.with(|now, system, _| {
+            let waited = self.wait_ends().is_some_and(|at| at <= now);
+            let say = |index: usize| {
+                let name = &self.config.streams[index].name;
+                match fate(system, now, index, waited) {
+                    Fate::Refused => {
+                        let reason = system.refusal(index).map_or("", |refusal| refusal.reason.as_str());
+                        Some(format!("stream {name} refused: {reason}"))
+                    }
+                    Fate::Unknown => {
+                        Some(format!("unknown stream {name}: no packet of it within {wait}; is its source publishing?"))
+                    }
+                    Fate::Open | Fate::Ended => None,
+                }
+            };
+            self.indices().filter_map(say).collect()
+        })
+    }
+
+    fn report(&self) -> Report {
+        let connection = |now| self.status.report(now);
+        let port = self.status.port();
+        self.host.with(|now, system, ports| {
+            let mut streams = system.reports(now);
+            for (index, stream) in streams.iter_mut().enumerate() {
+                stream.outputs = system.outlets().reports(index);
+            }
+            let link = port.and_then(|port| ports.link(port));
+            Report {
+                uptime_s: now.saturating_since(self.started).as_secs_f64(),
+                connection: connection(now),
+                streams,
+                link: link.map(|link| LinkReport::new(&link.stats(), &link.quality(now))),
+            }
+        })
+    }
+}
+
+/// What is to be expected of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Ended,
+    Refused,
+    /// It was waited for long enough.
+    Unknown,
+}
+
+fn fate(system: &SinkSystem<FanOut>, now: Instant, index: usize, waited: bool) -> Fate {
+    match system.state(now, index) {
+        Some(StreamState::Refused) => Fate::Refused,
+        Some(StreamState::Ended) => Fate::Ended,
+        Some(StreamState::Waiting) if waited => Fate::Unknown,
+        _ => Fate::Open,
+    }
+}
+
+fn bind(config: &Config, credentials: &Credentials) -> Result<Endpoint, Failure> {
+    let bind_to = |listen: SocketAddr| {
+        let options = EndpointOptions { listen, udp_payload: config.path_mtu, segmentation_offload: true };
+        Endpoint::bind(&options, credentials.clone())
+    };
+    // A dual-stack socket reaches relays of both kinds; without IPv6 on the machine, IPv4 must do.
+    let any_v6 = SocketAddr::from(([0u16; 8], 0));
+    let any_v4 = SocketAddr::from(([0u8; 4], 0));
+    bind_to(any_v6)
+        .or_else(|_| bind_to(any_v4))
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot open a UDP socket: {error}")))
+}
+
+/// Who the sink is: as given, or from files and the environment.
+fn identity(config: &Config) -> Result<Identity, Failure> {
+    if let Some(identity) = &config.identity {
+        return Ok(identity.clone());
+    }
+    let refused = |error: &dyn std::fmt::Display| Failure::new(Exit::Config, format!("keys: {error}"));
+    let keys = config.keys.as_deref().ok_or_else(|| {
+        refused(&"expected the directory with authority.crt, as `anabranch-relay keys` makes it (--keys DIR)")
+    })?;
+    let credentials = Credentials::load(keys, config.name.as_ref()).map_err(|error| refused(&error))?;
+    let mut tokens: Vec<String> = std::env::var("ANABRANCH_TOKEN").ok().into_iter().collect();
+    if let Some(file) = &config.token_file {
+        tokens.extend(read_tokens(file)?);
+    }
+    if tokens.is_empty() && config.name.is_none() {
+        let expected = "neither a certificate (name) nor a token (token_file, or ANABRANCH_TOKEN): \
+                        a relay would not know what this sink may watch";
+        return Err(Failure::new(Exit::Config, expected));
+    }
+    Ok(Identity { credentials, tokens })
+}
+
+/// One token per line; empty lines and those that begin with `#` say nothing.
+fn read_tokens(file: &Path) -> Result<Vec<String>, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::new(Exit::Config, format!("token_file {}: {error}", file.display())))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
 }

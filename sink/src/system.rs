@@ -317,3 +317,6 @@ impl<O: Outlets> EndSystem for SinkSystem<O> {
         self.streams.iter().filter_map(|stream| stream.playout.poll_timeout()).min()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,6 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 /// Packets that wait for an output at most: with the largest packets 32 MiB, at 10 Mbit/s some 17 s.
@@ -241,20 +240,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// Waits until every outlet is finished, at most for `patience`; false where one is not.
-pub(crate) async fn finish(outlets: &[&Outlet], patience: Duration) -> bool {
-    let mut waited = Duration::ZERO;
-    let step = Duration::from_millis(5);
-    while !outlets.iter().all(|outlet| outlet.is_finished()) {
-        if waited >= patience {
-            return false;
-        }
-        tokio::time::sleep(step).await;
-        waited += step;
-    }
-    true
 }
 
 /// A packet of a stream of datagrams, for tests.

@@ -1,0 +1,220 @@
+//! The connection to a relay: one at a time, kept up through the list of relays.
+
+use crate::config::Config;
+use crate::fanout::FanOut;
+use crate::report::{ConnectionReport, ConnectionState};
+use crate::system::SinkSystem;
+use link::{Instant, LinkConfig};
+use node::clock::Clock;
+use node::control::{CloseCode, Hello, VERSION};
+use node::endpoint::{ConnectError, Endpoint};
+use node::exit::{Exit, Failure};
+use node::trust::Role;
+use node::{Closed, Host, PortId};
+use std::cell::RefCell;
+use std::hash::{BuildHasher, Hasher};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What the program calls itself in the relay's logs.
+const AGENT: &str = concat!("anabranch-sink/", env!("CARGO_PKG_VERSION"));
+/// A relay that does not answer within this is passed over.
+const DIAL_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause after all relays were tried in vain; doubled each time up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// A relay silent for so long is given up, before QUIC does: links are probed every 25 ms.
+const SILENCE: Duration = Duration::from_millis(1_500);
+
+/// The state of the connection, for the report.
+#[derive(Clone, Debug)]
+pub(crate) struct Status(Rc<RefCell<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    report: ConnectionReport,
+    since: Instant,
+    port: Option<PortId>,
+    /// When the first connection came about.
+    first: Option<Instant>,
+}
+
+impl Status {
+    pub(crate) fn new(now: Instant) -> Status {
+        let report = ConnectionReport::default();
+        Status(Rc::new(RefCell::new(Inner { report, since: now, port: None, first: None })))
+    }
+
+    /// As it is at `now`.
+    pub(crate) fn report(&self, now: Instant) -> ConnectionReport {
+        let inner = self.0.borrow();
+        ConnectionReport { since_s: now.saturating_since(inner.since).as_secs_f64(), ..inner.report.clone() }
+    }
+
+    /// The port in use.
+    pub(crate) fn port(&self) -> Option<PortId> {
+        self.0.borrow().port
+    }
+
+    /// When the first connection came about.
+    pub(crate) fn first(&self) -> Option<Instant> {
+        self.0.borrow().first
+    }
+
+    pub(crate) fn stop(&self, now: Instant) {
+        self.enter(now, ConnectionState::Stopped);
+    }
+
+    fn dial(&self, now: Instant, relay: &str) {
+        self.enter(now, ConnectionState::Connecting);
+        let mut inner = self.0.borrow_mut();
+        inner.report.relay = Some(relay.to_owned());
+        inner.report.name = None;
+    }
+
+    fn up(&self, now: Instant, port: PortId, name: &str) {
+        self.enter(now, ConnectionState::Up);
+        let mut inner = self.0.borrow_mut();
+        inner.report.name = Some(name.to_owned());
+        inner.report.connections += 1;
+        inner.port = Some(port);
+        inner.first.get_or_insert(now);
+    }
+
+    fn fail(&self, why: &str) {
+        let mut inner = self.0.borrow_mut();
+        inner.report.last_error = Some(why.to_owned());
+        inner.port = None;
+    }
+
+    fn enter(&self, now: Instant, state: ConnectionState) {
+        let mut inner = self.0.borrow_mut();
+        if inner.report.state != state {
+            inner.report.state = state;
+            inner.since = now;
+        }
+    }
+}
+
+/// Keeps a connection to one of the relays.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) host: Host<SinkSystem<FanOut>>,
+    pub(crate) clock: Clock,
+    pub(crate) config: Config,
+    pub(crate) tokens: Vec<String>,
+    pub(crate) status: Status,
+}
+
+impl Connector {
+    /// Dials the relays in turn, for ever once one has answered; returns when there is no use in going on.
+    pub(crate) async fn run(self) -> Failure {
+        let relays = &self.config.relays;
+        let give_up_at = self.clock.now() + self.config.wait;
+        let (mut next, mut in_vain, mut pause) = (0, 0, PAUSES.0);
+        loop {
+            let relay = &relays[next % relays.len()];
+            next += 1;
+            match self.serve(relay, give_up_at).await {
+                Served::Lost => (in_vain, pause) = (0, PAUSES.0),
+                Served::Hopeless(failure) => return failure,
+                Served::Refused(failure) if self.status.first().is_none() && relays.len() == 1 => return failure,
+                Served::Refused(failure) | Served::Unreachable(failure) => {
+                    if self.status.first().is_none() && self.clock.now() >= give_up_at {
+                        return failure;
+                    }
+                    in_vain += 1;
+                }
+            }
+            if in_vain >= relays.len() {
+                in_vain = 0;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+
+    /// Dials a relay and stays with it for as long as it lasts.
+    async fn serve(&self, relay: &str, give_up_at: Instant) -> Served {
+        let now = self.clock.now();
+        self.status.dial(now, relay);
+        let hello =
+            Hello { version: VERSION, features: 0, role: Role::Sink, tokens: self.tokens.clone(), agent: AGENT.into() };
+        let patience = match self.status.first() {
+            Some(_) => DIAL_PATIENCE,
+            None => DIAL_PATIENCE.min(give_up_at.saturating_since(now)).max(Duration::from_millis(500)),
+        };
+        let session = match tokio::time::timeout(patience, self.endpoint.connect(relay, hello)).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) => return self.not_connected(&error),
+            Err(_) => {
+                let reason = format!("nothing came back within {}", humantime::format_duration(patience));
+                return self.not_connected(&ConnectError::Unreachable { address: relay.to_owned(), reason });
+            }
+        };
+        let name = session.peer.name.clone();
+        let seed = std::hash::RandomState::new().build_hasher().finish();
+        let port = self.host.attach(session, LinkConfig { seed, ..LinkConfig::default() });
+        self.status.up(self.clock.now(), port, name.as_str());
+        tracing::info!(relay, %name, "connected");
+        let closed = self.until_closed(port).await;
+        self.status.fail(&closed.reason);
+        match closed.code {
+            CloseCode::Unauthenticated | CloseCode::Expired | CloseCode::Forbidden | CloseCode::Version => {
+                Served::Hopeless(Failure::new(Exit::Refused, format!("{relay} refused: {}", closed.reason)))
+            }
+            CloseCode::Replaced => {
+                let why = "another sink connected with the same certificate or token; give each sink its own";
+                Served::Hopeless(Failure::new(Exit::Refused, format!("{relay}: {why}")))
+            }
+            code => {
+                tracing::warn!(relay, %name, ?code, "connection lost: {}; connecting again", closed.reason);
+                Served::Lost
+            }
+        }
+    }
+
+    /// Waits for the end of a connection, and puts one to an end that has fallen silent.
+    async fn until_closed(&self, port: PortId) -> Closed {
+        let mut look = tokio::time::interval(SILENCE / 6);
+        let closed = self.host.closed(port);
+        tokio::pin!(closed);
+        loop {
+            tokio::select! {
+                closed = &mut closed => return closed,
+                _ = look.tick() => self.host.with(|now, _, ports| {
+                    let silent = ports.link(port).map(|link| link.quality(now).silent_for);
+                    if silent.is_some_and(|silent| silent > SILENCE) {
+                        ports.close(port, CloseCode::Lost, "the relay has fallen silent");
+                    }
+                }),
+            }
+        }
+    }
+
+    fn not_connected(&self, error: &ConnectError) -> Served {
+        let again = self.status.report(self.clock.now()).last_error.as_deref() == Some(&error.to_string());
+        self.status.fail(&error.to_string());
+        if !again {
+            tracing::warn!("{error}");
+        }
+        match error {
+            ConnectError::Refused { .. } => Served::Refused(Failure::new(Exit::Refused, error.to_string())),
+            ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => {
+                Served::Unreachable(Failure::new(Exit::Unavailable, error.to_string()))
+            }
+        }
+    }
+}
+
+/// How it went with a relay.
+enum Served {
+    /// It was connected, and is no longer.
+    Lost,
+    /// It did not answer.
+    Unreachable(Failure),
+    /// It answered, and refused.
+    Refused(Failure),
+    /// No relay will have this sink.
+    Hopeless(Failure),
+}
