@@ -4,7 +4,8 @@ use crate::url::{Input, InputError};
 use node::control::Dissemination;
 use node::exit::{Exit, Failure};
 use node::trust::Credentials;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use topology::{NodeName, StreamName};
@@ -15,19 +16,23 @@ use topology::{NodeName, StreamName};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Relays to publish at, `host:port`, in order of preference: the first that answers serves until it is lost.
+    /// Relays to publish at, `host:port`, in order of preference: the first that answers serves until it is lost. One, a
+    /// list, or several in one text with commas between them.
+    #[serde(deserialize_with = "one_or_several")]
     pub relays: Vec<String>,
     /// Directory with `authority.crt` and, unless a token is all this source has, `NAME.crt` and `NAME.key`, as
     /// `anabranch-relay keys` makes them.
     pub keys: Option<PathBuf>,
     /// Which certificate in `keys`: `NAME.crt` and `NAME.key`. Without it this source comes with a token alone.
     pub name: Option<NodeName>,
-    /// File with a stream token (`abt1.…`). The variable `ANABRANCH_TOKEN` holds the token itself in its place.
+    /// File with stream tokens (`abt1.…`), one or several, a line each. The variable `ANABRANCH_TOKEN` adds to them. There is
+    /// no flag for a token: every user of a machine can read command lines.
     pub token_file: Option<PathBuf>,
-    /// The token itself. Never on the command line, where every user of the machine could read it.
+    /// The token itself, given by a program that embeds the source.
+    #[serde(skip)]
     pub token: Option<String>,
-    /// Where to send from, `address` or `address:port`; any by default.
-    pub bind: Option<String>,
+    /// Address of this machine to send from; any by default.
+    pub bind: Option<IpAddr>,
     /// Largest UDP payload that the path to every relay is known to carry (1200 to 65527). Without it the source starts
     /// at 1200 and probes.
     pub path_mtu: Option<u16>,
@@ -79,7 +84,7 @@ pub struct Stream {
 }
 
 /// Which streams go first where there is too much to send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// After the others.
@@ -136,6 +141,39 @@ impl Config {
         self.wrong().map_or(Ok(()), |what| Err(Failure::new(Exit::Config, what)))
     }
 
+    /// What to show a relay and whom to trust.
+    pub(crate) fn credentials(&self) -> Result<Credentials, Failure> {
+        if let Some(identity) = &self.identity {
+            return Ok(identity.clone());
+        }
+        let keys = self.keys.as_ref().ok_or_else(|| {
+            let message =
+                "keys: expected the directory with authority.crt, as `anabranch-relay keys` makes it (--keys DIR)";
+            Failure::new(Exit::Config, message)
+        })?;
+        Credentials::load(keys, self.name.as_ref()).map_err(|error| Failure::new(Exit::Config, error.to_string()))
+    }
+
+    /// The tokens to show: from the file, from the environment, from an embedding program.
+    pub(crate) fn tokens(&self) -> Result<Vec<String>, Failure> {
+        let mut texts: Vec<String> = self.token.iter().cloned().collect();
+        if let Some(file) = &self.token_file {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Failure::new(Exit::Config, format!("token_file {}: {error}", file.display())))?;
+            texts.push(text);
+        }
+        if self.identity.is_none() {
+            texts.extend(std::env::var("ANABRANCH_TOKEN"));
+        }
+        let tokens = texts.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect::<Vec<_>>();
+        if tokens.is_empty() && self.identity.is_none() && self.name.is_none() {
+            let message =
+                "expected a certificate (name, --name) or a token (token_file, --token-file, ANABRANCH_TOKEN)";
+            return Err(Failure::new(Exit::Config, message));
+        }
+        Ok(tokens)
+    }
+
     /// The deadline of a stream: its own or that of all.
     pub fn deadline_of(&self, stream: &Stream) -> Duration {
         stream.deadline.unwrap_or(self.deadline)
@@ -183,6 +221,19 @@ impl Config {
 const MIN_DEADLINE: Duration = Duration::from_millis(5);
 /// More than this would fill the memory of every relay on the way.
 const MAX_DEADLINE: Duration = Duration::from_secs(60);
+
+fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected host:port, or a list of them")]
+    enum Relays {
+        Text(String),
+        List(Vec<String>),
+    }
+    Ok(match Relays::deserialize(from)? {
+        Relays::Text(text) => text.split(',').map(|relay| relay.trim().to_owned()).filter(|r| !r.is_empty()).collect(),
+        Relays::List(list) => list,
+    })
+}
 
 fn is_host_port(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))

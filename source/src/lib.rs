@@ -15,10 +15,13 @@
 //! [`run`] is the whole program but its command line. It must be awaited inside a [`tokio::task::LocalSet`] on a
 //! current-thread runtime, so that one process can hold several programs, each on its own thread.
 
+pub mod cli;
 pub mod config;
+mod ingest;
 pub mod looping;
 pub mod pacing;
 pub mod packetize;
+pub mod playback;
 pub mod report;
 pub mod rtp;
 pub mod server;

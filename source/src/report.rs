@@ -75,6 +75,8 @@ pub struct StreamReport {
     pub name: StreamName,
     /// Where it comes from.
     pub input: String,
+    /// Where it listens, if it is a socket, with the port that was picked.
+    pub listen: Option<SocketAddr>,
     /// Whether it flows.
     pub state: StreamState,
     /// Why the relay refuses it, or why the input fails.

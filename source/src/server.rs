@@ -1,12 +1,36 @@
 //! The shell around the source: relays, reconnection, inputs, reports.
 
-use crate::config::Config;
-use crate::report::Report;
-use node::exit::Failure;
+mod dial;
+
+use crate::config::{Config, Priority};
+use crate::ingest::{Feed, Opened};
+use crate::report::{ConnectionReport, ConnectionState, LinkReport, Report, StreamState};
+use crate::system::{SourceSystem, StreamIndex, StreamOptions};
+use dial::{Dialled, Dialler, NotDialled};
+use link::Instant;
+use node::clock::Clock;
+use node::control::CloseCode;
+use node::exit::{Exit, Failure};
+use node::{Host, PortId};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use topology::lsdb::Incarnation;
+
+/// How often it is looked whether there is something to say or to stop for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long a source that stops waits for the end of its streams to be taken in.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs a source until `shutdown` turns true or every input has ended, and returns its last report. While it runs,
-/// `report` is renewed every [`Config::report_interval`].
+/// `report` is renewed every [`Config::report_interval`], and when a connection or a stream changes its state.
+///
+/// Fails where no relay answers within [`Config::connect_timeout`] of the start, where the first answer to everything is
+/// a refusal, where an input cannot be opened or read, and, with [`Exit::Incomplete`], where every input has ended and
+/// some of what they gave did not leave in time.
 ///
 /// Must be awaited inside a [`tokio::task::LocalSet`] on a current-thread runtime. Dropping the future stops the source
 /// at once, without a word to its relay.
@@ -16,6 +40,299 @@ pub async fn run(
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
     config.check()?;
-    let _ = shutdown.wait_for(|stop| *stop).await;
-    Ok(report.borrow().clone())
+    let dialler = Dialler::new(&config)?;
+    let server = Server::open(&config, report)?;
+    let mut tasks = JoinSet::new();
+    server.feed(&config, &mut tasks)?;
+    let ended = tokio::select! {
+        ended = server.serve(&dialler, &config) => ended,
+        failed = input_failure(&mut tasks) => Err(failed),
+        failed = server.watch(config.report_interval) => failed,
+        _ = shutdown.wait_for(|stop| *stop) => {
+            server.stop().await;
+            Ok(())
+        }
+    };
+    server.part(&dialler).await;
+    let last = server.say();
+    ended.map(|()| last)
+}
+
+/// What the tasks of a source share.
+struct Server {
+    clock: Clock,
+    started: Instant,
+    host: Host<SourceSystem>,
+    inputs: RefCell<Vec<Option<Opened>>>,
+    connection: Rc<RefCell<Connection>>,
+    report: watch::Sender<Report>,
+}
+
+/// How it stands with the relays.
+#[derive(Debug, Default)]
+struct Connection {
+    report: ConnectionReport,
+    since: Instant,
+    /// When the link that serves came up.
+    up: Option<Instant>,
+}
+
+/// Waits for an input to fail; for ever where none does.
+async fn input_failure(tasks: &mut JoinSet<Result<(), Failure>>) -> Failure {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => return failure,
+            Err(error) => return Failure::new(Exit::Software, format!("an input's task: {error}")),
+        }
+    }
+    std::future::pending().await
+}
+
+impl Server {
+    /// Opens the inputs: what is wrong with them is told before a relay is bothered.
+    fn open(config: &Config, report: watch::Sender<Report>) -> Result<Server, Failure> {
+        let (mut inputs, mut streams) = (Vec::new(), Vec::new());
+        for stream in &config.streams {
+            let opened = Opened::open(&stream.input, stream.endless)?;
+            streams.push(StreamOptions {
+                name: stream.name.clone(),
+                incarnation: Incarnation(random()?),
+                deadline: config.deadline_of(stream),
+                high_priority: stream.priority.unwrap_or(config.priority) == Priority::High,
+                mode: stream.mode.unwrap_or(config.mode),
+                content: opened.content(),
+                input: stream.input.to_string(),
+                listen: opened.address(),
+            });
+            inputs.push(Some(opened));
+        }
+        let clock = Clock::start();
+        let started = clock.now();
+        let host = Host::new(clock, SourceSystem::new(streams));
+        let connection = Connection { since: started, ..Connection::default() };
+        let (inputs, connection) = (RefCell::new(inputs), Rc::new(RefCell::new(connection)));
+        Ok(Server { clock, started, host, inputs, connection, report })
+    }
+
+    /// Starts a task for each input.
+    fn feed(&self, config: &Config, tasks: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+        for (index, (input, stream)) in self.inputs.borrow_mut().iter_mut().zip(&config.streams).enumerate() {
+            let Some(input) = input.take() else { continue };
+            let place = (StreamIndex(index), stream.name.clone());
+            let deadline = config.deadline_of(stream);
+            let feed = Feed::new(self.host.clone(), self.clock, place, config.start_delay, deadline);
+            tasks.spawn_local(input.run(feed));
+        }
+        Ok(())
+    }
+
+    /// Keeps a relay, whatever happens to it. Returns when the first start is hopeless.
+    async fn serve(&self, dialler: &Dialler, config: &Config) -> Result<(), Failure> {
+        let give_up = self.started + config.connect_timeout;
+        let mut tries = 0;
+        loop {
+            let first = self.connection.borrow().report.connections == 0;
+            let dial = dialler.dial(|address| self.dialling(address));
+            let dialled = if first {
+                tokio::time::timeout_at(self.clock.to_tokio(give_up), dial).await.ok()
+            } else {
+                Some(dial.await)
+            };
+            match dialled {
+                Some(Ok(dialled)) => {
+                    let up = self.clock.now();
+                    self.keep(dialled).await?;
+                    // One that falls again at once is as good as one that does not answer.
+                    tries = if self.clock.now() - up > Duration::from_secs(5) { 0 } else { tries + 1 };
+                }
+                Some(Err(why)) => {
+                    self.failed(&why);
+                    if first && why.refused {
+                        return Err(Failure::new(Exit::Refused, why.message));
+                    }
+                    tries += 1;
+                }
+                None => {}
+            }
+            if self.connection.borrow().report.connections > 0 {
+                tokio::time::sleep(dialler.pause(tries)).await;
+                continue;
+            }
+            if self.clock.now() >= give_up {
+                return Err(self.unreachable(config));
+            }
+            let again = (self.clock.now() + dialler.pause(tries)).min(give_up);
+            tokio::time::sleep_until(self.clock.to_tokio(again)).await;
+        }
+    }
+
+    /// Serves over one connection until it is lost.
+    async fn keep(&self, dialled: Dialled) -> Result<(), Failure> {
+        let Dialled { session, address, link } = dialled;
+        let relay = session.peer.name.clone();
+        let port = self.host.attach(session, link);
+        tracing::info!(%relay, address, "connected");
+        self.change(ConnectionState::Connected, |connection, now| {
+            connection.up = Some(now);
+            connection.report.relay = Some(relay.clone());
+            connection.report.connections += 1;
+        });
+        let closed = self.host.closed(port).await;
+        let farewell = self.host.with(|_, system, _| system.farewell().map(|refusal| refusal.reason.clone()));
+        let reason = farewell.unwrap_or(closed.reason);
+        tracing::warn!(%relay, address, code = ?closed.code, reason, "the relay is gone; dialling again");
+        self.change(ConnectionState::Reconnecting, |connection, _| {
+            connection.up = None;
+            connection.report.relay = None;
+            connection.report.last_error = Some(format!("{address}: {reason}"));
+        });
+        Ok(())
+    }
+
+    fn dialling(&self, address: &str) {
+        self.connection.borrow_mut().report.address = Some(address.to_owned());
+    }
+
+    fn failed(&self, why: &NotDialled) {
+        let mut connection = self.connection.borrow_mut();
+        let message = Some(why.message.clone());
+        if connection.report.last_error != message {
+            tracing::warn!("{}; trying again", why.message);
+            connection.report.last_error = message;
+        }
+    }
+
+    fn unreachable(&self, config: &Config) -> Failure {
+        let last = self.connection.borrow().report.last_error.clone();
+        let why = last.unwrap_or_else(|| format!("no answer from {}", config.relays.join(", ")));
+        let waited = humantime::format_duration(config.connect_timeout);
+        Failure::new(Exit::Unavailable, format!("no relay could be reached within {waited}: {why}"))
+    }
+
+    fn change(&self, state: ConnectionState, change: impl FnOnce(&mut Connection, Instant)) {
+        let now = self.clock.now();
+        let mut connection = self.connection.borrow_mut();
+        (connection.report.state, connection.since) = (state, now);
+        change(&mut connection, now);
+    }
+
+    /// Renews the report; returns when all streams have ended, or are refused at the first start.
+    async fn watch(&self, interval: Duration) -> Result<(), Failure> {
+        let mut look = tokio::time::interval(LOOK_EVERY.min(interval));
+        let (mut said, mut states) = (None::<Instant>, Vec::new());
+        loop {
+            look.tick().await;
+            let now = self.clock.now();
+            let (done, hopeless, lost) = self.host.with(|_, system, _| {
+                let hopeless = system.hopeless().map(|(name, refusal)| format!("{name}: {}", refusal.reason));
+                (system.is_done(), hopeless, system.lost())
+            });
+            if let Some(message) = hopeless {
+                return Err(Failure::new(Exit::Refused, message));
+            }
+            if done {
+                return finished(lost);
+            }
+            let current = self.states();
+            if current != states || said.is_none_or(|said| now - said >= interval) {
+                (said, states) = (Some(now), current);
+                self.say();
+            }
+        }
+    }
+
+    /// What a reader of reports must know at once when it changes.
+    fn states(&self) -> Vec<StreamState> {
+        let streams = self.host.with(|now, system, _| system.report(now));
+        let connection = match self.connection.borrow().report.state {
+            ConnectionState::Connected => StreamState::Live,
+            _ => StreamState::Waiting,
+        };
+        std::iter::once(connection).chain(streams.iter().map(|stream| stream.state)).collect()
+    }
+
+    /// Ends every stream in good order, and waits a little for it to be taken in.
+    async fn stop(&self) {
+        let streams = self.host.with(|now, system, ports| {
+            let streams = system.report(now).len();
+            (0..streams).for_each(|index| system.end(now, StreamIndex(index), ports));
+            streams
+        });
+        let until = self.clock.now() + STOP_WITHIN;
+        let reachable = || self.connection.borrow().report.state == ConnectionState::Connected;
+        while streams > 0 && reachable() && self.clock.now() < until {
+            if self.host.with(|_, system, _| system.is_done()) {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Says goodbye to the relay.
+    async fn part(&self, dialler: &Dialler) {
+        let relay = self.host.with(|_, system, ports| {
+            system.stop(ports);
+            let relay = system.relay();
+            relay.inspect(|port| ports.close(*port, CloseCode::Done, "the source has stopped"))
+        });
+        let parting = async {
+            if let Some(port) = relay {
+                self.host.closed(port).await;
+            }
+            dialler.close().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), parting).await;
+        self.change(ConnectionState::Closed, |_, _| {});
+    }
+
+    /// Renews the report, and returns it.
+    fn say(&self) -> Report {
+        let now = self.clock.now();
+        let (streams, link) = self.host.with(|now, system, ports| {
+            let link = system.relay().and_then(|port| link_report(now, port, ports));
+            (system.report(now), link)
+        });
+        let connection = self.connection.borrow();
+        let mut report = Report {
+            uptime_s: (now - self.started).as_secs_f64(),
+            connection: ConnectionReport {
+                since_s: (now - connection.since).as_secs_f64(),
+                ..connection.report.clone()
+            },
+            link,
+            streams,
+        };
+        if let (Some(link), Some(up)) = (&mut report.link, connection.up) {
+            link.up_s = (now - up).as_secs_f64();
+        }
+        self.report.send_replace(report.clone());
+        report
+    }
+}
+
+fn link_report(now: Instant, port: PortId, ports: &node::Ports) -> Option<LinkReport> {
+    let (link, peer) = (ports.link(port)?, ports.peer(port)?);
+    let (quality, stats) = (link.quality(now), link.stats());
+    let repair = stats.arq_bytes_sent + stats.fec_bytes_sent;
+    Some(LinkReport {
+        address: peer.address,
+        up_s: 0.0,
+        wire_loss_sent: quality.loss_sent,
+        overhead_sent: if stats.media_bytes_sent == 0 { 0.0 } else { repair as f64 / stats.media_bytes_sent as f64 },
+        quality,
+        stats,
+    })
+}
+
+/// How a source whose inputs have all ended ends itself.
+fn finished(lost: u64) -> Result<(), Failure> {
+    match lost {
+        0 => Ok(()),
+        lost => Err(Failure::new(Exit::Incomplete, format!("{lost} packets could not be sent within their deadline"))),
+    }
+}
+
+fn random() -> Result<u64, Failure> {
+    getrandom::u64().map_err(|error| Failure::new(Exit::Software, format!("no randomness: {error}")))
 }

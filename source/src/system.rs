@@ -11,6 +11,7 @@ use link::{Flags, Instant, Label, Link, MediaTime, Packet, SendError, StreamHand
 use node::control::{CloseCode, Content, Control, Dissemination, Publish, Refusal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 use topology::StreamName;
 use topology::lsdb::Incarnation;
@@ -42,6 +43,8 @@ pub struct StreamOptions {
     pub content: Option<Content>,
     /// Where it comes from, for people.
     pub input: String,
+    /// Where its input listens, if it is a socket.
+    pub listen: Option<SocketAddr>,
 }
 
 /// A place in the list of streams, as given to [`SourceSystem::new`].
@@ -69,14 +72,13 @@ pub struct SourceSystem {
     relay: Option<PortId>,
     /// What the relay said last about the connection as a whole.
     farewell: Option<Refusal>,
-    reported: Instant,
 }
 
 impl SourceSystem {
     /// With what is to be published. Nothing is sent before a port opens.
     pub fn new(streams: Vec<StreamOptions>) -> SourceSystem {
         let streams = streams.into_iter().map(Outgoing::new).collect();
-        SourceSystem { streams, relay: None, farewell: None, reported: Instant::ORIGIN }
+        SourceSystem { streams, relay: None, farewell: None }
     }
 
     /// Takes a payload that arrived at `arrival`, the source's media time of it. Arrivals of one stream never go back:
@@ -150,12 +152,14 @@ impl SourceSystem {
         self.streams.iter().map(|stream| stream.counters.late + stream.counters.queue_full).sum()
     }
 
-    /// The streams' reports; rates are of the time since the last call.
+    /// The port of the relay that serves.
+    pub fn relay(&self) -> Option<PortId> {
+        self.relay
+    }
+
+    /// The streams' reports; rates are of the time since the last call, or a longer one where that was a moment ago.
     pub fn report(&mut self, now: Instant) -> Vec<StreamReport> {
-        let span = now.saturating_since(self.reported);
-        self.reported = now;
-        let relay = self.relay.is_some();
-        self.streams.iter_mut().map(|stream| stream.report(now, span, relay)).collect()
+        self.streams.iter_mut().map(|stream| stream.report(now)).collect()
     }
 
     /// Ends all streams at once, for a source that stops.
@@ -285,8 +289,31 @@ struct Outgoing {
     counters: StreamCounters,
     trouble: Option<String>,
     last_input: Option<Instant>,
-    /// Input and sent bytes at the last report.
-    reported: (u64, u64),
+    rates: Rates,
+}
+
+/// Rates of the time between two reports.
+#[derive(Debug, Default)]
+struct Rates {
+    /// When, and the bytes taken in and sent until then.
+    since: Instant,
+    bytes: (u64, u64),
+    input_bps: u64,
+    sent_bps: u64,
+}
+
+/// Over less time than this a rate says nothing.
+const RATE_SPAN: Duration = Duration::from_millis(200);
+
+impl Rates {
+    fn update(&mut self, now: Instant, bytes: (u64, u64)) {
+        let span = now.saturating_since(self.since);
+        if span >= RATE_SPAN {
+            let rate = |bytes: u64| (bytes as f64 * 8.0 / span.as_secs_f64()) as u64;
+            (self.input_bps, self.sent_bps) = (rate(bytes.0 - self.bytes.0), rate(bytes.1 - self.bytes.1));
+            (self.since, self.bytes) = (now, bytes);
+        }
+    }
 }
 
 impl Outgoing {
@@ -309,7 +336,7 @@ impl Outgoing {
             counters: StreamCounters::default(),
             trouble: None,
             last_input: None,
-            reported: (0, 0),
+            rates: Rates::default(),
         }
     }
 
@@ -518,35 +545,30 @@ impl Outgoing {
         [self.finish_at, self.guess_at, again].into_iter().flatten().min()
     }
 
-    fn report(&mut self, now: Instant, span: Duration, relay: bool) -> StreamReport {
+    fn report(&mut self, now: Instant) -> StreamReport {
         self.expire(now);
         let (state, refusal) = match &self.state {
             State::Idle | State::Asked => (StreamState::Waiting, None),
-            State::Live(_) if !relay => (StreamState::Waiting, None),
             State::Live(_) => (StreamState::Live, None),
             State::Refused { refusal, .. } => (StreamState::Refused, Some(refusal.reason.clone())),
             State::Ended => (StreamState::Ended, None),
         };
-        let bytes = (self.input.bytes, self.counters.sent_bytes);
-        let before = std::mem::replace(&mut self.reported, bytes);
+        self.rates.update(now, (self.input.bytes, self.counters.sent_bytes));
         StreamReport {
             name: self.options.name.clone(),
             input: self.options.input.clone(),
+            listen: self.options.listen,
             state,
             trouble: refusal.or_else(|| self.trouble.clone()),
             incarnation: self.options.incarnation.0,
             content: self.content.unwrap_or_default(),
             mode: self.options.mode,
             deadline_ms: self.options.deadline.as_secs_f64() * 1e3,
-            input_bps: rate(bytes.0 - before.0, span),
-            sent_bps: rate(bytes.1 - before.1, span),
+            input_bps: self.rates.input_bps,
+            sent_bps: self.rates.sent_bps,
             silent_s: self.last_input.map(|last| now.saturating_since(last).as_secs_f64()),
             input_counters: self.input,
             counters: self.counters,
         }
     }
-}
-
-fn rate(bytes: u64, span: Duration) -> u64 {
-    if span.is_zero() { 0 } else { (bytes as f64 * 8.0 / span.as_secs_f64()) as u64 }
 }
