@@ -19,3 +19,6 @@ pub mod trust;
 
 pub use host::Host;
 pub use ports::{Closed, EndSystem, Peer, PortId, Ports};
+
+/// This build, as it calls itself to its peers.
+pub(crate) const AGENT: &str = concat!("anabranch/", env!("CARGO_PKG_VERSION"));

@@ -25,7 +25,8 @@ pub struct PortId(pub u64);
 const SLOT_BITS: u32 = 24;
 
 impl PortId {
-    fn slot(self) -> usize {
+    /// Its place in a table of the ports that are open.
+    pub(crate) fn slot(self) -> usize {
         (self.0 & ((1 << SLOT_BITS) - 1)) as usize
     }
 }

@@ -1,0 +1,301 @@
+//! The first words on a connection: [`Hello`] from the dialling end, [`Welcome`] or a refusal from the other.
+
+use crate::clock::unix_seconds;
+use crate::control::{self, CloseCode, CodecError, Control, Hello, LENGTH, Refusal, VERSION, Version, Welcome};
+use crate::ports::{Closed, Peer};
+use crate::rate::RateHandle;
+use crate::trust::{Direction, Role, Verifier, peer_identity};
+use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use rustls_pki_types::CertificateDer;
+use std::time::Duration;
+use topology::NodeName;
+
+/// Optional features of this build, by bit.
+pub(super) const FEATURES: u64 = 0;
+
+/// Largest first message: it is read before its sender is known.
+const MAX_FIRST: usize = 32 * 1024;
+
+/// How long a refused peer has to read why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// A neighbour that has passed the handshake, not yet given to a [`crate::Host`].
+#[derive(Debug)]
+pub struct Session {
+    /// Who it is.
+    pub peer: Peer,
+    /// Its [`Hello`] where it dialled; ours where we did.
+    pub hello: Hello,
+    /// Features that both ends have.
+    pub features: u64,
+    /// The other end's program and version.
+    pub agent: String,
+    pub(crate) wire: Wire,
+}
+
+/// A connection with its control stream.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) connection: Connection,
+    pub(crate) send: SendStream,
+    pub(crate) receive: RecvStream,
+    pub(crate) rate: RateHandle,
+}
+
+impl Session {
+    /// Turns the peer away after all, with a reason that it gets to read.
+    pub async fn refuse(mut self, refusal: Refusal) {
+        refuse(&self.wire.connection, &mut self.wire.send, &refusal).await;
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The connection went first.
+    Lost(ConnectionError),
+    /// What the peer said is not acceptable.
+    Unacceptable(Refusal),
+    /// The peer refused us.
+    Refused(Refusal),
+}
+
+/// The answering end, whose name is `own`. `nth` counts the peers of the endpoint.
+pub(super) async fn answer(
+    connection: Connection,
+    own: &NodeName,
+    verifier: &Verifier,
+    nth: u64,
+) -> Result<Session, Failed> {
+    let (mut send, mut receive) = connection.accept_bi().await.map_err(Failed::Lost)?;
+    match greeted(&connection, &mut receive, verifier, nth).await {
+        Ok((peer, hello, rate)) => {
+            let features = hello.features & FEATURES;
+            let welcome = Welcome { version: VERSION, features, name: own.clone(), agent: crate::AGENT.to_owned() };
+            say(&connection, &mut send, &Control::Welcome(welcome)).await?;
+            let agent = printable(&hello.agent);
+            Ok(Session { peer, hello, features, agent, wire: Wire { connection, send, receive, rate } })
+        }
+        Err(Failed::Unacceptable(refusal)) => {
+            refuse(&connection, &mut send, &refusal).await;
+            Err(Failed::Unacceptable(refusal))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// The dialling end.
+pub(super) async fn introduce(
+    connection: Connection,
+    expected: Option<&NodeName>,
+    hello: Hello,
+) -> Result<Session, Failed> {
+    // TLS has checked that it is a relay of this overlay.
+    let (name, role) = certificate(&connection)
+        .and_then(|certificate| peer_identity(&certificate).ok())
+        .ok_or_else(|| unacceptable(CloseCode::Unauthenticated, "it showed no certificate".to_owned()))?;
+    if let Some(expected) = expected.filter(|expected| **expected != name) {
+        let refusal =
+            unacceptable(CloseCode::Unauthenticated, format!("the relay there is {name}, expected {expected}"));
+        return Err(turned_away(&connection, refusal));
+    }
+    let (mut send, mut receive) = connection.open_bi().await.map_err(Failed::Lost)?;
+    say(&connection, &mut send, &Control::Hello(hello.clone())).await?;
+    let welcome = match first(&connection, &mut receive).await {
+        Ok(Control::Welcome(welcome)) if welcome.version.major == VERSION.major => welcome,
+        Ok(Control::Welcome(welcome)) => return Err(turned_away(&connection, wrong_version(welcome.version))),
+        Ok(Control::Refused(refusal)) => {
+            let refusal = Refusal { reason: printable(&refusal.reason), ..refusal };
+            connection.close(code(CloseCode::Done), b"");
+            return Err(Failed::Refused(refusal));
+        }
+        Ok(_) => {
+            let reason = "it answered with something else than a welcome".to_owned();
+            return Err(turned_away(&connection, unacceptable(CloseCode::Protocol, reason)));
+        }
+        Err(failed) => return Err(turned_away(&connection, failed)),
+    };
+    let rate = ready_for_media(&connection)?;
+    let address = canonical(&connection);
+    let peer = Peer { name, role, grants: Vec::new(), address, dialled: true };
+    let features = hello.features & FEATURES & welcome.features;
+    let agent = printable(&welcome.agent);
+    Ok(Session { peer, hello, features, agent, wire: Wire { connection, send, receive, rate } })
+}
+
+async fn greeted(
+    connection: &Connection,
+    receive: &mut RecvStream,
+    verifier: &Verifier,
+    nth: u64,
+) -> Result<(Peer, Hello, RateHandle), Failed> {
+    let Control::Hello(hello) = first(connection, receive).await? else {
+        return Err(unacceptable(CloseCode::Protocol, "expected a hello as the first message".to_owned()));
+    };
+    if hello.version.major != VERSION.major {
+        return Err(wrong_version(hello.version));
+    }
+    let certificate = certificate(connection);
+    let identified = verifier
+        .identify(certificate.as_ref(), hello.role, &hello.tokens, unix_seconds())
+        .map_err(Failed::Unacceptable)?;
+    let mut peer = Peer {
+        name: identified.name,
+        role: identified.role,
+        grants: identified.grants,
+        address: canonical(connection),
+        dialled: false,
+    };
+    if certificate.is_none() {
+        token_alone(&mut peer, nth).map_err(Failed::Unacceptable)?;
+    }
+    let rate = ready_for_media(connection)?;
+    Ok((peer, hello, rate))
+}
+
+/// A peer without certificate needs a token for what it came for. A source keeps the name of its token, so that it is known
+/// again when it restarts; sinks are numbered, because many may share a token.
+fn token_alone(peer: &mut Peer, nth: u64) -> Result<(), Refusal> {
+    let wanted = if peer.role == Role::Sink { Direction::Subscribe } else { Direction::Publish };
+    if !peer.grants.iter().any(|grant| grant.direction == wanted) {
+        let verb = if wanted == Direction::Publish { "publish" } else { "subscribe" };
+        let reason = format!("a {} without certificate needs a token to {verb}; it brought none", peer.role);
+        return Err(Refusal { code: CloseCode::Forbidden, reason });
+    }
+    if peer.role == Role::Sink {
+        let number = format!(".{nth}");
+        let kept: String = peer.name.as_str().chars().take(63 - number.len()).collect();
+        peer.name = (kept + &number).parse().map_err(|error| Refusal {
+            code: CloseCode::Protocol,
+            reason: format!("the token's id makes no name: {error}"),
+        })?;
+    }
+    Ok(())
+}
+
+/// A peer must take datagrams, and our own controller must hold the connection's rate.
+fn ready_for_media(connection: &Connection) -> Result<RateHandle, Failed> {
+    if connection.max_datagram_size().is_none() {
+        return Err(unacceptable(CloseCode::Protocol, "it takes no QUIC datagrams (RFC 9221)".to_owned()));
+    }
+    RateHandle::of(connection).ok_or_else(|| {
+        unacceptable(CloseCode::Protocol, "the connection has a foreign congestion controller".to_owned())
+    })
+}
+
+/// The first message from the other end. One of another major version may not decode further than its version.
+async fn first(connection: &Connection, receive: &mut RecvStream) -> Result<Control, Failed> {
+    let mut length = [0; LENGTH];
+    receive.read_exact(&mut length).await.map_err(|e| cut_short(connection, e))?;
+    let size = control::body_size(length).unwrap_or(usize::MAX);
+    if size > MAX_FIRST {
+        let reason = format!("a first message of {} bytes; at most {MAX_FIRST} are read", u32::from_be_bytes(length));
+        return Err(unacceptable(CloseCode::Protocol, reason));
+    }
+    let mut body = vec![0; size];
+    receive.read_exact(&mut body).await.map_err(|e| cut_short(connection, e))?;
+    match (control::decode(&body), control::peek_version(&body)) {
+        (_, Some(version)) if version.major != VERSION.major => Err(wrong_version(version)),
+        (Ok(message), _) => Ok(message),
+        (Err(error), _) => Err(unacceptable(CloseCode::Protocol, error.to_string())),
+    }
+}
+
+async fn say(connection: &Connection, send: &mut SendStream, message: &Control) -> Result<(), Failed> {
+    let mut bytes = Vec::new();
+    let encoded: Result<(), CodecError> = control::encode(message, &mut bytes);
+    encoded.map_err(|error| unacceptable(CloseCode::Protocol, error.to_string()))?;
+    send.write_all(&bytes).await.map_err(|error| match error {
+        WriteError::ConnectionLost(error) => Failed::Lost(error),
+        _ => Failed::Lost(connection.close_reason().unwrap_or(ConnectionError::Reset)),
+    })
+}
+
+/// Tells a peer why it is refused, and closes when it has read it or has had the time to.
+async fn refuse(connection: &Connection, send: &mut SendStream, refusal: &Refusal) {
+    if say(connection, send, &Control::Refused(refusal.clone())).await.is_ok() && send.finish().is_ok() {
+        let _ = tokio::time::timeout(LAST_WORD, send.stopped()).await;
+    }
+    connection.close(code(refusal.code), refusal.reason.as_bytes());
+}
+
+/// Closes a connection to a relay that is not what it should be.
+fn turned_away(connection: &Connection, failed: Failed) -> Failed {
+    if let Failed::Unacceptable(refusal) = &failed {
+        connection.close(code(refusal.code), refusal.reason.as_bytes());
+    }
+    failed
+}
+
+fn unacceptable(code: CloseCode, reason: String) -> Failed {
+    Failed::Unacceptable(Refusal { code, reason })
+}
+
+fn wrong_version(theirs: Version) -> Failed {
+    unacceptable(CloseCode::Version, format!("it speaks protocol {theirs}; expected {}.x", VERSION.major))
+}
+
+fn cut_short(connection: &Connection, error: ReadExactError) -> Failed {
+    match (error, connection.close_reason()) {
+        (_, Some(closed)) => Failed::Lost(closed),
+        (ReadExactError::ReadError(quinn::ReadError::ConnectionLost(closed)), None) => Failed::Lost(closed),
+        _ => unacceptable(CloseCode::Protocol, "the control stream ended before the first message".to_owned()),
+    }
+}
+
+fn certificate(connection: &Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.first().cloned()
+}
+
+/// IPv4 addresses as such, also on a socket that takes both.
+fn canonical(connection: &Connection) -> std::net::SocketAddr {
+    let address = connection.remote_address();
+    (address.ip().to_canonical(), address.port()).into()
+}
+
+fn code(code: CloseCode) -> VarInt {
+    VarInt::from_u32(code.to_wire())
+}
+
+/// What a peer says goes to logs and terminals: no control characters, and not without end.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// What the end of a connection means.
+pub(crate) fn closed_by(error: &ConnectionError) -> Closed {
+    let (code, reason) = match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let reason = printable(&String::from_utf8_lossy(&close.reason));
+            (CloseCode::from_wire(close.error_code.into_inner()), reason)
+        }
+        ConnectionError::TimedOut => {
+            (CloseCode::Lost, format!("nothing heard for {:?}", super::transport::IDLE_TIMEOUT))
+        }
+        ConnectionError::Reset => (CloseCode::Lost, "the other end has restarted".to_owned()),
+        ConnectionError::LocallyClosed => (CloseCode::Done, "closed by this end".to_owned()),
+        ConnectionError::VersionMismatch => (CloseCode::Version, "it speaks another version of QUIC".to_owned()),
+        ConnectionError::ConnectionClosed(close) => {
+            let reason = printable(&close.to_string());
+            let code = if is_crypto(close.error_code) { CloseCode::Unauthenticated } else { CloseCode::Lost };
+            // REFUSED of RFC 9000: a bound on handshakes or connections.
+            if u64::from(close.error_code) == 0x2 {
+                (CloseCode::Overload, "it is too busy".to_owned())
+            } else {
+                (code, reason)
+            }
+        }
+        ConnectionError::TransportError(error) => {
+            let code = if is_crypto(error.code) { CloseCode::Unauthenticated } else { CloseCode::Protocol };
+            (code, printable(&error.to_string()))
+        }
+        ConnectionError::CidsExhausted => (CloseCode::Overload, error.to_string()),
+    };
+    Closed { code, reason }
+}
+
+/// Whether a QUIC error is an alert of TLS (RFC 9001 section 4.8).
+fn is_crypto(code: quinn::TransportErrorCode) -> bool {
+    (0x100..0x200).contains(&u64::from(code))
+}

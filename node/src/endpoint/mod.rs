@@ -1,0 +1,163 @@
+//! QUIC endpoints: binding, dialling, answering, and the handshake of the overlay.
+
+mod answer;
+mod dial;
+mod handshake;
+mod socket;
+mod transport;
+
+pub use handshake::Session;
+pub(crate) use handshake::closed_by;
+pub(crate) use transport::DATAGRAM_BUFFER;
+
+use crate::control::{CloseCode, Hello};
+use crate::trust::{Credentials, Verifier};
+use quinn::{EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use std::fmt;
+use std::io::{Error, ErrorKind};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use topology::NodeName;
+
+/// How an endpoint is made.
+#[derive(Clone, Debug)]
+pub struct EndpointOptions {
+    /// Where to bind; port 0 picks one. A dialling end binds the unspecified address.
+    pub listen: SocketAddr,
+    /// Largest UDP payload that every path of this endpoint is known to carry; `None`: discovered, starting at 1200.
+    pub udp_payload: Option<u16>,
+    /// Generic segmentation offload; some NICs fail with it.
+    pub segmentation_offload: bool,
+}
+
+impl Default for EndpointOptions {
+    /// For dialling: any port, IPv6 and IPv4, path discovered.
+    fn default() -> Self {
+        let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        EndpointOptions { listen, udp_payload: None, segmentation_offload: true }
+    }
+}
+
+/// A bound UDP socket with QUIC on it. All copies are the same socket.
+#[derive(Clone)]
+pub struct Endpoint {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    quinn: quinn::Endpoint,
+    credentials: Credentials,
+    transport: Arc<TransportConfig>,
+    local: SocketAddr,
+    answering: answer::Answering,
+}
+
+/// Why no session came about.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name does not resolve or the address is no address.
+    #[error("cannot resolve {address}: {reason}")]
+    Resolve {
+        /// As given.
+        address: String,
+        /// By the resolver.
+        reason: String,
+    },
+    /// Nobody answered in time.
+    #[error("no answer from {address}: {reason}")]
+    Unreachable {
+        /// As given.
+        address: String,
+        /// What was tried, for how long.
+        reason: String,
+    },
+    /// It answered, and refused, or its certificate is not one of this overlay.
+    #[error("{address} refused: {reason}")]
+    Refused {
+        /// As given.
+        address: String,
+        /// For programs.
+        code: CloseCode,
+        /// For people.
+        reason: String,
+    },
+}
+
+impl Endpoint {
+    /// Binds. The error names the address and what is wrong with it (taken, not ours, no permission). Credentials of a relay
+    /// make an endpoint that can be dialled; with any others it only dials. Must be called inside a runtime.
+    pub fn bind(options: &EndpointOptions, credentials: Credentials) -> Result<Endpoint, Error> {
+        let known = options.udp_payload;
+        if known.is_some_and(|payload| !(1200..=65527).contains(&payload)) {
+            let reason = format!("a UDP payload of {} bytes: expected 1200 to 65527", known.unwrap_or(0));
+            return Err(Error::new(ErrorKind::InvalidInput, reason));
+        }
+        let transport = Arc::new(transport::config(known, options.segmentation_offload));
+        let server = match credentials.identity() {
+            Some((_, crate::trust::Role::Relay)) => Some(server_config(&credentials, transport.clone())?),
+            _ => None,
+        };
+        let socket = socket::bind(options.listen)?;
+        let mut config = EndpointConfig::default();
+        config.max_udp_payload_size(known.unwrap_or(0).max(1472)).map_err(Error::other)?;
+        let quinn = quinn::Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))?;
+        let local = quinn.local_addr()?;
+        let answering = answer::Answering::default();
+        Ok(Endpoint { inner: Arc::new(Inner { quinn, credentials, transport, local, answering }) })
+    }
+
+    /// Where it is bound.
+    pub fn local_address(&self) -> SocketAddr {
+        self.inner.quinn.local_addr().unwrap_or(self.inner.local)
+    }
+
+    /// Dials `address` (`host:port`), and shakes hands.
+    pub async fn connect(&self, address: &str, hello: Hello) -> Result<Session, ConnectError> {
+        dial::connect(&self.inner, address, None, hello).await
+    }
+
+    /// As [`Endpoint::connect`], and refuses a relay of another name than `expected`.
+    pub async fn connect_to(&self, address: &str, expected: &NodeName, hello: Hello) -> Result<Session, ConnectError> {
+        dial::connect(&self.inner, address, Some(expected), hello).await
+    }
+
+    /// The next neighbour that dialled and passed the handshake. Handshakes run side by side, bounded in number and
+    /// time; one that fails is answered with its reason, logged, and not returned. `None` when the endpoint is closed.
+    /// May be dropped and called again without losing anybody.
+    pub async fn accept(&self, verifier: &Verifier) -> Option<Session> {
+        let (own, _) = self.inner.credentials.identity()?;
+        self.inner.answering.next(&self.inner.quinn, own, verifier).await
+    }
+
+    /// Moves to another local address; connections go on from there (RFC 9000 section 9).
+    pub fn rebind(&self, address: SocketAddr) -> Result<(), Error> {
+        self.inner.quinn.rebind(socket::bind(address)?.into())
+    }
+
+    /// Closes every connection and waits until the peers had a chance to hear of it, for a second at most.
+    pub async fn close(&self, code: CloseCode, reason: &str) {
+        self.inner.quinn.close(VarInt::from_u32(code.to_wire()), reason.as_bytes());
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.inner.quinn.wait_idle()).await;
+    }
+}
+
+fn server_config(credentials: &Credentials, transport: Arc<TransportConfig>) -> Result<ServerConfig, Error> {
+    let tls = credentials.server_tls().map_err(Error::other)?;
+    let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(Error::other)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(transport)
+        .migration(true)
+        // What waits to be answered, before any of it is believed: few and small.
+        .max_incoming(2 * answer::MAX_HANDSHAKES)
+        .incoming_buffer_size(16 * 1024)
+        .incoming_buffer_size_total(4 << 20);
+    Ok(config)
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("local", &self.inner.local).finish_non_exhaustive()
+    }
+}

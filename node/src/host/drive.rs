@@ -1,0 +1,224 @@
+//! The tasks of a host: one for time, one that goes on where quinn had no room, one for housekeeping; and two for each
+//! connection: what arrives, and the control messages that leave.
+//!
+//! quinn sends datagrams before streams. So that media in abundance cannot starve control messages, none is handed over after a control
+//! message was written until quinn has sent all the datagrams it held: at most 25 ms of the link's rate.
+
+use super::Inner;
+use crate::control::{self, CloseCode, CodecError, Control, LENGTH};
+use crate::endpoint::closed_by;
+use crate::ports::{Closed, Closing, EndSystem, PortId};
+use futures_util::FutureExt;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::{spawn_local, yield_now};
+
+/// Most datagrams of one turn. What waits beyond is read in the next, so that others get theirs.
+const BATCH: usize = 64;
+
+/// Bytes of control messages that are written at once.
+const CONTROL_BATCH: usize = 32 * 1024;
+
+/// How often MTU, rates and addresses are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(200);
+
+/// How soon quinn is asked again for room; the runtime's timers have no finer grain.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// How long the last control messages may take to be read.
+const LAST_WORD: Duration = Duration::from_millis(400);
+
+/// Starts the tasks of a host. They end when it is gone.
+pub(super) fn start<S: EndSystem + 'static>(inner: &Rc<Inner<S>>) {
+    spawn_local(timer(Rc::downgrade(inner), inner.timer.clone()));
+    spawn_local(pump(Rc::downgrade(inner), inner.pump.clone()));
+    spawn_local(housekeeping(Rc::downgrade(inner)));
+}
+
+/// Starts the tasks of a connection. They hold the host until it ends.
+pub(super) fn connection<S: EndSystem + 'static>(
+    inner: &Rc<Inner<S>>,
+    port: PortId,
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    notify: Rc<Notify>,
+) {
+    spawn_local(write_control(inner.clone(), port, connection.clone(), send, notify));
+    let inner = inner.clone();
+    spawn_local(async move {
+        let media = read_media(&inner, port, &connection);
+        // The last control messages are heard before the end.
+        let (error, ()) = futures_util::future::join(media, read_control(&inner, port, receive)).await;
+        let closed = inner.turn(|core, now| core.closed(now, port, closed_by(&error)));
+        inner.finished(port, closed);
+    });
+}
+
+async fn timer<S: EndSystem>(inner: Weak<Inner<S>>, earlier: Rc<Notify>) {
+    let sleep = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(sleep);
+    loop {
+        let Some(host) = inner.upgrade() else { return };
+        let due = host.core.borrow().engine.poll_timeout();
+        host.armed.set(due);
+        if let Some(due) = due {
+            sleep.as_mut().reset(host.clock.to_tokio(due));
+        }
+        drop(host);
+        tokio::select! {
+            () = &mut sleep, if due.is_some() => {
+                let Some(host) = inner.upgrade() else { return };
+                host.turn(|core, now| core.engine.handle_timeout(now));
+            }
+            () = earlier.notified() => {}
+        }
+    }
+}
+
+async fn pump<S: EndSystem>(inner: Weak<Inner<S>>, wanted: Rc<Notify>) {
+    loop {
+        wanted.notified().await;
+        // The connections' own tasks get their turn to send.
+        yield_now().await;
+        let Some(host) = inner.upgrade() else { return };
+        host.turn(|core, _| core.retry());
+        let again = host.core.borrow().has_stuck();
+        drop(host);
+        if again {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn housekeeping<S: EndSystem>(inner: Weak<Inner<S>>) {
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        let Some(host) = inner.upgrade() else { return };
+        host.turn(|core, now| core.housekeeping(now));
+    }
+}
+
+/// Until the connection ends; returns why.
+async fn read_media<S: EndSystem>(inner: &Inner<S>, port: PortId, connection: &Connection) -> ConnectionError {
+    let mut batch = Vec::new();
+    loop {
+        match connection.read_datagram().await {
+            Ok(datagram) => batch.push(datagram),
+            Err(error) => return error,
+        }
+        while batch.len() < BATCH {
+            match connection.read_datagram().now_or_never() {
+                Some(Ok(datagram)) => batch.push(datagram),
+                // An error comes again.
+                Some(Err(_)) | None => break,
+            }
+        }
+        let full = batch.len() == BATCH;
+        inner.turn(|core, now| core.receive(now, port, &mut batch));
+        if full {
+            yield_now().await;
+        }
+    }
+}
+
+/// Until the stream or the connection ends. A peer that breaks the protocol is closed.
+async fn read_control<S: EndSystem>(inner: &Inner<S>, port: PortId, mut receive: RecvStream) {
+    let mut body = Vec::new();
+    let mut run = 0;
+    loop {
+        let message = match next_message(&mut receive, &mut body).await {
+            Ok(Some(Control::Hello(_) | Control::Welcome(_))) => Err("a second handshake".to_owned()),
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => return,
+            Err(error) => Err(error.to_string()),
+        };
+        match message {
+            Ok(message) => inner.turn(|core, now| core.engine.handle_control(now, port, message)),
+            Err(reason) => {
+                inner.turn(|core, _| core.engine.ports.close(port, CloseCode::Protocol, &reason));
+                return;
+            }
+        }
+        run += 1;
+        if run % 32 == 0 {
+            yield_now().await;
+        }
+    }
+}
+
+/// `None` where the stream has ended.
+async fn next_message(receive: &mut RecvStream, body: &mut Vec<u8>) -> Result<Option<Control>, CodecError> {
+    let mut length = [0; LENGTH];
+    if receive.read_exact(&mut length).await.is_err() {
+        return Ok(None);
+    }
+    let size = control::body_size(length)?;
+    // It grows with what arrives, not with what is announced.
+    body.clear();
+    while body.len() < size {
+        let start = body.len();
+        body.resize(size.min(start + 16 * 1024), 0);
+        if receive.read_exact(&mut body[start..]).await.is_err() {
+            return Ok(None);
+        }
+    }
+    let message = control::decode(body)?;
+    if body.capacity() > CONTROL_BATCH {
+        *body = Vec::new();
+    }
+    Ok(Some(message))
+}
+
+/// Writes what is queued on the port, until the connection ends or the port is closed.
+async fn write_control<S: EndSystem>(
+    inner: Rc<Inner<S>>,
+    port: PortId,
+    connection: Connection,
+    mut send: SendStream,
+    wanted: Rc<Notify>,
+) {
+    let mut bytes = Vec::new();
+    loop {
+        let closing = take_control(&inner, port, &mut bytes);
+        if !bytes.is_empty() {
+            if send.write_all(&bytes).await.is_err() {
+                return;
+            }
+            bytes.clear();
+            inner.core.borrow_mut().control_written(port);
+        } else if let Some(Closing { closed, .. }) = closing {
+            if send.finish().is_ok() {
+                let _ = tokio::time::timeout(LAST_WORD, send.stopped()).await;
+            }
+            hang_up(&connection, &closed);
+            return;
+        } else {
+            bytes = Vec::new();
+            tokio::select! {
+                () = wanted.notified() => {}
+                _ = connection.closed() => return,
+            }
+        }
+    }
+}
+
+/// Moves queued messages to `bytes`, and says whether the port shall close after them.
+fn take_control<S: EndSystem>(inner: &Inner<S>, port: PortId, bytes: &mut Vec<u8>) -> Option<Closing> {
+    let mut core = inner.core.borrow_mut();
+    let ports = &mut core.engine.ports;
+    while bytes.len() < CONTROL_BATCH
+        && let Some(message) = ports.poll_control(port)
+    {
+        if let Err(error) = control::encode(&message, bytes) {
+            tracing::error!(%error, "a control message is not sent");
+        }
+    }
+    ports.closing(port).cloned()
+}
+
+fn hang_up(connection: &Connection, closed: &Closed) {
+    connection.close(VarInt::from_u32(closed.code.to_wire()), closed.reason.as_bytes());
+}
