@@ -37,39 +37,28 @@ pub struct Ways {
     pub disjoint: Disjointness,
     /// Whether the shortest way is within the deadline, last mile included.
     pub in_time: bool,
-    /// The edges of the two ways; the same twice where there is one.
+    /// The edges of the shortest way.
+    pub shortest: EdgeSet,
+    /// The edges of the two disjoint ways; the same twice where there is one.
     pub edges: [EdgeSet; 2],
 }
 
 impl Route {
     /// Computes the routes of `demand`.
     pub fn new(graph: &Graph, demand: &Demand) -> Self {
-        let delays = Weights::delay(graph);
-        let tree = shortest::from(graph, &delays, demand.ingress, &NodeSet::new());
-        let (mut tree_edges, mut pair_edges) = (EdgeSet::new(), EdgeSet::new());
-        let mut route = Route::default();
-        for egress in demand.egresses.iter().filter(|egress| egress.node != demand.ingress) {
-            let (Some(shortest_us), Some(path)) = (tree.to(egress.node), tree.path(graph, egress.node)) else {
-                route.unreachable.push(egress.node);
-                continue;
-            };
-            tree_edges.extend(path);
-            let budget = egress.budget_us(demand.deadline_us);
-            let in_time = shortest_us <= budget;
-            let Some(pair) = pair_in_time(graph, demand.ingress, egress.node, budget, demand.deadline_us) else {
-                continue;
-            };
-            let second_us = second_us(&delays, &pair).filter(|later| !in_time || *later <= budget);
-            pair_edges.extend(pair.edges());
-            let disjoint = if second_us.is_some() { pair.disjoint } else { Disjointness::Single };
-            let first: EdgeSet = pair.first.iter().copied().collect();
-            let second = pair.second.map_or_else(|| first.clone(), |way| way.into_iter().collect());
-            let edges = [first, second];
-            route.ways.push(Ways { egress: *egress, shortest_us, second_us, disjoint, in_time, edges });
-        }
-        route.tree = Module::new(graph, demand, &tree_edges);
-        route.disjoint = Module::new(graph, demand, &pair_edges);
-        route
+        let ways = ways(graph, demand);
+        let union = |of: fn(&Ways) -> EdgeSet| {
+            ways.iter().fold(EdgeSet::new(), |mut all, ways| {
+                all.union_with(&of(ways));
+                all
+            })
+        };
+        let tree = Module::new(graph, demand, &union(|ways| ways.shortest.clone()));
+        let disjoint = Module::new(graph, demand, &union(Ways::both));
+        let found = |egress: &Egress| ways.iter().any(|ways| ways.egress.node == egress.node);
+        let lost = demand.egresses.iter().filter(|egress| egress.node != demand.ingress && !found(egress));
+        let unreachable = lost.map(|egress| egress.node).collect();
+        Route { tree, disjoint, ways, unreachable }
     }
 
     /// Whether every egress has two ways in time that share no relay.
@@ -78,34 +67,57 @@ impl Route {
     }
 }
 
-/// All that a stream may travel on, computed ahead: its modules by slot, and the plan by which they are selected.
+/// What each egress of `demand` gets, in its order; without the ingress itself and egresses that no way leads to.
+pub fn ways(graph: &Graph, demand: &Demand) -> Vec<Ways> {
+    let delays = Weights::delay(graph);
+    let tree = shortest::from(graph, &delays, demand.ingress, &NodeSet::new());
+    let of = |egress: &Egress| {
+        let (shortest_us, shortest) = (tree.to(egress.node)?, tree.path(graph, egress.node)?);
+        let budget = egress.budget_us(demand.deadline_us);
+        let in_time = shortest_us <= budget;
+        let pair = pair_in_time(graph, demand.ingress, egress.node, budget, demand.deadline_us)?;
+        let second_us = second_us(&delays, &pair).filter(|later| !in_time || *later <= budget);
+        let disjoint = if second_us.is_some() { pair.disjoint } else { Disjointness::Single };
+        let first: EdgeSet = pair.first.iter().copied().collect();
+        let second = pair.second.map_or_else(|| first.clone(), |way| way.into_iter().collect());
+        let (shortest, edges) = (shortest.into_iter().collect(), [first, second]);
+        Some(Ways { egress: *egress, shortest_us, second_us, disjoint, in_time, shortest, edges })
+    };
+    demand.egresses.iter().filter(|egress| egress.node != demand.ingress).filter_map(of).collect()
+}
+
+impl Ways {
+    /// The edges of both disjoint ways.
+    pub fn both(&self) -> EdgeSet {
+        let mut both = self.edges[0].clone();
+        both.union_with(&self.edges[1]);
+        both
+    }
+}
+
+/// All that a stream may travel on, computed ahead, as sets of edges, and the plan by which they are selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repertoire {
-    /// The modules, in the slots that [`Modules`] names. A slot without edges is never selected.
-    pub modules: Vec<Module>,
+    /// Sets of edges, in the slots that [`Modules`] names. A slot without edges is never selected.
+    pub sets: Vec<EdgeSet>,
     /// What the selection depends on.
     pub plan: Plan,
-    /// The routes it is made of.
-    pub route: Route,
+    /// What each egress gets.
+    pub ways: Vec<Ways>,
 }
 
 impl Repertoire {
     /// Computes all modules of `demand`. Without `pull` (an overlay in which relays keep no history) every egress is hedged.
     pub fn new(graph: &Graph, demand: &Demand, pull: bool) -> Self {
-        let route = Route::new(graph, demand);
-        let lean_tree = lean_tree(graph, demand, &route.ways);
-        let plan = Plan::new(graph, demand, &lean_tree, &route.ways, pull);
+        let ways = ways(graph, demand);
+        let lean_tree = lean_tree(graph, demand, &ways);
+        let plan = Plan::new(graph, demand, &lean_tree, &ways, pull);
         let mut sets = vec![EdgeSet::new(); SLOTS];
-        for (ways, watched) in route.ways.iter().zip(&plan.egresses) {
-            let budget = ways.egress.budget_us(demand.deadline_us);
-            let [first, second] = &ways.edges;
-            for way in [first, second] {
-                sets[slot(Modules::DISJOINT)].union_with(way);
-            }
-            for way in if watched.lean { [&watched.first, &watched.first] } else { [first, second] } {
-                sets[slot(Modules::BASE)].union_with(way);
-            }
-            let to = ways.egress.node;
+        for (ways, watched) in ways.iter().zip(&plan.egresses) {
+            let (to, budget) = (ways.egress.node, ways.egress.budget_us(demand.deadline_us));
+            let both = ways.both();
+            sets[slot(Modules::BASE)].union_with(if watched.lean { &watched.first } else { &both });
+            sets[slot(Modules::DISJOINT)].union_with(&both);
             sets[slot(Modules::SOURCE)].union_with(&targeted::source(graph, demand.ingress, to, budget));
             sets[slot(watched.destination)].union_with(&targeted::destination(graph, demand.ingress, to, budget));
         }
@@ -114,13 +126,17 @@ impl Repertoire {
             all
         });
         sets[slot(Modules::ROBUST)] = all;
-        let modules = sets.iter().map(|set| Module::new(graph, demand, set)).collect();
-        Repertoire { modules, plan, route }
+        Repertoire { sets, plan, ways }
+    }
+
+    /// The modules to install, by slot.
+    pub fn modules(&self, graph: &Graph, demand: &Demand) -> Vec<Module> {
+        self.sets.iter().map(|set| Module::new(graph, demand, set)).collect()
     }
 
     /// The edges on which a packet with these modules travels.
     pub fn edges(&self, modules: Modules) -> EdgeSet {
-        modules.slots().filter_map(|slot| self.modules.get(slot)).flat_map(|m| m.edges.iter().map(|e| e.edge)).collect()
+        modules.slots().filter_map(|slot| self.sets.get(slot)).flat_map(EdgeSet::iter).collect()
     }
 }
 

@@ -8,6 +8,12 @@ use std::ops::Index;
 /// What a repaired hop needs beyond three times its delay: detection and processing, in microseconds.
 pub const REPAIR_US: u64 = 3_000;
 
+/// An edge that loses so much carries nothing.
+pub const DEAD_PPM: u32 = 930_000;
+
+/// What a dead edge weighs beyond its delay, in microseconds: it is taken where nothing else is left.
+pub const DEAD_US: u64 = 10_000_000;
+
 /// The weight of every edge of a graph, in microseconds unless its maker says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weights(Vec<u64>);
@@ -16,9 +22,13 @@ impl Weights {
     /// An edge of this weight is not there.
     pub const UNUSABLE: u64 = u64::MAX;
 
-    /// The bare one-way delay.
+    /// The bare one-way delay. An edge that loses [`DEAD_PPM`] or more weighs [`DEAD_US`] beyond it, so that no way in time
+    /// depends on it and a failing path stops being fed.
     pub fn delay(graph: &Graph) -> Self {
-        Weights::by(graph, |edge| u64::from(graph[edge].metric.delay_us))
+        Weights::by(graph, |edge| {
+            let metric = graph[edge].metric;
+            u64::from(metric.delay_us) + if metric.loss_ppm >= DEAD_PPM { DEAD_US } else { 0 }
+        })
     }
 
     /// The delay to be expected of a packet on an edge that repairs a loss once, where one that is lost for good counts

@@ -4,7 +4,7 @@
 
 mod common;
 
-use anabranch_topology::dissemination::Repertoire;
+use anabranch_topology::dissemination::{Repertoire, Route};
 use anabranch_topology::graph::{EdgeIx, Graph, NodeIx};
 use anabranch_topology::module::Demand;
 use anabranch_topology::select::{Modules, has_time_to_pull};
@@ -136,7 +136,7 @@ proptest! {
         prop_assert!(chosen.has(Modules::BASE));
         let edges = repertoire.edges(chosen);
         let inside = shortest::from(&graph, &delays.only(&edges), demand.ingress, &NodeSet::new());
-        for (ways, watched) in repertoire.route.ways.iter().zip(&repertoire.plan.egresses) {
+        for (ways, watched) in repertoire.ways.iter().zip(&repertoire.plan.egresses) {
             let budget = ways.egress.budget_us(demand.deadline_us);
             let reached = inside.to(ways.egress.node);
             prop_assert!(reached.is_some());
@@ -172,6 +172,10 @@ fn the_repertoire_of_two_hundred_relays_is_quick_enough_to_test_and_deterministi
         Demand { ingress: NodeIx(0), egresses: (1..200).step_by(17).map(egress).collect(), deadline_us: 200_000 };
     let repertoire = Repertoire::new(&graph, &demand, true);
     assert_eq!(repertoire, Repertoire::new(&graph, &demand, true));
-    assert_eq!(repertoire.modules.iter().filter(|module| !module.edges.is_empty()).count(), 16);
-    assert!(repertoire.route.is_disjoint());
+    let modules = repertoire.modules(&graph, &demand);
+    assert_eq!(modules.iter().filter(|module| !module.edges.is_empty()).count(), 16);
+    for (module, set) in modules.iter().zip(&repertoire.sets) {
+        assert!(module.edge_set().is_subset(set));
+    }
+    assert!(Route::new(&graph, &demand).is_disjoint());
 }
