@@ -49,8 +49,10 @@ pub(crate) struct Budget {
     bytes: f64,
 }
 
-/// Repair allowed beyond the share, for losses that come in bursts.
+/// Repair that may be saved up for losses that come in bursts: so many bytes, or as much as media takes in such a time,
+/// whichever is more.
 const ALLOWANCE: f64 = 256.0 * 1024.0;
+const ALLOWANCE_TIME: Duration = Duration::from_millis(500);
 
 impl Budget {
     pub(crate) fn new(share: f64) -> Budget {
@@ -66,9 +68,12 @@ impl Budget {
         }
     }
 
-    /// Media has been sent.
-    pub(crate) fn earn(&mut self, bytes: usize) {
-        self.bytes = (self.bytes + self.share * bytes as f64).min(if self.share > 0.0 { ALLOWANCE } else { 0.0 });
+    /// Media has been sent, at such a rate of late.
+    pub(crate) fn earn(&mut self, bytes: usize, rate: Bitrate) {
+        if self.share > 0.0 {
+            let most = ALLOWANCE.max(rate.bytes_in(ALLOWANCE_TIME) as f64);
+            self.bytes = (self.bytes + self.share * bytes as f64).min(most);
+        }
     }
 
     /// Takes so many bytes where they are allowed.
@@ -105,7 +110,7 @@ mod tests {
     fn a_budget_is_a_share() {
         let mut budget = Budget::new(0.5);
         while budget.spend(1000) {}
-        budget.earn(10_000);
+        budget.earn(10_000, Bitrate::ZERO);
         let mut spent = 0;
         while budget.spend(100) {
             spent += 100;

@@ -33,8 +33,13 @@ use std::time::Duration;
 
 /// What a repair frame may need beyond the body it carries: the longest prefix with a set of some members, and the length.
 const REPAIR_ROOM: usize = 48;
-/// How long before the last useful moment a packet that is not known to have arrived is sent once more.
-const FAIL_SAFE: Duration = Duration::from_millis(6);
+/// Bounds of the time before the last useful moment in which a packet that is not known to have arrived is sent again.
+const SHORTEST_FAIL_SAFE: Duration = Duration::from_millis(6);
+const LONGEST_FAIL_SAFE: Duration = Duration::from_millis(15);
+/// Time without a report after which the path may be dead.
+const SILENT: Duration = Duration::from_millis(80);
+/// How long before the last useful moment the last copy leaves.
+const LAST_CHANCE: Duration = Duration::from_millis(2);
 /// Time in a turn of feedback beside the round trip: the report waits for its moment, the answer for its.
 const TURN_SLACK: Duration = Duration::from_millis(3);
 /// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
@@ -78,9 +83,15 @@ pub(crate) struct Sender {
     way: Option<Way>,
     /// Lateness that the peer reports.
     lateness: Duration,
+    /// Share of hurried packets among the last few.
     hurried: f64,
+    /// Shares of packets that need particular care: the rarer, the less it may cost and the less sure it must be.
+    hurried_share: Share,
+    pooled_share: Share,
+    fail_safe_share: Share,
     rate: Rate,
     last_sent: Instant,
+    last_report: Instant,
     /// When the next answer to a report may leave: a burst is not repaired by a burst.
     next_answer: Instant,
     missing: Vec<u64>,
@@ -105,8 +116,12 @@ impl Sender {
             way: None,
             lateness: Duration::ZERO,
             hurried: 0.0,
+            hurried_share: Share::new(0.01),
+            pooled_share: Share::new(0.01),
+            fail_safe_share: Share::new(0.01),
             rate: Rate::new(now),
             last_sent: now,
+            last_report: now,
             next_answer: now,
             missing: Vec::new(),
             stats: LinkStats::default(),
@@ -182,6 +197,7 @@ impl Sender {
 
     /// Takes the peer's report.
     pub(crate) fn on_feedback(&mut self, now: Instant, feedback: &Feedback<'_>) {
+        self.last_report = now;
         self.lateness = Duration::from_micros(u64::from(feedback.lateness) * 10);
         let settled = seq::extend(feedback.settled.0, self.path.next());
         self.path.on_report(settled, feedback.runs);
@@ -350,6 +366,7 @@ impl Sender {
             self.agenda.add(due, Task::Copy { symbol, cause: Cause::Answer });
         } else {
             let wait = if answers == 0 { left.mul_f64(0.3) } else { Duration::ZERO };
+            self.pooled_share.add(true);
             self.pools.join(symbol, now, wait, latest, &mut self.agenda);
         }
         if let Some(sent) = self.history.get_mut(symbol) {
@@ -367,8 +384,7 @@ impl Sender {
         while let Some(task) = self.agenda.pop_due(now) {
             let written = match task {
                 Task::Copy { symbol, cause } => self.write_copy(now, out, symbol, cause),
-                Task::FailSafe { symbol } if self.history.get(symbol).is_some_and(|sent| sent.assured) => None,
-                Task::FailSafe { symbol } => self.write_copy(now, out, symbol, Cause::FailSafe),
+                Task::FailSafe { symbol } => self.write_fail_safe(now, out, symbol),
                 Task::Pool { id } => self.write_pooled(now, out, id),
                 Task::Tail { after } => {
                     self.code_tail(now, after);
@@ -508,9 +524,14 @@ impl Sender {
         debug_assert_eq!(out.len() - start, written);
         self.unacked.push_back(symbol);
         self.rate.add(now, written);
-        self.budget.earn(written);
+        self.budget.earn(written, self.rate.get(now));
         self.stats.media_packets_sent += 1;
         self.stats.media_bytes_sent += written as u64;
+        self.hurried_share.add(false);
+        self.pooled_share.add(false);
+        if hurried {
+            self.hurried_share.add(true);
+        }
         self.hurried += (f64::from(u8::from(hurried)) - self.hurried) / 64.0;
         self.plan_ahead(now, symbol, left, hurried);
         written
@@ -531,26 +552,93 @@ impl Sender {
             RepairMode::Auto | RepairMode::Hybrid => {}
         }
         if !hurried {
-            self.agenda.add(now + left.saturating_sub(FAIL_SAFE), Task::FailSafe { symbol });
+            self.fail_safe_share.add(false);
+            self.agenda.add(now + left.saturating_sub(self.fail_safe_time()), Task::FailSafe { symbol });
         } else if !self.uses_code() {
             self.hurry(now, symbol, left);
         }
     }
 
-    /// Gives a packet that came too late for answers its copies at once, spaced as far as there is time.
+    /// Gives a packet that has little or no time for answers copies at once, spread over the time there is. Where there is
+    /// time for one report, one copy will do: a report of the loss of both still finds an answer.
     fn hurry(&mut self, now: Instant, symbol: u64, left: Duration) {
-        let spacing = self.path.spacing();
-        let target = (self.policy.target_residual / self.hurried.max(1e-4)).clamp(1e-6, 1e-2);
-        let mut apart = spacing;
-        let mut copies = 1;
+        let most = if left >= self.turn() { 1 } else { 6 };
+        let (copies, apart) = self.plan_copies(left, self.hurried_share.get(), most);
+        for copy in 1..=copies {
+            self.agenda.add(now + apart * copy, Task::Copy { symbol, cause: Cause::Ahead });
+        }
+        if most == 1 {
+            self.agenda.add(now + left.saturating_sub(self.fail_safe_time()), Task::FailSafe { symbol });
+        }
+    }
+
+    /// How many copies beside the first transmission, and how far apart, bring the packets of a kind that is so rare within the
+    /// target.
+    fn plan_copies(&self, time: Duration, rarity: f64, most: u32) -> (u32, Duration) {
+        let target = self.target_among(rarity);
+        let (mut copies, mut apart) = (1, time);
         for _ in 0..3 {
             let planned = plan::transmissions(1, self.path.loss_planned(), self.path.after_loss_at(apart), target);
-            copies = (planned - 1).clamp(1, 6);
-            apart = spacing.min(left / copies as u32);
+            copies = (planned as u32).saturating_sub(1).clamp(1, most);
+            apart = time / copies;
         }
-        for copy in 1..=copies as u32 {
-            self.agenda.add(now + (apart * copy).min(left), Task::Copy { symbol, cause: Cause::Ahead });
+        (copies, apart)
+    }
+
+    /// The residual that may be left among packets of a kind that makes up such a share of all.
+    fn target_among(&self, share: f64) -> f64 {
+        (self.policy.target_residual / share.max(1e-6)).clamp(1e-6, 1e-2)
+    }
+
+    fn fail_safe_time(&self) -> Duration {
+        self.path.spacing().clamp(SHORTEST_FAIL_SAFE, LONGEST_FAIL_SAFE)
+    }
+
+    /// Sends a packet again that is not known to have arrived: reports may be lost as well.
+    fn write_fail_safe(&mut self, now: Instant, out: &mut BytesMut, symbol: u64) -> Option<usize> {
+        let sent = self.history.get(symbol)?;
+        if sent.acked || sent.assured || sent.planned {
+            return None;
         }
+        self.fail_safe_share.add(true);
+        let left = self.latest(sent.until).saturating_sub(LAST_CHANCE) - now;
+        let silent = now - self.last_report > SILENT;
+        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 2);
+        // Where the path may be dead for the moment, a single copy may die with it.
+        let copies = if silent { 2 } else { copies };
+        for copy in 1..copies {
+            let due = now + left * copy / (copies - 1);
+            self.agenda.add(due, Task::Copy { symbol, cause: Cause::FailSafe });
+        }
+        self.write_copy(now, out, symbol, Cause::FailSafe)
+    }
+}
+
+/// The share of packets that are of a kind, over some thousands.
+#[derive(Debug)]
+struct Share {
+    value: f64,
+}
+
+impl Share {
+    /// How many packets back it looks.
+    const SPAN: f64 = 4096.0;
+
+    fn new(guess: f64) -> Share {
+        Share { value: guess }
+    }
+
+    /// Counts a packet of the kind (`true`), or a packet of any kind (`false`).
+    fn add(&mut self, of_the_kind: bool) {
+        if of_the_kind {
+            self.value = (self.value + 1.0 / Self::SPAN).min(1.0);
+        } else {
+            self.value -= self.value / Self::SPAN;
+        }
+    }
+
+    fn get(&self) -> f64 {
+        self.value
     }
 }
 

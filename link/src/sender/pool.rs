@@ -108,10 +108,7 @@ impl Sender {
     fn plan_pool(&self, now: Instant, pool: &mut Pool) -> usize {
         let time = pool.latest - now;
         let loss = self.path.loss_planned();
-        let answers = pool.members.iter().filter_map(|symbol| self.history.get(*symbol)).map(|sent| sent.answers).min();
-        // How rare it is to come to this round decides how sure it must be.
-        let rarity = loss.powi(i32::from(answers.unwrap_or(1)).min(6)).max(1e-9);
-        let target = (self.policy.target_residual / rarity).clamp(1e-6, 1e-2);
+        let target = self.target_among(self.pooled_share.get());
         let mut count = pool.members.len() + 3;
         for _ in 0..3 {
             // As far apart as there is time: the likelier is it that a report makes some of them unnecessary.
