@@ -13,7 +13,7 @@ use node::clock::Clock;
 use node::control::CloseCode;
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::{Exit, Failure};
-use node::trust::Credentials;
+use node::trust::{Credentials, Role};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -263,6 +263,9 @@ fn identity(config: &Config) -> Result<Identity, Failure> {
         refused(&"expected the directory with authority.crt, as `anabranch-relay keys` makes it (--keys DIR)")
     })?;
     let credentials = Credentials::load(keys, config.name.as_ref()).map_err(|error| refused(&error))?;
+    if let Some((name, role)) = credentials.identity().filter(|(_, role)| *role != Role::Sink) {
+        return Err(refused(&format!("the certificate of {name} is one of a {role}; expected one of a sink")));
+    }
     let mut tokens: Vec<String> = std::env::var("ANABRANCH_TOKEN").ok().into_iter().collect();
     if let Some(file) = &config.token_file {
         tokens.extend(read_tokens(file)?);
