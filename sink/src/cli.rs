@@ -16,6 +16,8 @@ use topology::{NodeName, StreamName};
 
 const PROGRAM: &str = "anabranch-sink";
 
+const USAGE: &str = "anabranch-sink [OPTIONS] --relay HOST:PORT --stream NAME OUTPUT...";
+
 const EXAMPLES: &str = "\
 Outputs:
   udp://HOST:PORT           datagrams, unicast or multicast           ?iface=eth1&ttl=4
@@ -50,7 +52,7 @@ Exit codes:
 /// Names a relay, a stream, and where the stream shall go. Every packet leaves at the time it came to the source, plus
 /// the stream's deadline; what the network lost on the way is repaired until then.
 #[derive(Clone, Debug, Parser)]
-#[command(name = PROGRAM, version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = PROGRAM, version, override_usage = USAGE, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
     /// Where the stream goes; several are possible (see below)
     #[arg(value_name = "OUTPUT")]
