@@ -45,6 +45,15 @@ impl MediaSocket {
         let n = (&self.0).read(room).ok()?;
         Some(&room[..n])
     }
+
+    /// The same, with its sender.
+    pub fn receive_from<'a>(&self, patience: Duration, room: &'a mut [u8]) -> Option<(SocketAddr, &'a [u8])> {
+        self.0.set_read_timeout(Some(patience.max(Duration::from_millis(1)))).ok()?;
+        // Only this thread reads from the socket: what is peeked at is what is read next.
+        let (_, from) = self.0.peek_from(&mut [std::mem::MaybeUninit::uninit()]).ok()?;
+        let n = (&self.0).read(room).ok()?;
+        Some((from.as_socket()?, &room[..n]))
+    }
 }
 
 /// Datagrams of random content and size, the same for every iterator made alike.

@@ -271,6 +271,12 @@ mod tests {
     }
 
     #[test]
+    fn the_plan_that_is_shipped_loads() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/emulate.toml");
+        assert_eq!(Plan::load(&file).unwrap().events.len(), 4);
+    }
+
+    #[test]
     fn a_wrong_plan_says_what_is_wrong() {
         for (from, to, says) in [
             ("seed = 7", "sead = 7", "unknown field `sead`"),
