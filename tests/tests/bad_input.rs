@@ -177,6 +177,10 @@ fn refusals_say_why_and_disturb_nobody() {
     disturbed.finish();
 }
 
+fn check(what: &str, program: Program, start: &[&str], rest: &[&str], exit: Exit, says: &[&str]) {
+    Case { what, program, arguments: [start, rest].concat(), exit, says }.check();
+}
+
 #[test]
 fn what_is_not_there_is_named() {
     let disturbed = Disturbed::start();
@@ -193,9 +197,6 @@ fn what_is_not_there_is_named() {
     let sink = ["--relay", relay, "--keys", &keys, "--token-file", &watch, "--stream", "test/bystander"];
     let lonely_source = ["--relay", &nowhere, "--keys", &keys, "--token-file", &publish, "--connect-timeout", "2s"];
     let lonely_sink = ["--relay", &nowhere, "--keys", &keys, "--token-file", &watch, "--wait", "2s", "--stream", "a/b"];
-    let check = |what, program, start: &[&str], rest: &[&str], exit, says| {
-        Case { what, program, arguments: [start, rest].concat(), exit, says }.check();
-    };
     check(
         "unreachable relay",
         Program::Source,
