@@ -47,6 +47,7 @@ pub(super) struct NotDialled {
 
 impl Dialler {
     pub(super) fn new(config: &Config) -> Result<Dialler, Failure> {
+        let credentials = config.credentials()?;
         let hello = Hello {
             version: VERSION,
             features: 0,
@@ -62,7 +63,7 @@ impl Dialler {
         Ok(Dialler {
             relays: config.relays.clone(),
             hello,
-            credentials: config.credentials()?,
+            credentials,
             options,
             bind: config.bind,
             endpoints: RefCell::default(),
