@@ -155,9 +155,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         (false, false) if std::io::stderr().is_terminal() => Style::Line,
         _ => Style::Silent,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(Exit::Software, format!("no runtime: {error}")))?;
-    tokio::task::LocalSet::new().block_on(&runtime, supervise(config, style))
+    node::host::block_on_local(supervise(config, style))
 }
 
 /// Defaults, file, environment, flags.

@@ -172,7 +172,6 @@ impl Server {
         let Dialled { session, address, link } = dialled;
         let relay = session.peer.name.clone();
         let port = self.host.attach(session, link);
-        tracing::info!(%relay, address, "connected");
         self.change(ConnectionState::Connected, |connection, now| {
             connection.up = Some(now);
             connection.report.relay = Some(relay.clone());
@@ -271,18 +270,9 @@ impl Server {
 
     /// Says goodbye to the relay.
     async fn part(&self, dialler: &Dialler) {
-        let relay = self.host.with(|_, system, ports| {
-            system.stop(ports);
-            let relay = system.relay();
-            relay.inspect(|port| ports.close(*port, CloseCode::Done, "the source has stopped"))
-        });
-        let parting = async {
-            if let Some(port) = relay {
-                self.host.closed(port).await;
-            }
-            dialler.close().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(1), parting).await;
+        self.host.with(|_, system, ports| system.stop(ports));
+        self.host.close_all(CloseCode::Done, "the source has stopped").await;
+        dialler.close().await;
         self.change(ConnectionState::Closed, |_, _| {});
     }
 

@@ -8,7 +8,7 @@ use node::endpoint::{ConnectError, Endpoint, EndpointOptions, Session};
 use node::exit::Failure;
 use node::trust::{Credentials, Role};
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long one relay may take to answer before the next is tried.
@@ -24,9 +24,8 @@ pub(super) struct Dialler {
     hello: Hello,
     credentials: Credentials,
     options: EndpointOptions,
-    bind: Option<IpAddr>,
-    /// One socket for each address family, opened when first needed.
-    endpoints: RefCell<[Option<Endpoint>; 2]>,
+    /// Bound when first needed.
+    endpoint: RefCell<Option<Endpoint>>,
     seed: u64,
 }
 
@@ -55,8 +54,9 @@ impl Dialler {
             tokens: config.tokens()?,
             agent: concat!("anabranch-source/", env!("CARGO_PKG_VERSION")).into(),
         };
+        let any = EndpointOptions::default().listen;
         let options = EndpointOptions {
-            listen: SocketAddr::new(config.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), 0),
+            listen: config.bind.map_or(any, |ip| SocketAddr::new(ip, 0)),
             udp_payload: config.path_mtu,
             segmentation_offload: config.segmentation_offload,
         };
@@ -65,8 +65,7 @@ impl Dialler {
             hello,
             credentials,
             options,
-            bind: config.bind,
-            endpoints: RefCell::default(),
+            endpoint: RefCell::default(),
             seed: random()?,
         })
     }
@@ -82,7 +81,7 @@ impl Dialler {
                     return Ok(Dialled { session, address: address.clone(), link });
                 }
                 Err(error) => {
-                    refused &= is_final(&error);
+                    refused &= !error.is_transient();
                     messages.push(error.to_string());
                 }
             }
@@ -98,55 +97,32 @@ impl Dialler {
         pause + pause / 1024 * spread as u32
     }
 
-    /// Closes the sockets, the peers told.
+    /// Closes the socket, the peer told.
     pub(super) async fn close(&self) {
-        let endpoints = std::mem::take(&mut *self.endpoints.borrow_mut());
-        for endpoint in endpoints.into_iter().flatten() {
+        let endpoint = self.endpoint.borrow_mut().take();
+        if let Some(endpoint) = endpoint {
             endpoint.close(CloseCode::Done, "the source has stopped").await;
         }
     }
 
     async fn dial_one(&self, address: &str) -> Result<Session, ConnectError> {
-        let mut last = None;
-        for target in self.resolve(address).await? {
-            let endpoint = self.endpoint(target)?;
-            let text = target.to_string();
-            let connect = endpoint.connect(&text, self.hello.clone());
-            let error = match tokio::time::timeout(ANSWER_WITHIN, connect).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => error,
-                Err(_) => unreachable(address, format!("nothing within {}", humantime::format_duration(ANSWER_WITHIN))),
-            };
-            last = Some(error);
-        }
-        Err(last.unwrap_or_else(|| unreachable(address, "no address of the family of `bind`".into())))
-    }
-
-    /// The first address of each family, in the resolver's order.
-    async fn resolve(&self, address: &str) -> Result<Vec<SocketAddr>, ConnectError> {
-        let failed =
-            |error: std::io::Error| ConnectError::Resolve { address: address.into(), reason: error.to_string() };
-        let mut targets: Vec<SocketAddr> = Vec::new();
-        for target in tokio::net::lookup_host(address).await.map_err(failed)? {
-            let allowed = self.bind.is_none_or(|bind| bind.is_ipv4() == target.is_ipv4());
-            if allowed && targets.iter().all(|known| known.is_ipv4() != target.is_ipv4()) {
-                targets.push(target);
+        let endpoint = self.endpoint().map_err(|reason| unreachable(address, reason))?;
+        // Shorter than the endpoint's own patience: the next relay may answer at once.
+        match tokio::time::timeout(ANSWER_WITHIN, endpoint.connect(address, self.hello.clone())).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Err(unreachable(address, format!("nothing within {}", humantime::format_duration(ANSWER_WITHIN))))
             }
         }
-        Ok(targets)
     }
 
-    fn endpoint(&self, target: SocketAddr) -> Result<Endpoint, ConnectError> {
-        let slot = &mut self.endpoints.borrow_mut()[usize::from(target.is_ipv6())];
-        if let Some(endpoint) = slot {
+    fn endpoint(&self) -> Result<Endpoint, String> {
+        let mut slot = self.endpoint.borrow_mut();
+        if let Some(endpoint) = &*slot {
             return Ok(endpoint.clone());
         }
-        let any = if target.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let listen = SocketAddr::new(self.bind.unwrap_or(any), 0);
-        let options = EndpointOptions { listen, ..self.options.clone() };
-        let bound = Endpoint::bind(&options, self.credentials.clone());
-        let endpoint =
-            bound.map_err(|error| unreachable(&target.to_string(), format!("cannot send from {listen}: {error}")))?;
+        let endpoint = Endpoint::bind(&self.options, self.credentials.clone());
+        let endpoint = endpoint.map_err(|error| format!("cannot send from {}: {error}", self.options.listen.ip()))?;
         *slot = Some(endpoint.clone());
         Ok(endpoint)
     }
@@ -154,15 +130,4 @@ impl Dialler {
 
 fn unreachable(address: &str, reason: String) -> ConnectError {
     ConnectError::Unreachable { address: address.into(), reason }
-}
-
-/// Whether trying again cannot help: what it brings is wrong, not the moment.
-fn is_final(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::Refused { code, .. } => !matches!(
-            code,
-            CloseCode::Overload | CloseCode::Stopping | CloseCode::Replaced | CloseCode::Lost | CloseCode::Done
-        ),
-        ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => false,
-    }
 }
