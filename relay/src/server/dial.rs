@@ -20,7 +20,7 @@ pub(super) struct Dialler {
     pub(super) address: String,
     pub(super) expected: Option<NodeName>,
     pub(super) options: LinkOptions,
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) endpoint: Endpoint,
 }
 
 impl Dialler {
@@ -42,10 +42,7 @@ impl Dialler {
                 continue;
             }
             match self.connect(&mut backoff).await {
-                Ok(session) => match self.accept(session) {
-                    Some(found) => name = Some(found),
-                    None => tokio::time::sleep(REFUSED_EVERY).await,
-                },
+                Ok(session) => name = Some(self.attach(session)),
                 Err(pause) => tokio::time::sleep(pause).await,
             }
         }
@@ -53,31 +50,28 @@ impl Dialler {
 
     /// One attempt; on failure says how long to wait for the next.
     async fn connect(&self, backoff: &mut Backoff) -> Result<Session, Duration> {
-        let mut failure = None;
-        for endpoint in &self.endpoints {
-            let attempt = tokio::time::timeout(backoff.patience(), endpoint.connect(&self.address, self.hello()));
-            match attempt.await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => failure = worse(failure, error),
-                Err(_) => {
-                    let reason = format!("nothing heard for {:?}", backoff.patience());
-                    failure = worse(failure, ConnectError::Unreachable { address: self.address.clone(), reason });
-                }
+        let patience = backoff.patience();
+        let attempt = async {
+            match &self.expected {
+                Some(expected) => self.endpoint.connect_to(&self.address, expected, self.hello()).await,
+                None => self.endpoint.connect(&self.address, self.hello()).await,
             }
-        }
-        let Some(error) = failure else { return Err(backoff.next()) };
+        };
+        let error = match tokio::time::timeout(patience, attempt).await {
+            Ok(Ok(session)) => return Ok(session),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                ConnectError::Unreachable { address: self.address.clone(), reason: "nothing heard from it".to_owned() }
+            }
+        };
         let refused = matches!(error, ConnectError::Refused { .. });
         self.failed(&error.to_string(), refused);
         Err(if refused { REFUSED_EVERY } else { backoff.next() })
     }
 
-    /// Gives the connection to the relay, if the neighbour is the one that was expected.
-    fn accept(&self, session: Session) -> Option<NodeName> {
+    /// Gives the connection to the relay.
+    fn attach(&self, session: Session) -> NodeName {
         let found = session.peer.name.clone();
-        if let Some(expected) = self.expected.as_ref().filter(|expected| **expected != found) {
-            self.failed(&format!("{} is {found}; expected {expected}", self.address), true);
-            return None;
-        }
         self.shared.set_link_options(found.clone(), self.options.clone());
         self.shared.attach(session);
         self.shared.update(self.index, |neighbour| {
@@ -85,7 +79,7 @@ impl Dialler {
             neighbour.state = NeighbourState::Up;
             neighbour.connections += 1;
         });
-        Some(found)
+        found
     }
 
     /// Tells of a failure, once for each change of its reason.
@@ -115,19 +109,6 @@ impl Dialler {
             tokens: Vec::new(),
             agent: concat!("anabranch-relay ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
-    }
-}
-
-/// Of several failures, the one that says most: a refusal, then silence, then an address that does not fit the socket.
-fn worse(known: Option<ConnectError>, new: ConnectError) -> Option<ConnectError> {
-    let rank = |error: &ConnectError| match error {
-        ConnectError::Refused { .. } => 2,
-        ConnectError::Unreachable { .. } => 1,
-        ConnectError::Resolve { .. } => 0,
-    };
-    match known {
-        Some(known) if rank(&known) >= rank(&new) => Some(known),
-        _ => Some(new),
     }
 }
 

@@ -89,6 +89,8 @@ struct Relay {
     listen: Vec<SocketAddr>,
     ops: Option<TcpListener>,
     ops_address: Option<SocketAddr>,
+    /// Those that only dial, by the MTU of their paths.
+    dialling: BTreeMap<Option<u16>, Endpoint>,
     credentials: Credentials,
     started: Instant,
     draining: bool,
@@ -130,8 +132,18 @@ impl Relay {
             });
         }
         let started = clock.now();
-        let mut relay =
-            Relay { shared, endpoints, listen, ops, ops_address, credentials, started, draining: false, tasks };
+        let mut relay = Relay {
+            shared,
+            endpoints,
+            listen,
+            ops,
+            ops_address,
+            dialling: BTreeMap::new(),
+            credentials,
+            started,
+            draining: false,
+            tasks,
+        };
         for neighbour in relay.shared.config.neighbours.clone() {
             relay.keep(&neighbour)?;
         }
@@ -156,23 +168,22 @@ impl Relay {
                 address: address.clone(),
                 expected: neighbour.name.clone(),
                 options: LinkOptions::from(neighbour),
-                endpoints: self.dialling_endpoints(path_mtu)?,
+                endpoint: self.dialling_endpoint(path_mtu)?,
             };
             self.tasks.spawn_local(dialler.run());
         }
         Ok(())
     }
 
-    /// Endpoints to dial from, one for each family of addresses that the machine has.
-    fn dialling_endpoints(&self, path_mtu: Option<u16>) -> Result<Vec<Endpoint>, Failure> {
-        let config = &self.shared.config;
-        let any = [SocketAddr::from(([0, 0, 0, 0], 0)), SocketAddr::from(([0u16; 8], 0))];
-        let bound: Vec<_> = any.map(|any| bind(config, any, path_mtu, &self.credentials)).into_iter().collect();
-        let (good, mut bad): (Vec<_>, Vec<_>) = bound.into_iter().partition(Result::is_ok);
-        match bad.pop() {
-            Some(Err(failure)) if good.is_empty() => Err(failure),
-            _ => Ok(good.into_iter().flatten().collect()),
+    /// The endpoint to dial from over paths of this MTU.
+    fn dialling_endpoint(&mut self, path_mtu: Option<u16>) -> Result<Endpoint, Failure> {
+        if let Some(endpoint) = self.dialling.get(&path_mtu) {
+            return Ok(endpoint.clone());
         }
+        let any = EndpointOptions::default().listen;
+        let endpoint = bind(&self.shared.config, any, path_mtu, &self.credentials)?;
+        self.dialling.insert(path_mtu, endpoint.clone());
+        Ok(endpoint)
     }
 
     fn reload(&mut self, config: Config) {
@@ -236,7 +247,7 @@ impl Relay {
 
     async fn close(mut self) {
         self.tasks.shutdown().await;
-        for endpoint in &self.endpoints {
+        for endpoint in self.endpoints.iter().chain(self.dialling.values()) {
             endpoint.close(CloseCode::Stopping, "the relay is stopping").await;
         }
     }
@@ -247,10 +258,6 @@ impl Shared {
     fn attach(&self, session: Session) -> PortId {
         let number = self.links_made.get();
         self.links_made.set(number + 1);
-        tracing::info!(
-            peer = %session.peer.name, role = ?session.peer.role, address = %session.peer.address,
-            dialled = session.peer.dialled, agent = session.hello.agent, "connected"
-        );
         let config = LinkConfig {
             // Weyl's sequence: each link of each life of this relay has coefficients of its own.
             seed: self.boot.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
@@ -283,7 +290,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// Who the relay is: as given, or from its key directory.
-fn identity(config: &Config) -> Result<Identity, Failure> {
+pub(crate) fn identity(config: &Config) -> Result<Identity, Failure> {
     if let Some(identity) = &config.identity {
         return Ok(identity.clone());
     }
@@ -315,8 +322,7 @@ fn bind(
     credentials: &Credentials,
 ) -> Result<Endpoint, Failure> {
     let options = EndpointOptions { listen, udp_payload, segmentation_offload: config.segmentation_offload };
-    Endpoint::bind(&options, credentials.clone())
-        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot listen on udp {listen}: {error}")))
+    Endpoint::bind(&options, credentials.clone()).map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))
 }
 
 async fn bind_ops(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -36,6 +36,8 @@ pub struct Carried {
     /// Since when nothing brings it here, or its ingress does not advertise it.
     pub orphan_since: Option<Instant>,
     boot: u64,
+    /// Graphs went: outputs that only they had are to be closed.
+    untidy: bool,
     /// By age of the epoch, the newest last; never more than [`EPOCHS`].
     graphs: Vec<Graph>,
 }
@@ -60,7 +62,7 @@ pub enum Adopted {
 impl Carried {
     /// A stream without graphs.
     pub fn new(key: StreamKey, deadline_us: u32, content: Content) -> Carried {
-        Carried { key, deadline_us, content, orphan_since: None, boot: 0, graphs: Vec::new() }
+        Carried { key, deadline_us, content, orphan_since: None, boot: 0, untidy: false, graphs: Vec::new() }
     }
 
     /// Its deadline.
@@ -77,6 +79,7 @@ impl Carried {
         self.boot = install.boot;
         if new_boot {
             self.graphs.clear();
+            self.untidy = true;
         }
         let epoch = install.epoch;
         if self.graphs.iter().any(|graph| graph.install.epoch == epoch) {
@@ -91,6 +94,7 @@ impl Carried {
         self.graphs.insert(at, Graph { install, replaced });
         if self.graphs.len() > EPOCHS {
             self.graphs.remove(0);
+            self.untidy = true;
         }
         let older = self.graphs.len() - 1;
         for graph in &mut self.graphs[..older] {
@@ -110,7 +114,13 @@ impl Carried {
             }
             keep
         });
+        self.untidy |= !retired.is_empty();
         retired
+    }
+
+    /// Whether graphs have gone since this was last asked.
+    pub fn take_untidy(&mut self) -> bool {
+        std::mem::take(&mut self.untidy)
     }
 
     /// The graphs kept, oldest first.

@@ -4,6 +4,7 @@ use super::carried::StreamId;
 use super::plan::{Choice, Plan};
 use super::streams::MAX_DEADLINE_US;
 use super::{Kind, Port, RelaySystem, refusal};
+use crate::forward::label;
 use crate::forward::police::Police;
 use link::{Bitrate, Instant};
 use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal};
@@ -84,7 +85,7 @@ impl RelaySystem {
         let publisher = self.ports[&port].peer.name.clone();
         self.take_over(now, port, &id, ports);
         self.closing.retain(|(_, closing, _)| *closing != id);
-        self.ended.retain(|(_, ended)| *ended != id);
+        self.ended.retain(|ended| ended.id != id);
         let key = self
             .carry(now, &id, publish.deadline_us, publish.content, ports)
             .ok_or_else(|| refusal(CloseCode::Overload, "this relay carries as many streams as it may"))?;
@@ -96,7 +97,8 @@ impl RelaySystem {
         self.forward.set_police(key, rate.map(Police::new));
         let (incarnation, deadline_us) = (publish.incarnation, publish.deadline_us);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
-        let mut plan = self.published.remove(&name).filter(|old| old.id == id).map(|old| old.plan).unwrap_or_default();
+        let old = self.published.remove(&name).filter(|old| old.id == id);
+        let mut plan = old.map_or_else(|| Plan::new(self.last_epoch), |old| old.plan);
         plan.outdate();
         let mode = publish.mode;
         let published = Published { id, publisher, mode, port: Some(port), gone_since: None, ending: None, plan };
@@ -159,6 +161,14 @@ impl RelaySystem {
                 self.forward.close_source(now, key, old_port);
             }
         } else {
+            // One earlier life of a name at a time: a source that restarts in a loop must not use up the bounds.
+            let earlier = |(_, closing, _): &(Instant, StreamId, bool)| closing.name == id.name;
+            let (done, others) = std::mem::take(&mut self.closing).into_iter().partition(earlier);
+            self.closing = others;
+            let done: Vec<(Instant, StreamId, bool)> = done;
+            for (_, closing, ended) in done {
+                self.finish(now, &closing, ended, ports);
+            }
             self.closing.push((until, old_id, false));
         }
     }
@@ -347,6 +357,9 @@ impl RelaySystem {
             longest: graphs.longest,
         };
         let Some(epoch) = published.plan.adopt(now, generation, graphs.modules, choice) else { return };
+        if label::later(epoch, self.last_epoch) {
+            self.last_epoch = epoch;
+        }
         let id = &published.id;
         let install = Install {
             name: id.name.clone(),

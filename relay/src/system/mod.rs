@@ -84,7 +84,7 @@ pub struct RelaySystem {
     /// Streams to be let go, and whether they ended.
     closing: Vec<(Instant, StreamId, bool)>,
     /// Streams that ended lately: what still comes of them by other ways does not bring them back.
-    ended: Vec<(Instant, StreamId)>,
+    ended: Vec<Ended>,
     refused: RefusalCounters,
     draining: bool,
     next_tick: Instant,
@@ -93,6 +93,16 @@ pub struct RelaySystem {
     plan_due: Option<Instant>,
     planned: u64,
     planned_boot: u64,
+    /// The highest epoch of any stream that entered here.
+    last_epoch: u16,
+}
+
+#[derive(Debug)]
+struct Ended {
+    at: Instant,
+    id: StreamId,
+    /// Boot and epoch of its last graph.
+    last: Option<(u64, u16)>,
 }
 
 #[derive(Debug)]
@@ -130,6 +140,7 @@ impl RelaySystem {
             plan_due: None,
             planned: u64::MAX,
             planned_boot: 0,
+            last_epoch: 0,
         }
     }
 

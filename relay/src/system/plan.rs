@@ -35,16 +35,11 @@ pub struct Plan {
     renew: bool,
 }
 
-impl Default for Plan {
-    fn default() -> Self {
-        Plan::new()
-    }
-}
-
 impl Plan {
-    /// No graph yet.
-    pub fn new() -> Plan {
-        Plan { epoch: 0, modules: Vec::new(), labels: Vec::new(), computed: None, generation: None, renew: false }
+    /// No graph yet. The first epoch comes after `last`: a stream that is published again while other relays still know it
+    /// must go on counting.
+    pub fn new(last: u16) -> Plan {
+        Plan { epoch: last, modules: Vec::new(), labels: Vec::new(), computed: None, generation: None, renew: false }
     }
 
     /// When the graphs are to be computed for the state of the overlay that `generation` counts; `None` where they are.
@@ -212,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_first_label_is_in_force_at_once() {
-        let mut plan = Plan::new();
+        let mut plan = Plan::new(0);
         assert_eq!(plan.label(at(0)), None);
         assert_eq!(adopt(&mut plan, at(0), over_b(), &[], Dissemination::Tree), Some(1));
         assert_eq!(plan.label(at(0)), Some(label::label(1, 1)));
@@ -220,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_better_way_waits_until_it_is_installed() {
-        let mut plan = Plan::new();
+        let mut plan = Plan::new(0);
         adopt(&mut plan, at(0), over_b(), &[], Dissemination::Tree);
         assert_eq!(adopt(&mut plan, at(1000), over_c(), &[], Dissemination::Tree), Some(2));
         // Twice 20 ms of way, and 50 ms.
@@ -232,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_broken_way_is_left_at_once() {
-        let mut plan = Plan::new();
+        let mut plan = Plan::new(0);
         adopt(&mut plan, at(0), over_b(), &[], Dissemination::Tree);
         assert_eq!(adopt(&mut plan, at(1000), over_c(), &[("b", "d")], Dissemination::Tree), Some(2));
         assert_eq!(plan.label(at(1000)), Some(label::label(2, 1)));
@@ -240,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_same_graphs_are_no_new_epoch() {
-        let mut plan = Plan::new();
+        let mut plan = Plan::new(0);
         adopt(&mut plan, at(0), over_b(), &[], Dissemination::Tree);
         assert_eq!(adopt(&mut plan, at(1000), over_b(), &[], Dissemination::Tree), None);
         assert_eq!(plan.label(at(2000)), Some(label::label(1, 1)));
@@ -248,7 +243,7 @@ mod tests {
 
     #[test]
     fn another_choice_among_the_same_graphs_is_a_label_of_the_same_epoch() {
-        let mut plan = Plan::new();
+        let mut plan = Plan::new(0);
         let modules = || {
             vec![over_b().remove(0), module(&[("a", "b", 10_000), ("b", "d", 0), ("a", "c", 10_000), ("c", "d", 0)])]
         };
@@ -259,7 +254,7 @@ mod tests {
 
     #[test]
     fn changes_close_together_do_not_put_the_switch_off_for_ever() {
-        let mut plan = Plan::new();
+        let mut plan = Plan::new(0);
         adopt(&mut plan, at(0), over_b(), &[], Dissemination::Tree);
         for round in 1..20 {
             let modules = if round % 2 == 0 { over_b() } else { over_c() };
@@ -270,7 +265,7 @@ mod tests {
 
     #[test]
     fn computed_when_the_overlay_or_the_stream_changes_but_not_too_often() {
-        let mut plan = Plan::new();
+        let mut plan = Plan::new(0);
         assert_eq!(plan.compute_due(7), Some(Instant::ORIGIN));
         adopt(&mut plan, at(0), over_b(), &[], Dissemination::Tree);
         assert_eq!(plan.compute_due(at(0).as_micros()), None);

@@ -1,7 +1,7 @@
 //! What is carried: announcements, graphs, the end of a stream.
 
 use super::carried::{Adopted, Carried, StreamId, hops};
-use super::{Kind, RelaySystem};
+use super::{Ended, Kind, RelaySystem};
 use crate::forward::{StreamKey, label};
 use link::{Instant, StreamHandle};
 use node::control::{Content, Control, Install, StreamOpen};
@@ -115,12 +115,21 @@ impl RelaySystem {
             ports.control(port, Control::StreamClose { handle: handle.0, ended });
         }
         if ended {
-            self.ended.push((now, id.clone()));
+            let last = carried.newest().map(|install| (install.boot, install.epoch));
+            self.ended.push(Ended { at: now, id: id.clone(), last });
         }
     }
 
     fn has_ended(&self, id: &StreamId) -> bool {
-        self.ended.iter().any(|(_, ended)| ended == id)
+        self.ended.iter().any(|ended| ended.id == *id)
+    }
+
+    /// A graph computed after the end of a stream: it is published again.
+    fn revive(&mut self, id: &StreamId, boot: u64, epoch: u16) {
+        let newer = |last: Option<(u64, u16)>| {
+            last.is_some_and(|(known, last)| boot > known || (boot == known && label::later(epoch, last)))
+        };
+        self.ended.retain(|ended| ended.id != *id || !newer(ended.last));
     }
 
     /// Takes a graph in, from a neighbour or (`None`) of this relay's own making; passes it on along its own edges
@@ -132,6 +141,7 @@ impl RelaySystem {
             self.refused.protocol += 1;
             return;
         }
+        self.revive(&id, install.boot, install.epoch);
         if from.is_some() && (id.ingress == *self.name() || self.has_ended(&id)) {
             return;
         }
@@ -202,7 +212,7 @@ impl RelaySystem {
     /// nobody has any more.
     pub(super) fn let_go(&mut self, now: Instant, ports: &mut Ports) {
         self.mark_orphans(now, None);
-        self.ended.retain(|(at, _)| now.saturating_since(*at) < ENDED_FOR);
+        self.ended.retain(|ended| now.saturating_since(ended.at) < ENDED_FOR);
         self.let_go_of_published(now);
         let (due, later) = std::mem::take(&mut self.closing).into_iter().partition(|(at, ..)| *at <= now);
         self.closing = later;
@@ -229,6 +239,9 @@ impl RelaySystem {
         for carried in self.carried.values_mut() {
             for epoch in carried.retire(now) {
                 self.forward.retire(carried.key, epoch);
+            }
+            if !carried.take_untidy() {
+                continue;
             }
             let below: Vec<PortId> = carried
                 .next_relays(self.directory.me())

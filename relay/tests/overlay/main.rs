@@ -536,3 +536,40 @@ fn a_deadline_that_cannot_be_is_refused() {
     overlay.run(100);
     overlay.of_source(source, |source| assert_eq!(source.refused, [CloseCode::Protocol]));
 }
+
+#[test]
+fn a_stream_that_is_unpublished_and_published_again_flows_again() {
+    let mut overlay = line();
+    let sink = overlay.sink("c", "s");
+    let node = overlay.source("a", "camera", Source::new(1));
+    overlay.run(300);
+    overlay.world.with(node, |now, source: &mut Source, ports| source.unpublish(now, ports));
+    overlay.run(400);
+    // The same life again: relays below may not have let go of it yet.
+    overlay.connect_source("a", "camera", node, all(Direction::Publish));
+    overlay.run(3000);
+    let from = overlay.send(node, true);
+    overlay.run(500);
+    let sent = overlay.send(node, false);
+    overlay.run(500);
+    overlay.of_sink(sink, |sink| sink.assert_whole(1, from..sent));
+}
+
+#[test]
+fn a_source_that_restarts_in_a_loop_uses_up_nothing() {
+    let mut overlay = line();
+    overlay.sink("c", "s");
+    for life in 0..50 {
+        overlay.source("a", "camera", Source::new(life));
+        overlay.run(20);
+    }
+    for relay in ["a", "b", "c"] {
+        let carried = overlay.report(relay).streams.len();
+        assert!(carried <= 40, "{relay} carries {carried} lives");
+    }
+    assert!(overlay.report("a").streams.len() <= 2);
+    overlay.run(2000);
+    for relay in ["a", "b", "c"] {
+        assert_eq!(overlay.report(relay).streams.len(), 1);
+    }
+}

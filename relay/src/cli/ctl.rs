@@ -1,0 +1,164 @@
+//! `ctl`: asking a running relay.
+
+use clap::{Args, Subcommand};
+use node::exit::{Exit, Failure};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long a relay may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A longer answer is none of ours.
+const MOST: u64 = 64 << 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Ctl {
+    /// Print how the relay, its links and its streams are
+    Status(Status),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// The relay's operations port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS")]
+    ops: SocketAddr,
+    /// Print the whole report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Ctl {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        let Ctl::Status(status) = self;
+        let body = node::host::block_on_local(get(status.ops, "/api/v1/status"))?;
+        if status.json {
+            return super::print(&(body + "\n"));
+        }
+        let report: Value = serde_json::from_str(&body)
+            .map_err(|error| unavailable(status.ops, &format!("its answer is not a relay's: {error}")))?;
+        super::print(&summary(&report))
+    }
+}
+
+/// A request of HTTP/1.0, whose answer ends with the connection (RFC 1945).
+async fn get(address: SocketAddr, path: &str) -> Result<String, Failure> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.take(MOST).read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .map_err(|_| unavailable(address, &format!("no answer in {PATIENCE:?}")))?
+        .map_err(|error| unavailable(address, &error.to_string()))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    match head.split_whitespace().nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        _ => Err(unavailable(address, &format!("it answers {:?}", head.lines().next().unwrap_or_default()))),
+    }
+}
+
+fn unavailable(address: SocketAddr, what: &str) -> Failure {
+    Failure::new(Exit::Unavailable, format!("operations port {address}: {what}"))
+}
+
+/// A report in a screenful.
+fn summary(report: &Value) -> String {
+    let mut out = String::new();
+    let state = match (&report["draining"], &report["ready"]) {
+        (Value::Bool(true), _) => "draining",
+        (_, Value::Bool(true)) => "ready",
+        _ => "starting",
+    };
+    let overlay = &report["overlay"];
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        out,
+        "relay {} {state}, up {}; overlay: {} relays, {} links, {} streams",
+        text(&report["name"]),
+        humantime::format_duration(Duration::from_secs(report["uptime_s"].as_f64().unwrap_or(0.0) as u64)),
+        overlay["relays"].as_array().map_or(0, Vec::len),
+        overlay["links"],
+        overlay["streams"],
+    );
+    for neighbour in list(&report["neighbours"]).filter(|neighbour| neighbour["state"] != "up") {
+        let who = [&neighbour["name"], &neighbour["address"]].map(text).join(" ");
+        let _ = writeln!(out, "neighbour {who}: {} {}", text(&neighbour["state"]), text(&neighbour["last_error"]));
+    }
+    let _ = writeln!(
+        out,
+        "\n{:<24} {:<7} {:>8} {:>9} {:>9} {:>10} {:>9}",
+        "LINK", "ROLE", "RTT ms", "LOSS out%", "LOSS in%", "RESIDUAL", "REPAIR %"
+    );
+    for link in list(&report["links"]) {
+        let _ = writeln!(
+            out,
+            "{:<24} {:<7} {:>8.1} {:>9.2} {:>9.2} {:>10.1e} {:>9.1}",
+            text(&link["peer"]),
+            text(&link["role"]),
+            rtt_ms(link),
+            number(&link["wire_loss_sent"]) * 100.0,
+            number(&link["wire_loss_received"]) * 100.0,
+            number(&link["residual_received"]),
+            number(&link["overhead_sent"]) * 100.0,
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\n{:<32} {:<16} {:>5} {:>12} {:>10} {:>8} {:>12}",
+        "STREAM", "INGRESS", "SINKS", "PACKETS", "COPIES", "LATE", "FORWARDED"
+    );
+    for stream in list(&report["streams"]) {
+        let counters = &stream["counters"];
+        let _ = writeln!(
+            out,
+            "{:<32} {:<16} {:>5} {:>12} {:>10} {:>8} {:>12}",
+            text(&stream["name"]),
+            text(&stream["ingress"]),
+            stream["subscribers"],
+            counters["unique"],
+            counters["duplicates"],
+            counters["late"],
+            counters["forwarded"],
+        );
+    }
+    out
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("")
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
+fn rtt_ms(link: &Value) -> f64 {
+    let rtt = &link["quality"]["rtt"];
+    number(&rtt["secs"]) * 1e3 + number(&rtt["nanos"]) / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Report;
+
+    #[test]
+    fn sums_up_a_report() {
+        let report = Report { name: "fra".into(), ready: true, uptime_s: 75.2, ..Report::default() };
+        let value = serde_json::to_value(&report).expect("a report is JSON");
+        let text = summary(&value);
+        assert!(text.starts_with("relay fra ready, up 1m 15s; overlay: 0 relays, 0 links, 0 streams\n"), "{text}");
+        assert!(text.contains("STREAM"));
+    }
+}

@@ -1,0 +1,154 @@
+//! `keys`: all that an overlay's trust needs, in one command each.
+
+use clap::{Args, Subcommand, ValueEnum};
+use node::clock::unix_seconds;
+use node::exit::{Exit, Failure};
+use node::trust::{self, Claims, Direction, Role, TrustError};
+use std::path::PathBuf;
+use std::time::Duration;
+use topology::{NodeName, StreamPattern};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Keys {
+    /// Make the authority of a new overlay, and the key that signs its tokens. Keep `authority.key` off the network
+    Init(Init),
+    /// Make certificate and key of a relay, source or sink
+    Node(Node),
+    /// Make a token: the right to publish or to watch streams, until it expires. Prints its text
+    Token(Token),
+    /// Say what a certificate or a token is, and until when it is good
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Directory {
+    /// Where the keys are kept
+    #[arg(long, value_name = "DIR", default_value = "keys", env = "ANABRANCH_KEYS")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    #[command(flatten)]
+    directory: Directory,
+    /// The overlay's name, for people
+    #[arg(long, value_name = "NAME", default_value = "anabranch")]
+    overlay: String,
+    /// How long the authority is good
+    #[arg(long, value_name = "TIME", default_value = "10years", value_parser = super::duration)]
+    expires: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Node {
+    #[command(flatten)]
+    directory: Directory,
+    /// What the node may be
+    #[arg(long, value_name = "ROLE", default_value = "relay")]
+    role: RoleName,
+    /// How long its certificate is good
+    #[arg(long, value_name = "TIME", default_value = "2years", value_parser = super::duration)]
+    expires: Duration,
+    /// Its name: 1 to 63 characters of a-z 0-9 - .
+    #[arg(value_name = "NAME")]
+    name: NodeName,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RoleName {
+    Relay,
+    Source,
+    Sink,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Token {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    right: Right,
+    /// The highest rate of a published stream, such as "20 Mbit/s"
+    #[arg(long, value_name = "RATE", value_parser = crate::config::parse_rate)]
+    max_rate: Option<link::Bitrate>,
+    /// Names the token in logs; unique within the overlay
+    #[arg(long, value_name = "NAME")]
+    id: String,
+    /// How long the token is good
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = super::duration)]
+    expires: Duration,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Right {
+    /// Streams its bearer may publish: a name such as news/main, or a pattern: news/* any channel, news/** any rendition too
+    #[arg(long, value_name = "STREAMS")]
+    publish: Option<StreamPattern>,
+    /// Streams its bearer may watch
+    #[arg(long, value_name = "STREAMS", alias = "watch")]
+    subscribe: Option<StreamPattern>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// A certificate file, a token's text, or a file that holds one
+    #[arg(value_name = "FILE|TOKEN")]
+    what: String,
+}
+
+impl Keys {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        let now = unix_seconds();
+        let done = match self {
+            Keys::Init(Init { directory: Directory { dir }, overlay, expires }) => {
+                trust::init(&dir, &overlay, now, expires).map(|()| {
+                    format!(
+                        "overlay {overlay}: authority.crt, authority.key and token.key are in {0}\n\
+                         next: anabranch-relay keys node --dir {0} NAME\n",
+                        dir.display()
+                    )
+                })
+            }
+            Keys::Node(Node { directory: Directory { dir }, role, expires, name }) => {
+                let role = Role::from(role);
+                trust::issue_node(&dir, &name, role, now, expires).map(|()| {
+                    format!("{role} {name}: give it authority.crt, {name}.crt and {name}.key from {}\n", dir.display())
+                })
+            }
+            Keys::Token(token) => token.issue(now),
+            Keys::Inspect(Inspect { what }) => trust::inspect(&what).map(|text| text + "\n"),
+        };
+        super::print(&done.map_err(failure)?)
+    }
+}
+
+impl Token {
+    fn issue(self, now: u64) -> Result<String, TrustError> {
+        let (streams, direction) = match (self.right.publish, self.right.subscribe) {
+            (Some(streams), _) => (streams, Direction::Publish),
+            (None, streams) => (streams.expect("clap requires one of the two"), Direction::Subscribe),
+        };
+        let expires = now.saturating_add(self.expires.as_secs());
+        let claims = Claims { id: self.id, streams, direction, max_rate: self.max_rate, expires };
+        trust::issue_token(&self.directory.dir, &claims).map(|text| text + "\n")
+    }
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Role {
+        match name {
+            RoleName::Relay => Role::Relay,
+            RoleName::Source => Role::Source,
+            RoleName::Sink => Role::Sink,
+        }
+    }
+}
+
+fn failure(error: TrustError) -> Failure {
+    let exit = match &error {
+        TrustError::Exists(_) => Exit::CannotCreate,
+        TrustError::File { .. } => Exit::NoInput,
+        _ => Exit::Config,
+    };
+    Failure::new(exit, error.to_string())
+}

@@ -1,0 +1,116 @@
+//! `run` and `check`.
+
+use crate::config::Config;
+use crate::report::Report;
+use crate::server;
+use clap::Args;
+use node::config::Layers;
+use node::exit::{Exit, Failure};
+use node::telemetry::{self, LogFormat};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    configured: super::Configured,
+    /// Write a report to standard output at each interval, as one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Time between two reports
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::duration)]
+    interval: Duration,
+    /// What to log, to standard error: error, warn, info, debug, trace, or a list of target=level
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+    /// How to log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+impl Run {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        telemetry::init_logs(self.log_format, &self.log)?;
+        let config = load(&self.configured.config)?;
+        node::host::block_on_local(self.run(config))
+    }
+
+    async fn run(self, mut config: Config) -> Result<(), Failure> {
+        config.report_interval = config.report_interval.min(self.interval);
+        let (stop, stopping) = watch::channel(false);
+        let (report, reports) = watch::channel(Report::default());
+        let (reload, reloads) = mpsc::channel(1);
+        let relay = server::run_reloading(config, stopping, report, reloads);
+        tokio::select! {
+            result = relay => return result.map(drop),
+            result = signals(stop, reload, self.configured.config.clone()) => result?,
+            result = write_reports(reports, self.interval), if self.json => result?,
+        }
+        Ok(())
+    }
+}
+
+/// Follows SIGTERM, SIGINT and SIGHUP. Returns at the second request to stop.
+async fn signals(stop: watch::Sender<bool>, reload: mpsc::Sender<Config>, file: PathBuf) -> Result<(), Failure> {
+    let listen =
+        |kind| signal(kind).map_err(|e| Failure::new(Exit::Software, format!("cannot listen to signals: {e}")));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {
+                match load(&file) {
+                    // The relay has ended where nobody receives; then there is nothing to reload.
+                    Ok(config) => drop(reload.send(config).await),
+                    Err(failure) => tracing::error!(error = %failure, "not reloaded: the old configuration stays in force"),
+                }
+                continue;
+            }
+        }
+        if asked {
+            tracing::warn!("asked a second time: stopping at once");
+            return Ok(());
+        }
+        asked = true;
+        stop.send_replace(true);
+    }
+}
+
+/// One line of JSON per interval; returns only on failure.
+async fn write_reports(reports: watch::Receiver<Report>, interval: Duration) -> Result<(), Failure> {
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        let line = serde_json::to_string(&*reports.borrow());
+        let line = line.map_err(|error| Failure::new(Exit::Software, format!("cannot write the report: {error}")))?;
+        super::print(&format!("{line}\n"))?;
+    }
+}
+
+/// Checks a configuration and its keys.
+pub(super) fn check(file: &Path) -> Result<(), Failure> {
+    let config = load(file)?;
+    let identity = server::identity(&config)?;
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let neighbours = config.neighbours.len();
+    super::print(&format!(
+        "{}: relay {}, listening on {}, {neighbours} neighbours: right\n",
+        file.display(),
+        identity.name,
+        listen.join(", ")
+    ))
+}
+
+/// Reads a configuration in its layers: defaults, file, environment.
+fn load(file: &Path) -> Result<Config, Failure> {
+    let layers = Layers { file: Some(file), prefix: "ANABRANCH_RELAY", ..Layers::default() };
+    let config: Config = layers.load()?;
+    config.check().map_err(|what| Failure::new(Exit::Config, format!("configuration {}: {what}", file.display())))?;
+    Ok(config)
+}
