@@ -19,7 +19,7 @@ pub(super) const MAX_HANDSHAKES: usize = 256;
 const RETRY_ABOVE: usize = 32;
 
 /// Most handshakes at a time of one IPv4 address, or one IPv6 network of 64 bits.
-const MAX_PER_NETWORK: usize = 64;
+pub(super) const MAX_PER_NETWORK: usize = 64;
 
 /// From the first datagram to the welcome.
 const TIME_LIMIT: Duration = Duration::from_secs(5);

@@ -161,3 +161,6 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint").field("local", &self.inner.local).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

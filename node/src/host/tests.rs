@@ -59,13 +59,22 @@ fn hello(role: Role) -> Hello {
 }
 
 async fn pair(udp_payload: Option<u16>) -> Pair {
+    pair_through(udp_payload, None).await
+}
+
+/// Where there is a path, all that passes between the two takes it.
+async fn pair_through(udp_payload: Option<u16>, path: Option<Path>) -> Pair {
     let authority = Authority::trial(unix_seconds()).unwrap();
     let options =
         EndpointOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), udp_payload, ..EndpointOptions::default() };
     let (a, _) = relay(&authority, "a");
     let (b, b_verifier) = relay(&authority, "b");
     let (a_end, b_end) = (Endpoint::bind(&options, a).unwrap(), Endpoint::bind(&options, b).unwrap());
-    let address = b_end.local_address().to_string();
+    let address = match path {
+        None => b_end.local_address(),
+        Some(path) => forward(b_end.local_address(), path).await,
+    };
+    let address = address.to_string();
     let (dialled, answered) = tokio::join!(a_end.connect(&address, hello(Role::Relay)), b_end.accept(&b_verifier));
     let (dialled, answered) = (dialled.unwrap(), answered.unwrap());
     assert_eq!((dialled.peer.name.as_str(), dialled.peer.dialled), ("b", true));
@@ -97,6 +106,66 @@ fn packet(now: Instant, seq: u32, size: usize) -> Packet {
         recover_until: now + Duration::from_millis(500),
     }
 }
+
+/// Both directions of a path under test.
+#[derive(Clone, Copy)]
+struct Path {
+    delay: Duration,
+    /// Of the directions, the share lost on their own, and the chance of another loss after one.
+    loss: f64,
+    burst: f64,
+    /// Larger datagrams vanish.
+    payload: usize,
+}
+
+/// Carries datagrams between whoever sends first to the address returned, and `server`.
+async fn forward(server: std::net::SocketAddr, path: Path) -> std::net::SocketAddr {
+    use rand::{RngExt, SeedableRng};
+    let front = Rc::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let back = Rc::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    back.connect(server).await.unwrap();
+    let address = front.local_addr().unwrap();
+    let client = Rc::new(Cell::new(None));
+    for forward in [true, false] {
+        let (front, back, client) = (front.clone(), back.clone(), client.clone());
+        let mut draws = rand::rngs::StdRng::seed_from_u64(u64::from(forward));
+        let (wire, mut arriving) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
+        let (to_front, to_back, to) = (front.clone(), back.clone(), client.clone());
+        tokio::task::spawn_local(async move {
+            while let Some((at, datagram)) = arriving.recv().await {
+                tokio::time::sleep_until(at).await;
+                let _ = match (forward, to.get()) {
+                    (true, _) => to_back.send(&datagram).await,
+                    (false, Some(client)) => to_front.send_to(&datagram, client).await,
+                    (false, None) => Ok(0),
+                };
+            }
+        });
+        tokio::task::spawn_local(async move {
+            let clock = Clock::start();
+            let (mut buffer, mut losing) = (vec![0; 65536], false);
+            loop {
+                let length = if forward {
+                    let Ok((length, from)) = front.recv_from(&mut buffer).await else { return };
+                    client.set(Some(from));
+                    length
+                } else {
+                    let Ok(length) = back.recv(&mut buffer).await else { return };
+                    length
+                };
+                let begin = path.loss * (1.0 - path.burst) / (1.0 - path.loss);
+                losing = draws.random_bool(if losing { path.burst } else { begin });
+                if !losing && length <= path.payload {
+                    let at = clock.to_tokio(clock.now() + path.delay);
+                    let _ = wire.send((at, buffer[..length].to_vec()));
+                }
+            }
+        });
+    }
+    address
+}
+
+const CLEAN: Path = Path { delay: Duration::ZERO, loss: 0.0, burst: 0.0, payload: 65536 };
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..10_000 {
@@ -164,4 +233,189 @@ fn closing_delivers_the_last_messages_and_its_reason() {
         }
         b.with(|_, notes, _| assert_eq!(notes.messages, [Control::Goodbye { reason: "maintenance".to_owned() }]));
     });
+}
+
+/// Sends a packet of 1316 bytes every `gap`, and returns how many of them arrived.
+async fn feed(pair: &Pair, first: u32, packets: u32, gap: Duration) -> usize {
+    let Pair { a, b, a_port, .. } = pair;
+    let mut ticks = tokio::time::interval(gap);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    for seq in first..first + packets {
+        ticks.tick().await;
+        a.with(|now, _, ports| ports.send(now, *a_port, packet(now, seq, 1316)).unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    b.with(|_, notes, _| notes.received.iter().filter(|(seq, _)| (first..first + packets).contains(seq)).count())
+}
+
+#[test]
+fn random_loss_does_not_slow_a_feed_down() {
+    local(async {
+        let path = Path { delay: Duration::from_millis(20), loss: 0.05, burst: 0.66, ..CLEAN };
+        let pair = pair_through(Some(1452), Some(path)).await;
+        assert_eq!(feed(&pair, 0, 1500, Duration::from_millis(1)).await, 1500);
+        assert_eq!(pair.a.transport(pair.a_port).unwrap().backoff, 1.0);
+    });
+}
+
+#[test]
+fn the_frames_of_a_link_follow_the_path() {
+    local(async {
+        for (payload, expected) in [(65536, 1452), (1300, 1300)] {
+            let pair = pair_through(None, Some(Path { payload, ..CLEAN })).await;
+            assert_eq!(feed(&pair, 0, 200, Duration::from_millis(1)).await, 200, "in two frames each at first");
+            let found = || usize::from(pair.a.transport(pair.a_port).unwrap().path_payload);
+            until("path discovered", || (expected - 20..=expected).contains(&found())).await;
+            tokio::time::sleep(2 * Duration::from_millis(200)).await;
+            let sent = || pair.a.transport(pair.a_port).unwrap().udp_sent;
+            let before = sent();
+            assert_eq!(feed(&pair, 1000, 300, Duration::from_millis(1)).await, 300);
+            let (whole, datagrams) = (expected > 1400, sent() - before);
+            assert_eq!(whole, datagrams < 450, "{datagrams} datagrams for 300 packets on a path of {expected}");
+        }
+    });
+}
+
+#[test]
+fn a_burst_waits_in_the_link_and_is_not_dropped_by_quinn() {
+    local(async {
+        let Pair { a, b, a_port, .. } = pair(Some(1452)).await;
+        let burst = 800;
+        a.with(|now, _, ports| {
+            for seq in 0..burst {
+                let late = now + Duration::from_secs(5);
+                ports.send(now, a_port, Packet { recover_until: late, ..packet(now, seq, 1316) }).unwrap();
+            }
+        });
+        until("the whole burst", || b.with(|_, notes, _| notes.received.len() == burst as usize)).await;
+        let Transport { held_back, too_large, .. } = a.transport(a_port).unwrap();
+        assert!(held_back > 0, "a megabyte at once should have had to wait");
+        assert_eq!(too_large, 0);
+        let stats = a.with(|_, _, ports| ports.link(a_port).unwrap().stats());
+        assert_eq!(stats.arq_packets_sent + stats.fec_packets_sent, 0, "nothing was lost on the way");
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_its_control_messages_is_closed() {
+    local(async {
+        let authority = Authority::trial(unix_seconds()).unwrap();
+        let options = EndpointOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..EndpointOptions::default() };
+        let (a, _) = relay(&authority, "a");
+        let (b, b_verifier) = relay(&authority, "b");
+        let (a_end, b_end) = (Endpoint::bind(&options, a).unwrap(), Endpoint::bind(&options, b).unwrap());
+        let address = b_end.local_address().to_string();
+        let (dialled, answered) = tokio::join!(a_end.connect(&address, hello(Role::Relay)), b_end.accept(&b_verifier));
+        // The dialling end holds its session and reads nothing.
+        let _unread = dialled.unwrap();
+        let host = Host::new(Clock::start(), Notebook::default());
+        let port = host.attach(answered.unwrap(), LinkConfig::default());
+        let mut sent = 0;
+        while host.with(|_, _, ports| ports.is_open(port)) {
+            sent += 1;
+            assert!(sent < 200, "200 messages of 100 kB wait for a peer that reads none");
+            host.with(|_, _, ports| ports.control(port, Control::Goodbye { reason: "x".repeat(100_000) }));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let closed = host.closed(port).await;
+        assert_eq!(closed.code, CloseCode::Overload, "{}", closed.reason);
+    });
+}
+
+#[test]
+fn closing_does_not_wait_for_a_peer_that_does_not_read() {
+    local(async {
+        let Pair { a, a_port, b, b_port, .. } = pair(None).await;
+        a.with(|_, _, ports| {
+            for _ in 0..20 {
+                ports.control(a_port, Control::Goodbye { reason: "x".repeat(100_000) });
+            }
+            ports.close(a_port, CloseCode::Done, "enough");
+        });
+        assert_eq!(a.closed(a_port).await.reason, "enough");
+        assert_eq!(b.closed(b_port).await.reason, "enough");
+    });
+}
+
+#[test]
+fn a_breach_of_protocol_closes_the_port_with_its_reason() {
+    local(async {
+        let Pair { a, a_port, b, b_port, .. } = pair(None).await;
+        a.with(|_, _, ports| ports.control(a_port, Control::Hello(hello(Role::Relay))));
+        for closed in [b.closed(b_port).await, a.closed(a_port).await] {
+            assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::Protocol, "a second handshake"));
+        }
+    });
+}
+
+#[test]
+fn media_goes_on_when_the_address_of_an_end_changes() {
+    local(async {
+        let pair = pair(Some(1452)).await;
+        assert_eq!(feed(&pair, 0, 100, Duration::from_millis(1)).await, 100);
+        pair._endpoints.0.rebind((Ipv4Addr::new(127, 0, 0, 5), 0).into()).unwrap();
+        assert_eq!(feed(&pair, 100, 300, Duration::from_millis(1)).await, 300);
+        assert!(pair.b.with(|_, notes, _| notes.closed.is_empty()));
+    });
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_lost() {
+    // One end lives on a thread whose runtime stops without a word, as a process that is killed.
+    let authority = Authority::trial(unix_seconds()).unwrap();
+    let options = EndpointOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..EndpointOptions::default() };
+    let (a, _) = relay(&authority, "a");
+    local(async {
+        let (b, verifier) = relay(&authority, "b");
+        let b_end = Endpoint::bind(&options, b).unwrap();
+        let address = b_end.local_address().to_string();
+        let dialling = options.clone();
+        let killed = std::thread::spawn(move || {
+            local(async {
+                let session =
+                    Endpoint::bind(&dialling, a).unwrap().connect(&address, hello(Role::Relay)).await.unwrap();
+                // Never dropped: a connection that is dropped would say so.
+                std::mem::forget(session);
+            });
+        });
+        let session = b_end.accept(&verifier).await.unwrap();
+        killed.join().unwrap();
+        let host = Host::new(Clock::start(), Notebook::default());
+        let port = host.attach(session, LinkConfig::default());
+        let closed = host.closed(port).await;
+        assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::Lost, "nothing heard for 5s"));
+    });
+}
+
+#[test]
+#[should_panic(expected = "within another one")]
+fn a_turn_within_a_turn_is_a_defect_that_says_so() {
+    local(async {
+        let host = Host::new(Clock::start(), Notebook::default());
+        let inner = host.clone();
+        host.with(|_, _, _| inner.with(|_, _, _| ()));
+    });
+}
+
+#[test]
+#[ignore = "long: a minute of loss on a path whose size was discovered"]
+fn long_loss_is_not_mistaken_for_a_smaller_path() {
+    let limit = Duration::from_secs(120);
+    let test = async {
+        let path = Path { delay: Duration::from_millis(75), loss: 0.1, burst: 0.3, ..CLEAN };
+        for (known, share) in [(Some(1452), 1.0), (None, 0.8)] {
+            let pair = pair_through(known, Some(path)).await;
+            let (mut whole, mut looks) = (0.0, 0.0);
+            for second in 0..30 {
+                feed(&pair, second * 1000, 400, Duration::from_millis(1)).await;
+                looks += 1.0;
+                whole += f64::from(u8::from(pair.a.transport(pair.a_port).unwrap().path_payload >= 1400));
+            }
+            assert!(whole / looks >= share, "known {known:?}: whole frames in {whole} of {looks} seconds");
+        }
+    };
+    block_on_local(async {
+        tokio::time::timeout(limit, test).await.map_err(|_| Failure::new(Exit::Software, "stuck"))
+    })
+    .unwrap();
 }
