@@ -143,11 +143,7 @@ fn start(matches: &ArgMatches) -> Result<(), Failure> {
     init_logs(cli.log_format, &cli.log)?;
     let config = cli.configure(matches)?;
     let show = Show::new(&cli, &config);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Software, format!("cannot start: {error}")))?;
-    tokio::task::LocalSet::new().block_on(&runtime, run(config, show))
+    node::host::block_on_local(run(config, show))
 }
 
 async fn run(config: Config, show: Show) -> Result<(), Failure> {

@@ -111,19 +111,20 @@ impl Connector {
     pub(crate) async fn run(self) -> Failure {
         let relays = &self.config.relays;
         let give_up_at = self.clock.now() + self.config.wait;
-        let (mut next, mut in_vain, mut pause) = (0, 0, PAUSES.0);
+        let (mut next, mut in_vain, mut refused, mut pause) = (0, 0, 0, PAUSES.0);
         loop {
             let relay = &relays[next % relays.len()];
             next += 1;
             match self.serve(relay, give_up_at).await {
-                Served::Lost => (in_vain, pause) = (0, PAUSES.0),
+                Served::Lost => (in_vain, refused, pause) = (0, 0, PAUSES.0),
                 Served::Hopeless(failure) => return failure,
-                Served::Refused(failure) if self.status.first().is_none() && relays.len() == 1 => return failure,
-                Served::Refused(failure) | Served::Unreachable(failure) => {
-                    if self.status.first().is_none() && self.clock.now() >= give_up_at {
+                Served::Failed(failure) => {
+                    in_vain += 1;
+                    refused = if failure.exit == Exit::Refused { refused + 1 } else { 0 };
+                    let hopeless = refused >= relays.len() || self.clock.now() >= give_up_at;
+                    if hopeless && self.status.first().is_none() {
                         return failure;
                     }
-                    in_vain += 1;
                 }
             }
             if in_vain >= relays.len() {
@@ -160,7 +161,7 @@ impl Connector {
         let closed = self.until_closed(port).await;
         self.status.fail(&closed.reason);
         match closed.code {
-            CloseCode::Unauthenticated | CloseCode::Expired | CloseCode::Forbidden | CloseCode::Version => {
+            code if is_final(code) => {
                 Served::Hopeless(Failure::new(Exit::Refused, format!("{relay} refused: {}", closed.reason)))
             }
             CloseCode::Replaced => {
@@ -198,23 +199,25 @@ impl Connector {
         if !again {
             tracing::warn!("{error}");
         }
-        match error {
-            ConnectError::Refused { .. } => Served::Refused(Failure::new(Exit::Refused, error.to_string())),
-            ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => {
-                Served::Unreachable(Failure::new(Exit::Unavailable, error.to_string()))
-            }
-        }
+        let exit = match error {
+            ConnectError::Refused { code, .. } if is_final(*code) => Exit::Refused,
+            _ => Exit::Unavailable,
+        };
+        Served::Failed(Failure::new(exit, error.to_string()))
     }
+}
+
+/// Whether asking again would change nothing.
+fn is_final(code: CloseCode) -> bool {
+    matches!(code, CloseCode::Version | CloseCode::Unauthenticated | CloseCode::Expired | CloseCode::Forbidden)
 }
 
 /// How it went with a relay.
 enum Served {
     /// It was connected, and is no longer.
     Lost,
-    /// It did not answer.
-    Unreachable(Failure),
-    /// It answered, and refused.
-    Refused(Failure),
+    /// It did not answer, or refused.
+    Failed(Failure),
     /// No relay will have this sink.
     Hopeless(Failure),
 }

@@ -171,6 +171,7 @@ impl Sink {
             self.host.with(|_, system, _| (system.outlets().failures(), system.outlets().unfinished()));
         failures.extend(stuck.iter().map(|name| format!("output {name}: what was left for it could not be written")));
         self.status.stop(self.clock.now());
+        self.host.close_all(CloseCode::Done, "the sink is stopping").await;
         self.endpoint.close(CloseCode::Done, "the sink is stopping").await;
         verdict?;
         match (failures.is_empty(), refused.is_empty()) {
