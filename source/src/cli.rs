@@ -25,7 +25,7 @@ INPUTS:
   rtp://…                            as udp; the RTP header of a transport stream is taken off and its order restored
                                      (?header=keep passes every datagram byte-exact, ?reorder=20ms waits longer)
   file:PATH                          a transport stream, paced by its PCR; with --loop, for ever
-  -                                  a transport stream on the standard input, paced as it arrives (-?pace=pcr: by its PCR)
+  -                                  a transport stream on the standard input, paced as it arrives (pipe:?pace=pcr: by its PCR)
 
   Datagrams of 1 to 2048 bytes pass byte-exact with their boundaries, whatever they hold. For the options that may follow
   the ?, misspell one: the message lists them.

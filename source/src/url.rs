@@ -7,7 +7,10 @@
 //! | `udp://127.0.0.1:5000`, `udp://:5000` | receive what is sent to this address of this machine, or to any |
 //! | `rtp://…` | as `udp`; the RTP header is taken off a transport stream, its order restored, and kept on all else |
 //! | `file:PATH` | a transport stream, paced by its clock references (PCR) |
-//! | `-` | a transport stream on the standard input, paced as it arrives |
+//! | `-`, `pipe:` | a transport stream on the standard input, paced as it arrives |
+//!
+//! `udp` and `rtp` take the options `iface` (or `localaddr`), `buffer` and `content=ts|datagrams`; `rtp` takes
+//! `header=auto|strip|keep` and `reorder=TIME` as well; `-` takes `pace=arrival|pcr` and `content=ts|bytes`.
 
 use bytesize::ByteSize;
 use node::control::Content;
@@ -180,7 +183,7 @@ fn parse(text: &str) -> Result<InputKind, String> {
     }
     let (place, options) = text.split_once('?').unwrap_or((text, ""));
     let mut options = Options::parse(options)?;
-    let kind = if place == "-" {
+    let kind = if matches!(place, "-" | "pipe:" | "pipe:0") {
         InputKind::Stdin(stdin(&mut options)?)
     } else if let Some(place) = place.strip_prefix("udp://") {
         InputKind::Udp(socket(place, &mut options)?)
@@ -332,9 +335,11 @@ mod tests {
         let rtp: Input = "rtp://@239.1.1.1:5000?header=keep&reorder=25ms".parse().unwrap();
         let expected = Rtp { header: RtpHeader::Keep, reorder: Duration::from_millis(25) };
         assert!(matches!(rtp.kind, InputKind::Rtp(_, rtp) if rtp == expected));
-        let pipe: Input = "-?pace=pcr".parse().unwrap();
-        assert_eq!(pipe.kind, InputKind::Stdin(Stdin { pace: Pace::Pcr, bytes: false }));
-        assert_eq!(pipe.to_string(), "-?pace=pcr");
+        for text in ["-?pace=pcr", "pipe:?pace=pcr", "pipe:0?pace=pcr"] {
+            let pipe: Input = text.parse().unwrap();
+            assert_eq!(pipe.kind, InputKind::Stdin(Stdin { pace: Pace::Pcr, bytes: false }));
+            assert_eq!(pipe.to_string(), text);
+        }
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The program as a script sees it: exit codes and messages.
 
+mod common;
+
 use assert_cmd::Command;
+use common::{DAY, Stub, anywhere, authority};
+use node::control::CloseCode;
 use node::trust::{Authority, Role};
 use std::path::Path;
 use std::time::Duration;
@@ -24,11 +28,10 @@ fn fails(command: &mut Command, exit: i32, expected: &str) {
 /// A directory with an authority and a certificate for `studio`.
 fn keys() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let now = node::clock::unix_seconds();
-    let authority = Authority::trial(now).unwrap();
+    let authority = authority();
     authority.save(directory.path()).unwrap();
-    let day = Duration::from_secs(86_400);
-    authority.issue(&"studio".parse().unwrap(), Role::Source, now, day).unwrap().save(directory.path()).unwrap();
+    let now = node::clock::unix_seconds();
+    authority.issue(&"studio".parse().unwrap(), Role::Source, now, DAY).unwrap().save(directory.path()).unwrap();
     directory
 }
 
@@ -97,4 +100,104 @@ fn a_relay_that_does_not_answer_is_69() {
     let mut command = with_keys(keys.path());
     command.args(["--connect-timeout", "300ms"]).arg(format!("a/b=file:{CLIP}"));
     fails(&mut command, 69, "no relay could be reached within 300ms");
+}
+
+/// The program with a relay that serves it.
+fn with_relay(refuse: Option<CloseCode>) -> (Stub, TempDir, Command) {
+    let directory = keys();
+    let authority = Authority::load(directory.path()).unwrap();
+    let relay = Stub::start(&authority, anywhere(), refuse);
+    let mut command = source();
+    command.arg("--keys").arg(directory.path()).args(["--name", "studio", "--relay", &relay.address.to_string()]);
+    (relay, directory, command)
+}
+
+/// The first packets of the bundled clip.
+fn clip(packets: usize) -> Vec<u8> {
+    std::fs::read(CLIP).unwrap()[..packets * 188].to_vec()
+}
+
+#[test]
+fn a_name_that_is_taken_is_77() {
+    let (_relay, _keys, mut command) = with_relay(Some(CloseCode::NameTaken));
+    fails(command.arg("a/b=udp://127.0.0.1:0"), 77, "a/b: another has that name");
+}
+
+#[test]
+fn a_relay_of_another_overlay_is_77() {
+    let (relay, _keys, _) = with_relay(None);
+    let mut command = source();
+    let other = keys();
+    command.arg("--keys").arg(other.path()).args(["--name", "studio", "--relay", &relay.address.to_string()]);
+    fails(command.arg("a/b=udp://127.0.0.1:0"), 77, "refused");
+}
+
+#[test]
+fn a_pipe_passes_byte_exact_and_ends() {
+    let (relay, _keys, mut command) = with_relay(None);
+    // Seven packets do not divide it, and something stands before and in it.
+    let media = [&b"garbage"[..], &clip(1000), &[0x47, 1, 2], &clip(501)].concat();
+    let output = command.args(["--stream", "a/b", "-"]).write_stdin(media.clone()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let payloads = relay.heard(common::Heard::payloads);
+    assert!(payloads.concat() == media, "{} of {} bytes", payloads.concat().len(), media.len());
+    assert!(relay.heard(|heard| heard.ended() && heard.unpublished == 1));
+}
+
+#[test]
+fn a_pipe_that_holds_no_transport_stream_is_66() {
+    let (_relay, _keys, mut command) = with_relay(None);
+    fails(command.args(["--stream", "a/b", "-"]).write_stdin("text ".repeat(100)), 66, "content=bytes");
+    let (relay, _keys, mut command) = with_relay(None);
+    let output =
+        command.args(["--stream", "a/b", "pipe:?content=bytes"]).write_stdin("text ".repeat(1000)).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(relay.heard(common::Heard::payloads).concat(), "text ".repeat(1000).as_bytes());
+}
+
+#[test]
+fn a_file_is_paced_by_its_clock_passes_byte_exact_and_is_reported() {
+    let (relay, keys, mut command) = with_relay(None);
+    let file = keys.path().join("clip.ts");
+    // A second of it: 2 Mbit/s.
+    std::fs::write(&file, clip(1330)).unwrap();
+    command.arg(format!("a/b=file:{}", file.display())).args(["--json", "--interval", "100ms"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(relay.heard(|heard| heard.payloads().concat() == clip(1330)));
+    let times = relay.heard(|heard| {
+        heard.delivered.iter().map(|d| (d.seq.0, d.media_time.0)).collect::<std::collections::BTreeMap<_, _>>()
+    });
+    let steps: Vec<u32> = times.values().zip(times.values().skip(1)).map(|(a, b)| b.wrapping_sub(*a)).collect();
+    // 1316 bytes at 2 Mbit/s; the last step is to the mark at the end.
+    let uneven = steps[..steps.len() - 1].iter().filter(|step| step.abs_diff(5264) > 2).count();
+    assert!(uneven <= 2, "media times a clock's step apart: {steps:?}");
+    let lines: Vec<serde_json::Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert!(lines.len() >= 8, "a line every 100 ms for over a second: {}", lines.len());
+    let last = &lines[lines.len() - 1];
+    assert_eq!(last["streams"][0]["counters"]["sent"], 190);
+    assert_eq!(last["streams"][0]["state"], "ended");
+    assert_eq!(last["connection"]["state"], "closed");
+}
+
+#[test]
+fn a_signal_ends_the_stream_in_good_order() {
+    let (relay, keys, _) = with_relay(None);
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("anabranch-source"))
+        .args(["--loop", "--name", "studio", "--relay", &relay.address.to_string(), "--keys"])
+        .arg(keys.path())
+        .arg(format!("a/b=file:{CLIP}"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    relay.wait("media", |heard| heard.delivered.len() > 20);
+    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    relay.wait("the end", |heard| heard.ended() && heard.unpublished == 1);
 }

@@ -117,7 +117,7 @@ fn unknown(what: &str) -> Failure {
     Failure::new(
         Exit::NoInput,
         format!(
-            "the standard input: {what}; expected an MPEG transport stream of 188-byte packets (ffmpeg … -f mpegts -); any other bytes pass with -?content=bytes, without their boundaries"
+            "the standard input: {what}; expected an MPEG transport stream of 188-byte packets (ffmpeg … -f mpegts -); any other bytes pass with pipe:?content=bytes in place of the -, without their boundaries"
         ),
     )
 }
