@@ -147,10 +147,10 @@ impl Connector {
         };
         let session = match tokio::time::timeout(patience, self.endpoint.connect(relay, hello)).await {
             Ok(Ok(session)) => session,
-            Ok(Err(error)) => return self.not_connected(&error),
+            Ok(Err(error)) => return self.not_connected(error),
             Err(_) => {
                 let reason = format!("nothing came back within {}", humantime::format_duration(patience));
-                return self.not_connected(&ConnectError::Unreachable { address: relay.to_owned(), reason });
+                return self.not_connected(ConnectError::Unreachable { address: relay.to_owned(), reason });
             }
         };
         let name = session.peer.name.clone();
@@ -163,10 +163,6 @@ impl Connector {
         match closed.code {
             code if is_final(code) => {
                 Served::Hopeless(Failure::new(Exit::Refused, format!("{relay} refused: {}", closed.reason)))
-            }
-            CloseCode::Replaced => {
-                let why = "another sink connected with the same certificate or token; give each sink its own";
-                Served::Hopeless(Failure::new(Exit::Refused, format!("{relay}: {why}")))
             }
             code => {
                 tracing::warn!(relay, %name, ?code, "connection lost: {}; connecting again", closed.reason);
@@ -193,17 +189,13 @@ impl Connector {
         }
     }
 
-    fn not_connected(&self, error: &ConnectError) -> Served {
+    fn not_connected(&self, error: ConnectError) -> Served {
         let again = self.status.report(self.clock.now()).last_error.as_deref() == Some(&error.to_string());
         self.status.fail(&error.to_string());
         if !again {
             tracing::warn!("{error}");
         }
-        let exit = match error {
-            ConnectError::Refused { code, .. } if is_final(*code) => Exit::Refused,
-            _ => Exit::Unavailable,
-        };
-        Served::Failed(Failure::new(exit, error.to_string()))
+        Served::Failed(error.into())
     }
 }
 

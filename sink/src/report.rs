@@ -14,6 +14,8 @@ pub struct Report {
     pub connection: ConnectionReport,
     /// Its streams, in the order of the configuration.
     pub streams: Vec<StreamReport>,
+    /// Packets dropped because the relay never said of which stream they are.
+    pub unclaimed: u64,
     /// The link from the relay, while there is one.
     pub link: Option<LinkReport>,
 }

@@ -82,6 +82,8 @@ struct Sink {
     endpoint: Endpoint,
     host: Host<SinkSystem<FanOut>>,
     status: Status,
+    /// Keeps the servers for players running.
+    _outputs: Outputs,
     /// Notified when a stream or an output changes its state.
     changed: Arc<Notify>,
 }
@@ -102,7 +104,17 @@ impl Sink {
         });
         let host = Host::new(clock, SinkSystem::new(streams, fanout));
         let started = clock.now();
-        Ok(Sink { config, clock, started, identity, endpoint, host, status: Status::new(started), changed })
+        Ok(Sink {
+            config,
+            clock,
+            started,
+            identity,
+            endpoint,
+            host,
+            status: Status::new(started),
+            _outputs: outputs,
+            changed,
+        })
     }
 
     fn connector(&self) -> Result<Connector, Failure> {
@@ -216,6 +228,7 @@ impl Sink {
                 uptime_s: now.saturating_since(self.started).as_secs_f64(),
                 connection: connection(now),
                 streams,
+                unclaimed: system.unclaimed(),
                 link: link.map(|link| LinkReport::new(&link.stats(), &link.quality(now))),
             }
         })

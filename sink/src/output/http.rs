@@ -14,6 +14,9 @@ use serde::Serialize;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
 
 const PAGE: &str = include_str!("../../assets/player.html");
 const STYLE: &str = include_str!("../../assets/player.css");
@@ -21,7 +24,10 @@ const SCRIPT: &str = include_str!("../../assets/player.js");
 const MPEGTS: &str = include_str!("../../assets/mpegts.js");
 const RESERVED: [&str; 4] = ["/player.css", "/player.js", "/mpegts.js", "/streams.json"];
 
-/// The HTTP servers of a sink: one per address, each serving any number of streams.
+/// How long players may take at the end for what is left for them.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
+/// The HTTP servers of a sink: one per address, each serving any number of streams. They run until this is dropped.
 #[derive(Debug, Default)]
 pub struct HttpServers(Vec<Server>);
 
@@ -30,6 +36,9 @@ struct Server {
     listen: SocketAddr,
     bound: SocketAddr,
     streams: Streams,
+    /// Dropped to stop it.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// The streams of a server; shared with its thread.
@@ -114,7 +123,7 @@ impl Drop for HttpWriter {
 }
 
 impl Server {
-    /// Binds, and serves on a thread of its own for as long as the process lives: many players shall not disturb the link.
+    /// Binds, and serves on a thread of its own: many players shall not disturb the link.
     fn start(listen: SocketAddr) -> Result<Server, Failure> {
         let failure = |error: io::Error| {
             Failure::new(Exit::Unavailable, format!("cannot listen at http://{listen} for players: {error}"))
@@ -123,20 +132,50 @@ impl Server {
         listener.set_nonblocking(true).map_err(failure)?;
         let bound = listener.local_addr().map_err(failure)?;
         let streams = Streams::default();
-        let router = Router::new().fallback(answer).with_state(streams.clone());
+        let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
-        let serve = async move {
-            let served = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => axum::serve(listener, router).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = served {
-                tracing::error!(%bound, %error, "the server for players has stopped");
-            }
-        };
-        std::thread::Builder::new().name("http".into()).spawn(move || runtime.block_on(serve)).map_err(failure)?;
+        let serve = serve(listener, streams.clone(), stopped);
+        let thread = std::thread::Builder::new().name("http".into());
+        let thread = thread.spawn(move || runtime.block_on(serve)).map_err(failure)?;
         tracing::info!("players: http://{bound}/");
-        Ok(Server { listen, bound, streams })
+        Ok(Server { listen, bound, streams, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    /// When this returns the address is free again.
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves until `stopped`, then a little longer for what players still have to get.
+async fn serve(listener: TcpListener, streams: Streams, stopped: oneshot::Receiver<()>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "no server for players"),
+    };
+    let (last_call, called) = oneshot::channel::<()>();
+    let router = Router::new().fallback(answer).with_state(streams);
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = called.await;
+    });
+    let stopping = async move {
+        let _ = stopped.await;
+        drop(last_call);
+        tokio::time::sleep(LAST_BYTES).await;
+    };
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the server for players has stopped");
+            }
+        }
+        () = stopping => {}
     }
 }
 
@@ -220,7 +259,6 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpStream;
-    use std::time::Duration;
 
     fn server() -> (HttpServers, HttpWriter, SocketAddr) {
         let mut servers = HttpServers::default();
@@ -301,6 +339,19 @@ mod tests {
         assert!(text(at, "GET /streams.json").1.contains("demo/b"));
         assert_eq!(servers.add(at, "/b.ts", Start::Now, "demo/c").unwrap_err().exit, Exit::Usage);
         assert_eq!(servers.add(at, "/player.js", Start::Now, "demo/c").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_server_that_stops_gives_its_players_the_rest_and_its_port_free() {
+        let (servers, mut writer, at) = server();
+        let (_, mut player) = ask(at, "GET /live.ts");
+        writer.write(&release(vec![b'x'; 100_000])).unwrap();
+        drop(writer);
+        drop(servers);
+        let mut body = Vec::new();
+        player.read_to_end(&mut body).unwrap();
+        assert_eq!(body.iter().filter(|byte| **byte == b'x').count(), 100_000);
+        HttpServers::default().add(at, "/live.ts", Start::Now, "demo/clip").unwrap();
     }
 
     #[test]
