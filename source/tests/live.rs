@@ -1,4 +1,5 @@
 //! A source and a stub relay over real sockets, in one process.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The bundled clip, played several times over, as an independent reader of transport streams sees it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use anabranch_source::looping::Looper;
 use anabranch_source::pacing::Pacer;

@@ -1,4 +1,5 @@
 //! The program as a script sees it: exit codes and messages.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

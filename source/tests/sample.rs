@@ -1,4 +1,5 @@
 //! `deploy/source.toml` must load as it stands, show every field, and tell the truth about defaults.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use anabranch_source::Config;
 use node::config::Layers;

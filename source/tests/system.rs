@@ -1,4 +1,5 @@
 //! A source and a stub relay in virtual time: publication, numbering, reconnection, refusal, end.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use anabranch_source::report::StreamState;
 use anabranch_source::system::{NotTaken, SourceSystem, StreamIndex, StreamOptions};

@@ -42,12 +42,12 @@ impl StdinInput {
         let head = if self.options.bytes { Vec::new() } else { recognised(&mut pipe).await? };
         feed.begin().await;
         match self.options.pace {
-            Pace::Arrival => self.as_it_arrives(feed, pipe, head).await,
-            Pace::Pcr => by_its_clock(feed, pipe, head).await,
+            Pace::Arrival => self.by_arrival(feed, pipe, head).await,
+            Pace::Pcr => by_clock(feed, pipe, head).await,
         }
     }
 
-    async fn as_it_arrives(self, feed: &Feed, mut pipe: Pipe, head: Vec<u8>) -> Result<(), Failure> {
+    async fn by_arrival(self, feed: &Feed, mut pipe: Pipe, head: Vec<u8>) -> Result<(), Failure> {
         let mut packetizer = if self.options.bytes { Packetizer::bytes() } else { Packetizer::transport_stream() };
         let begun = feed.clock.now();
         let mut event = Event::Read((begun, head));
@@ -76,7 +76,7 @@ impl StdinInput {
     }
 }
 
-async fn by_its_clock(feed: &Feed, mut pipe: Pipe, head: Vec<u8>) -> Result<(), Failure> {
+async fn by_clock(feed: &Feed, mut pipe: Pipe, head: Vec<u8>) -> Result<(), Failure> {
     let no_clock = |error| Failure::new(Exit::NoInput, format!("the standard input: {error}"));
     let (mut playback, mut pacing, mut dues) = (Playback::default(), Pacing::default(), VecDeque::new());
     let mut bytes = Some(head);

@@ -1,4 +1,5 @@
 //! A stub relay on real sockets, on a thread of its own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use link::{Delivery, Instant, LinkConfig};
 use node::clock::{Clock, unix_seconds};
