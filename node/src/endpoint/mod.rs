@@ -3,6 +3,7 @@
 mod answer;
 mod dial;
 mod handshake;
+mod reset;
 mod socket;
 mod transport;
 
@@ -100,6 +101,10 @@ impl Endpoint {
         };
         let socket = socket::bind(options.listen)?;
         let mut config = EndpointConfig::default();
+        let bound = socket.local_addr()?.as_socket().unwrap_or(options.listen);
+        if let Some(secret) = credentials.derived_secret(&format!("stateless reset of {bound}")) {
+            reset::configure(&mut config, secret);
+        }
         config.max_udp_payload_size(known.unwrap_or(0).max(1472)).map_err(Error::other)?;
         let quinn = quinn::Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))?;
         let local = quinn.local_addr()?;

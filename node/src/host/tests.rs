@@ -359,32 +359,72 @@ fn media_goes_on_when_the_address_of_an_end_changes() {
     });
 }
 
+/// Names a directory of keys to the process that is going to be killed.
+const KEYS: &str = "ANABRANCH_TEST_KEYS";
+
 #[test]
-fn a_connection_that_falls_silent_is_lost() {
-    // One end lives on a thread whose runtime stops without a word, as a process that is killed.
-    let authority = Authority::trial(unix_seconds()).unwrap();
-    let options = EndpointOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..EndpointOptions::default() };
-    let (a, _) = relay(&authority, "a");
+#[ignore = "helper: the process that another test kills"]
+fn helper_that_answers_one_dialler() {
+    let Ok(keys) = std::env::var(KEYS) else { return };
     local(async {
-        let (b, verifier) = relay(&authority, "b");
-        let b_end = Endpoint::bind(&options, b).unwrap();
-        let address = b_end.local_address().to_string();
-        let dialling = options.clone();
-        let killed = std::thread::spawn(move || {
-            local(async {
-                let session =
-                    Endpoint::bind(&dialling, a).unwrap().connect(&address, hello(Role::Relay)).await.unwrap();
-                // Never dropped: a connection that is dropped would say so.
-                std::mem::forget(session);
-            });
-        });
-        let session = b_end.accept(&verifier).await.unwrap();
-        killed.join().unwrap();
-        let host = Host::new(Clock::start(), Notebook::default());
-        let port = host.attach(session, LinkConfig::default());
-        let closed = host.closed(port).await;
-        assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::Lost, "nothing heard for 5s"));
+        let credentials = Credentials::load(keys.as_ref(), Some(&"b".parse().unwrap())).unwrap();
+        let verifier = credentials.verifier().unwrap();
+        let options = EndpointOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..EndpointOptions::default() };
+        let endpoint = Endpoint::bind(&options, credentials).unwrap();
+        std::fs::write(format!("{keys}/address.new"), endpoint.local_address().to_string()).unwrap();
+        std::fs::rename(format!("{keys}/address.new"), format!("{keys}/address")).unwrap();
+        let _session = endpoint.accept(&verifier).await.unwrap();
+        std::future::pending::<()>().await;
     });
+}
+
+/// Connects to a process that is then killed, with or without a successor at its address. Returns why the connection
+/// ended, and how long after the kill.
+fn killed(restarts: bool) -> (Closed, Duration) {
+    let authority = Authority::trial(unix_seconds()).unwrap();
+    let keys = tempfile::tempdir().unwrap();
+    let path = keys.path();
+    authority.save(path).unwrap();
+    let b = authority.issue(&"b".parse().unwrap(), Role::Relay, unix_seconds(), Duration::from_secs(3600)).unwrap();
+    b.save(path).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "host::tests::helper_that_answers_one_dialler", "--ignored"])
+        .env(KEYS, path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut outcome = None;
+    local(async {
+        until("the child listens", || path.join("address").exists()).await;
+        let address = std::fs::read_to_string(path.join("address")).unwrap();
+        let (a, _) = relay(&authority, "a");
+        let a_end = Endpoint::bind(&EndpointOptions::default(), a).unwrap();
+        let session = a_end.connect(&address, hello(Role::Relay)).await.unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let host = Host::new(Clock::start(), Notebook::default());
+        let (port, lost) = (host.attach(session, LinkConfig::default()), host.now());
+        let options = EndpointOptions { listen: address.parse().unwrap(), ..EndpointOptions::default() };
+        let again = || Endpoint::bind(&options, authority.credentials(Some(&b)).unwrap()).unwrap();
+        let _restarted = restarts.then(again);
+        let closed = host.closed(port).await;
+        outcome = Some((closed, host.now() - lost));
+    });
+    outcome.unwrap()
+}
+
+#[test]
+fn a_connection_to_a_killed_process_is_lost_when_it_has_been_silent_for_long() {
+    let (closed, after) = killed(false);
+    assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::Lost, "nothing heard for 5s"));
+    assert!(after < Duration::from_secs(10), "{after:?}");
+}
+
+#[test]
+fn a_restarted_process_says_at_once_that_it_knows_nothing_of_its_connections() {
+    let (closed, after) = killed(true);
+    assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::Lost, "the other end has restarted"));
+    assert!(after < Duration::from_secs(2), "{after:?}");
 }
 
 #[test]

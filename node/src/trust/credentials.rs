@@ -87,6 +87,17 @@ impl Credentials {
         Ok(config)
     }
 
+    /// A secret of this node for one purpose, the same in every run: derived from its private key (HKDF, RFC 5869).
+    /// `None` for who has none.
+    pub(crate) fn derived_secret(&self, purpose: &str) -> Option<[u8; 32]> {
+        let key = &self.identity.as_ref()?.key;
+        let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13()?;
+        let expander = suite.hkdf_provider.extract_from_secret(Some(b"anabranch"), key.secret_der());
+        let mut secret = [0; 32];
+        expander.expand_slice(&[purpose.as_bytes()], &mut secret).ok()?;
+        Some(secret)
+    }
+
     fn roots(&self) -> Result<RootCertStore, TrustError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.clone()).map_err(library)?;
