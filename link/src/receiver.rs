@@ -112,9 +112,9 @@ impl Receiver {
         let pause = if self.loss_found {
             AT_ONCE
         } else if !self.symbols.is_complete() {
-            self.affordable(MISSING)
+            self.affordable(MISSING, SLOW / 2)
         } else if self.media_came {
-            self.affordable(WHOLE)
+            self.affordable(WHOLE, SLOW)
         } else if !self.anything_came {
             return self.settling();
         } else if !timing.is_measured() {
@@ -166,12 +166,12 @@ impl Receiver {
         }
     }
 
-    /// A pause between reports that keeps them within their share of what is received, up to [`SLOW`].
-    fn affordable(&self, least: Duration) -> Duration {
+    /// A pause between reports that keeps them within their share of what is received, as far as it is not too long.
+    fn affordable(&self, least: Duration, most: Duration) -> Duration {
         if self.rate <= 0.0 {
-            return SLOW;
+            return most;
         }
-        Duration::from_secs_f64((USUAL / (SHARE * self.rate)).min(1.0)).clamp(least, SLOW)
+        Duration::from_secs_f64((USUAL / (SHARE * self.rate)).min(1.0)).clamp(least, most)
     }
 
     fn measure_rate(&mut self, now: Instant, bytes: usize) {

@@ -33,9 +33,10 @@ use std::time::Duration;
 
 /// What a repair frame may need beyond the body it carries: the longest prefix with a set of some members, and the length.
 const REPAIR_ROOM: usize = 48;
-/// Bounds of the time before the last useful moment in which a packet that is not known to have arrived is sent again.
+/// Shortest time before the last useful moment in which a packet that is not known to have arrived is sent again.
 const SHORTEST_FAIL_SAFE: Duration = Duration::from_millis(6);
-const LONGEST_FAIL_SAFE: Duration = Duration::from_millis(15);
+/// How long after a turn without any word of an answer it is taken for lost.
+const PATIENCE: Duration = Duration::from_millis(6);
 /// Time without a report after which the path may be dead.
 const SILENT: Duration = Duration::from_millis(80);
 /// How long before the last useful moment the last copy leaves.
@@ -44,6 +45,8 @@ const LAST_CHANCE: Duration = Duration::from_millis(2);
 const TURN_SLACK: Duration = Duration::from_millis(3);
 /// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
 const LONGEST_GAP: Duration = Duration::from_millis(25);
+/// What a lost report delays an answer by.
+const REPORT_SLIP: Duration = Duration::from_millis(2);
 /// Bounds of the time kept for spreading the last answer.
 const SHORTEST_SPREAD: Duration = Duration::from_millis(8);
 const LONGEST_SPREAD: Duration = Duration::from_millis(30);
@@ -279,7 +282,7 @@ impl Sender {
 
     /// Time that the last answer needs beyond a turn, so that its copies do not all share one burst.
     fn spread(&self) -> Duration {
-        self.path.spacing().mul_f64(1.2).clamp(SHORTEST_SPREAD, LONGEST_SPREAD)
+        (self.path.spacing() + REPORT_SLIP).clamp(SHORTEST_SPREAD, LONGEST_SPREAD)
     }
 
     /// The last moment at which sending a symbol that must arrive by `until` is of use.
@@ -386,6 +389,10 @@ impl Sender {
                 Task::Copy { symbol, cause } => self.write_copy(now, out, symbol, cause),
                 Task::FailSafe { symbol } => self.write_fail_safe(now, out, symbol),
                 Task::Pool { id } => self.write_pooled(now, out, id),
+                Task::Recheck { symbol, number } => {
+                    self.recheck(now, symbol, number);
+                    None
+                }
                 Task::Tail { after } => {
                     self.code_tail(now, after);
                     None
@@ -410,7 +417,12 @@ impl Sender {
         if now > until.saturating_sub(self.transit()) {
             return None;
         }
-        self.write_repair(now, out, &[symbol], cause)
+        let written = self.write_repair(now, out, &[symbol], cause)?;
+        if cause == Cause::Answer && self.policy.mode != RepairMode::Arq {
+            let number = self.path.next() - 1;
+            self.agenda.add(now + self.turn() + PATIENCE, Task::Recheck { symbol, number });
+        }
+        Some(written)
     }
 
     /// Writes a combination of the symbols given in rising order.
@@ -553,7 +565,7 @@ impl Sender {
         }
         if !hurried {
             self.fail_safe_share.add(false);
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time()), Task::FailSafe { symbol });
+            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
         } else if !self.uses_code() {
             self.hurry(now, symbol, left);
         }
@@ -568,7 +580,7 @@ impl Sender {
             self.agenda.add(now + apart * copy, Task::Copy { symbol, cause: Cause::Ahead });
         }
         if most == 1 {
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time()), Task::FailSafe { symbol });
+            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
         }
     }
 
@@ -590,8 +602,25 @@ impl Sender {
         (self.policy.target_residual / share.max(1e-6)).clamp(1e-6, 1e-2)
     }
 
-    fn fail_safe_time(&self) -> Duration {
-        self.path.spacing().clamp(SHORTEST_FAIL_SAFE, LONGEST_FAIL_SAFE)
+    /// How long before the last useful moment a packet first sent with `left` until then gets its fail-safe copy.
+    fn fail_safe_time(&self, left: Duration) -> Duration {
+        self.path.spacing().min(left / 4).max(SHORTEST_FAIL_SAFE)
+    }
+
+    /// Answers once more where nothing was heard of the answer sent as transmission `number`: the reports may be lost.
+    fn recheck(&mut self, now: Instant, symbol: u64, number: u64) {
+        let last_from = self.turn() + self.spread();
+        let Some(sent) = self.history.get(symbol) else { return };
+        if sent.repaired_by != number || sent.acked {
+            return;
+        }
+        let left = self.latest(sent.until) - now;
+        if left > last_from {
+            // There is time to wait for a report.
+            self.agenda.add(now + (left - last_from) + Duration::from_millis(1), Task::Recheck { symbol, number });
+        } else {
+            self.answer(now, symbol, number);
+        }
     }
 
     /// Sends a packet again that is not known to have arrived: reports may be lost as well.
@@ -603,9 +632,9 @@ impl Sender {
         self.fail_safe_share.add(true);
         let left = self.latest(sent.until).saturating_sub(LAST_CHANCE) - now;
         let silent = now - self.last_report > SILENT;
-        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 2);
+        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 3);
         // Where the path may be dead for the moment, a single copy may die with it.
-        let copies = if silent { 2 } else { copies };
+        let copies = if silent { copies.max(2) } else { copies };
         for copy in 1..copies {
             let due = now + left * copy / (copies - 1);
             self.agenda.add(due, Task::Copy { symbol, cause: Cause::FailSafe });

@@ -24,6 +24,8 @@ pub(crate) enum Task {
     Copy { symbol: u64, cause: Cause },
     /// Send a symbol again unless it is known to have arrived.
     FailSafe { symbol: u64 },
+    /// See whether anything was heard of an answer, sent as the transmission of this number.
+    Recheck { symbol: u64, number: u64 },
     /// Send the next combination of a pool.
     Pool { id: u32 },
     /// Go on coding where no media has followed the symbol `after - 1`.
