@@ -7,6 +7,7 @@ use crate::ops;
 use crate::report::{NeighbourReport, NeighbourState, Report};
 use crate::system::{LinkOptions, Options, RelaySystem};
 use dial::Dialler;
+use futures_util::FutureExt;
 use link::{Instant, LinkConfig};
 use node::clock::{self, Clock};
 use node::control::CloseCode;
@@ -28,7 +29,7 @@ use topology::NodeName;
 /// every [`Config::report_interval`]; the first one with `ready` set names the bound addresses.
 ///
 /// Must be awaited inside a [`tokio::task::LocalSet`] on a current-thread runtime. Dropping the future stops the relay
-/// at once, without a word to its neighbours.
+/// at once; to its neighbours its connections are lost.
 pub async fn run(
     config: Config,
     shutdown: watch::Receiver<bool>,
@@ -249,6 +250,18 @@ impl Relay {
         self.tasks.shutdown().await;
         for endpoint in self.endpoints.iter().chain(self.dialling.values()) {
             endpoint.close(CloseCode::Stopping, "the relay is stopping").await;
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// A relay that is dropped before it was closed must not live on in the tasks of its connections.
+    fn drop(&mut self) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            for endpoint in self.endpoints.iter().chain(self.dialling.values()) {
+                // Closing is done at the first poll; what follows would wait for the peers.
+                let _ = endpoint.close(CloseCode::Lost, "the relay was stopped at once").now_or_never();
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whole overlays of relays in virtual time: what must hold for streams, whatever happens to links, relays and sources.
 
+#[path = "../common/clients.rs"]
+mod clients;
 mod harness;
 
 use anabranch_relay::system::RelaySystem;

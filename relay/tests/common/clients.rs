@@ -1,0 +1,192 @@
+//! A source and a sink, as plain as can be, that keep account of what happens to them.
+
+use bytes::Bytes;
+use link::{Delivery, Flags, Instant, Label, MediaTime, Packet, StreamHandle, StreamSeq};
+use node::control::{CloseCode, Content, Control, Dissemination, Publish, StreamOpen};
+use node::{Closed, EndSystem, Peer, PortId, Ports};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use topology::lsdb::Incarnation;
+
+pub(crate) const STREAM: &str = "tenant/channel";
+pub(crate) const DEADLINE: Duration = Duration::from_millis(200);
+
+pub(crate) fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Publishes one stream, and sends a packet a millisecond while it is told to.
+pub(crate) struct Source {
+    pub(crate) publish: Publish,
+    pub(crate) sending: bool,
+    pub(crate) next_seq: u32,
+    pub(crate) refused: Vec<CloseCode>,
+    pub(crate) handle: Option<StreamHandle>,
+    pub(crate) port: Option<PortId>,
+    pub(crate) due: Instant,
+}
+
+impl Source {
+    pub(crate) fn new(incarnation: u64) -> Source {
+        let publish = Publish {
+            name: STREAM.parse().expect("valid"),
+            incarnation: Incarnation(incarnation),
+            deadline_us: DEADLINE.as_micros() as u32,
+            high_priority: false,
+            mode: Dissemination::Tree,
+            content: Content::Datagrams,
+        };
+        Source {
+            publish,
+            sending: false,
+            next_seq: 0,
+            refused: Vec::new(),
+            handle: None,
+            port: None,
+            due: Instant::ORIGIN,
+        }
+    }
+
+    pub(crate) fn mode(mut self, mode: Dissemination) -> Source {
+        self.publish.mode = mode;
+        self
+    }
+
+    pub(crate) fn unpublish(&mut self, now: Instant, ports: &mut Ports) {
+        self.sending = false;
+        self.send(now, Flags { end: true, ..Flags::default() }, Bytes::new(), ports);
+        if let Some(port) = self.port {
+            ports.control(port, Control::Unpublish { name: self.publish.name.clone() });
+        }
+    }
+
+    fn send(&mut self, now: Instant, flags: Flags, payload: Bytes, ports: &mut Ports) {
+        let (Some(port), Some(stream)) = (self.port, self.handle) else { return };
+        let packet = Packet {
+            stream,
+            seq: StreamSeq(self.next_seq),
+            media_time: MediaTime(now.as_micros() as u32),
+            age: Duration::ZERO,
+            label: Label(0),
+            flags,
+            payload,
+            recover_until: now + Duration::from_micros(u64::from(self.publish.deadline_us)),
+        };
+        self.next_seq += 1;
+        let _ = ports.send(now, port, packet);
+    }
+}
+
+impl EndSystem for Source {
+    fn handle_opened(&mut self, _: Instant, port: PortId, ports: &mut Ports) {
+        self.port = Some(port);
+        ports.control(port, Control::Publish(self.publish.clone()));
+    }
+    fn handle_delivery(&mut self, _: Instant, _: PortId, _: Delivery, _: &mut Ports) {}
+    fn handle_control(&mut self, _: Instant, _: PortId, message: Control, _: &mut Ports) {
+        match message {
+            Control::Published { handle, .. } => self.handle = Some(StreamHandle(handle)),
+            Control::StreamRefused { refusal, .. } => {
+                self.handle = None;
+                self.refused.push(refusal.code);
+            }
+            _ => {}
+        }
+    }
+    fn handle_closed(&mut self, _: Instant, port: PortId, _: &Peer, _: &Closed, _: &mut Ports) {
+        if self.port == Some(port) {
+            (self.port, self.handle) = (None, None);
+        }
+    }
+    fn handle_timeout(&mut self, now: Instant, ports: &mut Ports) {
+        self.due = self.due.max(now) + ms(1);
+        self.send(now, Flags::default(), Bytes::from_static(&[7; 1316]), ports);
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.sending.then_some(self.due)
+    }
+}
+
+/// Watches one stream, and keeps account of what comes.
+#[derive(Default)]
+pub(crate) struct Sink {
+    pub(crate) open: HashMap<u16, StreamOpen>,
+    pub(crate) opens: usize,
+    /// By incarnation and number: how often, and how old at the first time.
+    pub(crate) got: BTreeMap<(u64, u32), (u32, Duration)>,
+    pub(crate) closes: Vec<bool>,
+    pub(crate) subscribed: Vec<bool>,
+    pub(crate) refused: Vec<CloseCode>,
+    early: Vec<Delivery>,
+    pub(crate) port: Option<PortId>,
+}
+
+impl Sink {
+    fn take(&mut self, delivery: Delivery) {
+        let Some(open) = self.open.get(&delivery.stream.0) else {
+            self.early.push(delivery);
+            return;
+        };
+        let entry = self.got.entry((open.incarnation.0, delivery.seq.0)).or_insert((0, delivery.age));
+        entry.0 += 1;
+    }
+
+    pub(crate) fn count(&self, incarnation: u64) -> usize {
+        self.got.keys().filter(|(life, _)| *life == incarnation).count()
+    }
+
+    /// Asserts that every number of a range came, once each, within the deadline.
+    pub(crate) fn assert_whole(&self, incarnation: u64, numbers: std::ops::Range<u32>) {
+        let missing: Vec<u32> = numbers.clone().filter(|n| !self.got.contains_key(&(incarnation, *n))).collect();
+        assert!(
+            missing.is_empty(),
+            "{} of {} missing: {:?}…",
+            missing.len(),
+            numbers.len(),
+            &missing[..missing.len().min(9)]
+        );
+        self.assert_once();
+        let late = self.got.iter().filter(|(_, (_, age))| *age > DEADLINE).count();
+        assert_eq!(late, 0, "late packets");
+    }
+
+    /// Asserts that nothing came twice.
+    pub(crate) fn assert_once(&self) {
+        let twice: Vec<_> = self.got.iter().filter(|(_, (times, _))| *times > 1).map(|(key, _)| key).collect();
+        assert!(twice.is_empty(), "more than once: {twice:?}");
+    }
+}
+
+impl EndSystem for Sink {
+    fn handle_opened(&mut self, _: Instant, port: PortId, ports: &mut Ports) {
+        self.port = Some(port);
+        ports.control(port, Control::Subscribe { name: STREAM.parse().expect("valid") });
+    }
+    fn handle_delivery(&mut self, _: Instant, _: PortId, delivery: Delivery, _: &mut Ports) {
+        self.take(delivery);
+    }
+    fn handle_control(&mut self, _: Instant, _: PortId, message: Control, _: &mut Ports) {
+        match message {
+            Control::Subscribed { live, .. } => self.subscribed.push(live),
+            Control::StreamRefused { refusal, .. } => self.refused.push(refusal.code),
+            Control::StreamOpen(open) => {
+                self.opens += 1;
+                self.open.insert(open.handle, open);
+                let early = std::mem::take(&mut self.early);
+                early.into_iter().for_each(|delivery| self.take(delivery));
+            }
+            Control::StreamClose { handle, ended } => {
+                self.open.remove(&handle);
+                self.closes.push(ended);
+            }
+            _ => {}
+        }
+    }
+    fn handle_closed(&mut self, _: Instant, _: PortId, _: &Peer, _: &Closed, _: &mut Ports) {
+        self.open.clear();
+    }
+    fn handle_timeout(&mut self, _: Instant, _: &mut Ports) {}
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
