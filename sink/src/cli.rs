@@ -95,7 +95,7 @@ pub struct Cli {
     #[arg(long)]
     pub until_end: bool,
 
-    /// Largest UDP payload that the path to the relay is known to carry; without it, it is probed
+    /// Largest UDP payload that the path to the relay is known to carry; 1200 without it
     #[arg(long, value_name = "BYTES")]
     pub path_mtu: Option<u16>,
 

@@ -33,8 +33,8 @@ pub struct Config {
     pub token: Option<String>,
     /// Address of this machine to send from; any by default.
     pub bind: Option<IpAddr>,
-    /// Largest UDP payload that the path to every relay is known to carry (1200 to 65527). Without it the source starts
-    /// at 1200 and probes.
+    /// Largest UDP payload that the path to every relay is known to carry (1200 to 65527). 1200 without
+    /// it, and larger packets then travel in two.
     pub path_mtu: Option<u16>,
     /// Generic segmentation offload: cheaper sending; some network cards fail with it.
     pub segmentation_offload: bool,

@@ -26,14 +26,14 @@ use topology::NodeName;
 pub struct EndpointOptions {
     /// Where to bind; port 0 picks one. A dialling end binds the unspecified address.
     pub listen: SocketAddr,
-    /// Largest UDP payload that every path of this endpoint is known to carry; `None`: discovered, starting at 1200.
+    /// Largest UDP payload that every path of this endpoint is known to carry; `None`: 1200.
     pub udp_payload: Option<u16>,
     /// Generic segmentation offload; some NICs fail with it.
     pub segmentation_offload: bool,
 }
 
 impl Default for EndpointOptions {
-    /// For dialling: any port, IPv6 and IPv4, path discovered.
+    /// For dialling: any port, IPv6 and IPv4, the least path.
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         EndpointOptions { listen, udp_payload: None, segmentation_offload: true }

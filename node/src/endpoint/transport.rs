@@ -1,7 +1,7 @@
 //! quinn's settings, for live media.
 
 use crate::rate::{INITIAL_RATE, LinkControllerFactory};
-use quinn::{AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, TransportConfig, VarInt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,12 +45,12 @@ pub(super) fn config(udp_payload: Option<u16>, segmentation_offload: bool) -> Tr
         .ack_frequency_config(Some(ack_frequency()))
         .congestion_controller_factory(Arc::new(LinkControllerFactory { initial: INITIAL_RATE }))
         .enable_segmentation_offload(segmentation_offload);
-    match udp_payload {
-        // Where the path is known there is nothing to discover, and loss is not mistaken for a smaller path: a least payload
-        // equal to the current one leaves quinn's black-hole detection nothing to fall back to.
-        Some(known) => config.initial_mtu(known).min_mtu(known).mtu_discovery_config(None),
-        None => config.initial_mtu(LEAST_PAYLOAD).min_mtu(LEAST_PAYLOAD).mtu_discovery_config(Some(discovery())),
-    };
+    // Nothing is discovered. quinn's black-hole detection takes bursts of lost packets of several sizes for a path that has
+    // become smaller: at 5 % bursty loss it did so every few seconds, and each time threw away what no longer fitted. A
+    // least payload equal to the current one leaves it nothing to fall back to. Where the path is not known to carry more, packets
+    // larger than one frame travel in two.
+    let payload = udp_payload.unwrap_or(LEAST_PAYLOAD);
+    config.initial_mtu(payload).min_mtu(payload).mtu_discovery_config(None);
     config
 }
 
@@ -61,12 +61,5 @@ fn ack_frequency() -> AckFrequencyConfig {
         .ack_eliciting_threshold(VarInt::from_u32(25))
         .max_ack_delay(Some(Duration::from_millis(25)))
         .reordering_threshold(VarInt::from_u32(7));
-    config
-}
-
-/// Probes lost to chance, or a black hole seen where there was only loss, are made good within seconds instead of a minute.
-fn discovery() -> MtuDiscoveryConfig {
-    let mut config = MtuDiscoveryConfig::default();
-    config.upper_bound(1452).interval(Duration::from_secs(30)).black_hole_cooldown(Duration::from_secs(3));
     config
 }
