@@ -35,7 +35,7 @@ impl Path {
             next: first,
             loss_fast: Mean::new(50.0, 0.0, 50.0),
             loss: Mean::new(4000.0, 0.01, 100.0),
-            after_loss: Mean::new(400.0, 0.5, 20.0),
+            after_loss: Mean::new(2000.0, 0.5, 20.0),
             last: None,
             company: Company::new(),
         }

@@ -40,11 +40,12 @@ pub(crate) fn transmissions(needed: usize, loss: f64, after_loss: f64, target: f
 ///
 /// `window` is how many packets one repair covers, `loss` the share lost and `after_loss` the share lost right after a loss.
 /// The burst that occurs with the target's probability must be covered within the window, beside what is lost on the
-/// average; 1.15 is what the estimate of both is off by.
+/// average. The constants are fitted to simulations of windows from 23 to 211 packets at 5 % loss; where the window is
+/// short the burst hits repairs as well as packets, so that the need grows less than in proportion.
 pub(crate) fn code_rate(window: f64, loss: f64, after_loss: f64, target: f64) -> f64 {
     let loss = loss.max(1e-5);
-    let burst = (loss / target).max(1.0).ln() / (1.0 / after_loss.clamp(0.05, 0.98)).ln();
-    1.15 * (1.2 * burst / window.max(1.0) + 2.2 * loss)
+    let burst = (loss / target).max(1.0).ln() / (1.0 / after_loss.max(0.05).min(0.98)).ln();
+    0.07 + 1.07 * burst / window.max(1.0) + 2.2 * loss
 }
 
 #[cfg(test)]

@@ -375,3 +375,116 @@ fn a_hostile_peer_gains_nothing() {
     assert!(repair as f64 <= 1.5 * stats.media_bytes_sent as f64 + 300_000.0, "a storm of repair: {stats:?}");
     assert!(stats.feedback_packets_sent < 10_000, "{stats:?}");
 }
+
+/// What a run must hold whatever the path and the policy: the reference is a set of what was sent.
+mod any_path {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn weather() -> impl Strategy<Value = Weather> {
+        let shares = (0.0..0.3f64, 0.3..0.9f64, 0.0..0.2f64);
+        (1u64..60, 0u64..8, shares, 1162usize..1500).prop_map(|(delay, jitter, (loss, after_loss, duplicate), mtu)| {
+            Weather {
+                delay: Duration::from_millis(delay),
+                jitter: Duration::from_millis(jitter),
+                loss,
+                after_loss,
+                duplicate,
+                mtu,
+            }
+        })
+    }
+
+    fn policy() -> impl Strategy<Value = Policy> {
+        let mode = prop_oneof![
+            Just(RepairMode::Auto),
+            Just(RepairMode::Off),
+            Just(RepairMode::Arq),
+            Just(RepairMode::Fec),
+            Just(RepairMode::Hybrid),
+            Just(RepairMode::Duplicate),
+        ];
+        (mode, 0.0..2.0f64, proptest::option::of(2u64..40)).prop_map(|(mode, max_overhead, capacity)| Policy {
+            mode,
+            max_overhead,
+            capacity: capacity.map(crate::Bitrate::mbps),
+            ..Policy::default()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn holds(
+            seed: u64, there in weather(), back in weather(),
+            policies in proptest::collection::vec(policy(), 1..4),
+            due in 20u64..400, sizes in proptest::collection::vec(0usize..=2048, 1..8),
+        ) {
+            let count = 600;
+            let config = LinkConfig {
+                max_frame: there.mtu.min(back.mtu),
+                policy: policies[0],
+                ..LinkConfig::default()
+            };
+            let limit = there.delay + there.jitter;
+            let mut world = World::new(seed % 100_000, config, [there, back]);
+            world.due = Duration::from_millis(due);
+            let mut accepted = 0u64;
+            for seq in 0..count {
+                if seq % 200 == 199 {
+                    let now = world.local(0);
+                    let policy = policies[(seq / 200) as usize % policies.len()];
+                    world.links[0].set_policy(now, policy);
+                }
+                accepted += u64::from(world.send(0, 1, seq, sizes[seq as usize % sizes.len()]).is_ok());
+                world.run_until(world.now + PACE);
+            }
+            world.run_until(world.now + Duration::from_secs(2));
+            prop_assert!(world.delivered.values().all(|times| *times == 1), "delivered twice");
+            prop_assert!(world.delivered.keys().all(|(end, stream, seq)| *end == 1 && *stream == 1 && *seq < count));
+            prop_assert!(world.delivered.len() as u64 <= accepted);
+            prop_assert_eq!(world.links[1].stats().malformed, 0);
+            // Repair is of no use after its time, and is not sent then.
+            let latest = Duration::from_millis(due + 1) + limit + Duration::from_millis(10);
+            prop_assert!(world.worst_age <= latest, "{:?} old, {latest:?} allowed", world.worst_age);
+            let stats = world.links[0].stats();
+            let dropped = stats.dropped_late + stats.dropped_low_priority + stats.dropped_queue_full;
+            prop_assert!(dropped + stats.media_packets_sent >= u64::from(count), "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_changed_live_loses_nothing() {
+    let mut world = World::new(8, config(RepairMode::Auto), [lossy(), lossy()]);
+    let modes = [RepairMode::Hybrid, RepairMode::Auto, RepairMode::Fec, RepairMode::Auto, RepairMode::Arq];
+    for seq in 0..5_000 {
+        if seq % 1_000 == 0 {
+            let policy = Policy { mode: modes[seq as usize / 1_000], ..Policy::default() };
+            let now = world.local(0);
+            world.links[0].set_policy(now, policy);
+            assert_eq!(world.links[0].policy(), policy);
+        }
+        world.send(0, 1, seq, 1316).expect("an idle link takes packets");
+        world.run_until(world.now + PACE);
+    }
+    world.run_until(world.now + Duration::from_secs(1));
+    assert_eq!(world.missing(5_000), []);
+}
+
+#[test]
+fn an_outage_both_ways_shorter_than_the_slack_loses_nothing() {
+    for seed in 0..4 {
+        let mut world = World::new(seed, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
+        for seq in 0..3_000 {
+            let dead = (1_000..1_140).contains(&seq) || (2_000..2_140).contains(&seq);
+            for way in &mut world.ways {
+                (way.weather.loss, way.weather.after_loss, way.lost) = (0.0, if dead { 1.0 } else { 0.0 }, dead);
+            }
+            world.send(0, 1, seq, 1316).expect("an idle link takes packets");
+            world.run_until(world.now + PACE);
+        }
+        world.run_until(world.now + Duration::from_secs(1));
+        assert_eq!(world.missing(3_000), [], "seed {seed}");
+    }
+}
