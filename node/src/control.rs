@@ -161,7 +161,7 @@ pub enum Content {
     /// Datagrams, boundaries kept, content unread.
     #[default]
     Datagrams,
-    /// MPEG transport stream: every payload a whole number of 188-byte packets.
+    /// MPEG transport stream: every payload a whole number of 188-byte packets, but for what its input had damaged.
     Ts,
 }
 
