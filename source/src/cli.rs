@@ -290,8 +290,8 @@ fn print(report: &Report, style: Style) {
     match style {
         Style::Silent => {}
         Style::Line => {
-            // Written over the line before; cleared to its end.
-            eprint!("\r{}\x1b[K", line(report));
+            // Written over the line before, cut where the terminal ends, and left so that a line of the log overwrites it.
+            eprint!("\r\x1b[?7l{}\x1b[?7h\x1b[K\r", line(report));
             let _ = std::io::stderr().flush();
         }
         Style::Json => {

@@ -152,6 +152,8 @@ pub struct StreamCounters {
     pub sent_bytes: u64,
     /// Packets handed to the link again after a reconnection, in case the first did not arrive.
     pub resent: u64,
+    /// Packets that came in before a relay first accepted the stream, and could not wait for it.
+    pub early: u64,
     /// Packets that could not leave within their deadline: no relay, or a link too slow.
     pub late: u64,
     /// Packets refused by the link's full queue.

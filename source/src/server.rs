@@ -13,7 +13,6 @@ use node::control::CloseCode;
 use node::exit::{Exit, Failure};
 use node::{Host, PortId};
 use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -43,18 +42,21 @@ pub async fn run(
     let dialler = Dialler::new(&config)?;
     let server = Server::open(&config, report)?;
     let mut tasks = JoinSet::new();
-    server.feed(&config, &mut tasks)?;
+    server.feed(&config, &mut tasks);
     let ended = tokio::select! {
         ended = server.serve(&dialler, &config) => ended,
-        failed = input_failure(&mut tasks) => Err(failed),
+        failed = server.inputs(&mut tasks) => Err(failed),
         failed = server.watch(config.report_interval) => failed,
         _ = shutdown.wait_for(|stop| *stop) => {
             server.stop().await;
             Ok(())
         }
     };
+    // The link is measured no more once it is closed: its last figures stay in the last report.
+    let link = server.say().link;
     server.part(&dialler).await;
-    let last = server.say();
+    let last = Report { link, ..server.say() };
+    server.report.send_replace(last.clone());
     ended.map(|()| last)
 }
 
@@ -64,7 +66,9 @@ struct Server {
     started: Instant,
     host: Host<SourceSystem>,
     inputs: RefCell<Vec<Option<Opened>>>,
-    connection: Rc<RefCell<Connection>>,
+    connection: RefCell<Connection>,
+    /// The first failure of an input.
+    failed_input: RefCell<Option<Failure>>,
     report: watch::Sender<Report>,
 }
 
@@ -77,17 +81,8 @@ struct Connection {
     up: Option<Instant>,
 }
 
-/// Waits for an input to fail; for ever where none does.
-async fn input_failure(tasks: &mut JoinSet<Result<(), Failure>>) -> Failure {
-    while let Some(ended) = tasks.join_next().await {
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => return failure,
-            Err(error) => return Failure::new(Exit::Software, format!("an input's task: {error}")),
-        }
-    }
-    std::future::pending().await
-}
+/// The tasks of the inputs: which stream, and how its input ended.
+type InputTasks = JoinSet<(StreamIndex, Result<(), Failure>)>;
 
 impl Server {
     /// Opens the inputs: what is wrong with them is told before a relay is bothered.
@@ -111,20 +106,45 @@ impl Server {
         let started = clock.now();
         let host = Host::new(clock, SourceSystem::new(streams));
         let connection = Connection { since: started, ..Connection::default() };
-        let (inputs, connection) = (RefCell::new(inputs), Rc::new(RefCell::new(connection)));
-        Ok(Server { clock, started, host, inputs, connection, report })
+        Ok(Server {
+            clock,
+            started,
+            host,
+            inputs: RefCell::new(inputs),
+            connection: RefCell::new(connection),
+            failed_input: RefCell::default(),
+            report,
+        })
     }
 
     /// Starts a task for each input.
-    fn feed(&self, config: &Config, tasks: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+    fn feed(&self, config: &Config, tasks: &mut InputTasks) {
         for (index, (input, stream)) in self.inputs.borrow_mut().iter_mut().zip(&config.streams).enumerate() {
             let Some(input) = input.take() else { continue };
             let place = (StreamIndex(index), stream.name.clone());
             let deadline = config.deadline_of(stream);
             let feed = Feed::new(self.host.clone(), self.clock, place, config.start_delay, deadline);
-            tasks.spawn_local(input.run(feed));
+            tasks.spawn_local(async move { (StreamIndex(index), input.run(feed).await) });
         }
-        Ok(())
+    }
+
+    /// Hears how inputs end. One that fails ends its own stream and no other; the program tells it as it ends.
+    async fn inputs(&self, tasks: &mut InputTasks) -> Failure {
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((stream, Err(failure))) => {
+                    tracing::error!("{failure}");
+                    self.host.with(|now, system, ports| {
+                        system.set_trouble(stream, Some(failure.message.clone()));
+                        system.end(now, stream, ports);
+                    });
+                    self.failed_input.borrow_mut().get_or_insert(failure);
+                }
+                Err(error) => return Failure::new(Exit::Software, format!("the task of an input: {error}")),
+            }
+        }
+        std::future::pending().await
     }
 
     /// Keeps a relay, whatever happens to it. Returns when the first start is hopeless.
@@ -231,7 +251,7 @@ impl Server {
                 return Err(Failure::new(Exit::Refused, message));
             }
             if done {
-                return finished(lost);
+                return self.failed_input.take().map_or_else(|| finished(lost), Err);
             }
             let current = self.states();
             if current != states || said.is_none_or(|said| now - said >= interval) {

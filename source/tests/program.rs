@@ -157,6 +157,16 @@ fn a_pipe_that_holds_no_transport_stream_is_66() {
 }
 
 #[test]
+fn an_input_that_fails_takes_no_other_with_it() {
+    let (relay, keys, mut command) = with_relay(None);
+    let file = keys.path().join("clip.ts");
+    std::fs::write(&file, clip(1330)).unwrap();
+    command.arg(format!("a/b=file:{}", file.display())).arg("a/c=-").write_stdin("text ".repeat(100));
+    fails(&mut command, 66, "the standard input: no transport stream");
+    assert!(relay.heard(|heard| heard.payloads().concat() == clip(1330)));
+}
+
+#[test]
 fn a_file_is_paced_by_its_clock_passes_byte_exact_and_is_reported() {
     let (relay, keys, mut command) = with_relay(None);
     let file = keys.path().join("clip.ts");

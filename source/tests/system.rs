@@ -237,8 +237,19 @@ fn what_is_too_late_when_a_relay_returns_is_counted_and_not_sent() {
     assert!((150..=200).contains(&numbers.len()), "{}", numbers.len());
     assert_eq!(numbers.last(), Some(&999));
     let counters = scene.report().counters;
-    assert_eq!(counters.late + counters.sent, 1000);
+    assert_eq!((counters.late + counters.sent, counters.early), (1000, 0));
     assert_eq!(counters.sent, numbers.len() as u64);
+}
+
+#[test]
+fn what_came_before_the_first_relay_is_told_apart_from_what_was_lost() {
+    let mut scene = Scene::new(Some(Content::Datagrams), Answer::Accept);
+    scene.give_numbered(0..1000);
+    scene.connect();
+    scene.world.run_for(100 * MS);
+    let counters = scene.report().counters;
+    assert_eq!((counters.early + counters.sent, counters.late), (1000, 0));
+    assert!((150..=200).contains(&counters.sent), "what was young enough is sent: {}", counters.sent);
 }
 
 #[test]

@@ -48,14 +48,21 @@ impl UdpInput {
         let state = UdpSocketState::new((&socket).into()).map_err(failed)?;
         let mut batch = Batch::new();
         let mut unwrapper = self.rtp.map(Unwrapper::new);
+        let mut troubled = false;
         let mut ask = tokio::time::interval(DROPS_EVERY);
         loop {
             let timeout = unwrapper.as_ref().and_then(Unwrapper::poll_timeout);
             tokio::select! {
                 received = batch.receive(&socket, &state) => match received {
-                    Ok(()) => take(feed, &batch, unwrapper.as_mut()),
+                    Ok(()) => {
+                        if std::mem::take(&mut troubled) {
+                            feed.trouble(None);
+                        }
+                        take(feed, &batch, unwrapper.as_mut());
+                    }
                     Err(error) => {
                         // A network that is down comes up again: say so, and go on.
+                        troubled = true;
                         feed.trouble(Some(error.to_string()));
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
