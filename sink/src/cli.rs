@@ -26,6 +26,8 @@ Outputs:
   -                         standard output                           ?framing=length
   http://ADDR:PORT/NAME.ts  a server for any number of players; the page at / plays it in a browser
   Any of them takes ?start=now or ?start=decodable (see --start).
+  udp and rtp send each packet of the stream as one datagram. Files and pipes get packets one after the other, which
+  is what a transport stream wants; ?framing=length keeps them apart, each behind its length (4 bytes, big-endian).
   Several outputs run side by side; a slow or broken one never disturbs the others.
 
 Examples:

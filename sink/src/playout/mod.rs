@@ -147,7 +147,7 @@ impl Playout {
     /// A life of the stream begins, or goes on. Call it before the first packet of that life.
     pub fn open(&mut self, now: Instant, incarnation: Incarnation, deadline: Duration, content: Content) {
         let latency = deadline.max(self.config.min_latency);
-        if let Some(life) = self.lives.iter_mut().find(|life| life.incarnation == incarnation) {
+        if let Some(life) = self.lives.iter_mut().rev().find(|life| life.incarnation == incarnation) {
             life.latency = latency;
             life.content = content;
             life.reopen();
@@ -164,7 +164,7 @@ impl Playout {
 
     /// The relay says that a life of the stream ended. What is held is still played out.
     pub fn close(&mut self, now: Instant, incarnation: Incarnation) {
-        if let Some(life) = self.lives.iter_mut().find(|life| life.incarnation == incarnation) {
+        for life in self.lives.iter_mut().filter(|life| life.incarnation == incarnation) {
             life.close(now);
         }
     }
