@@ -67,6 +67,9 @@ impl Route {
     }
 }
 
+/// The robust graph has about so many times the edges of all other modules together, if there are as many in time.
+pub const ROBUST_FACTOR: usize = 4;
+
 /// What each egress of `demand` gets, in its order; without the ingress itself and egresses that no way leads to.
 pub fn ways(graph: &Graph, demand: &Demand) -> Vec<Ways> {
     let delays = Weights::delay(graph);
@@ -111,20 +114,25 @@ impl Repertoire {
     pub fn new(graph: &Graph, demand: &Demand, pull: bool) -> Self {
         let ways = ways(graph, demand);
         let lean_tree = lean_tree(graph, demand, &ways);
-        let plan = Plan::new(graph, demand, &lean_tree, &ways, pull);
+        let mut plan = Plan::new(graph, demand, &lean_tree, &ways, pull);
         let mut sets = vec![EdgeSet::new(); SLOTS];
-        for (ways, watched) in ways.iter().zip(&plan.egresses) {
+        for (ways, watched) in ways.iter().zip(&mut plan.egresses) {
             let (to, budget) = (ways.egress.node, ways.egress.budget_us(demand.deadline_us));
             let both = ways.both();
             sets[slot(Modules::BASE)].union_with(if watched.lean { &watched.first } else { &both });
             sets[slot(Modules::DISJOINT)].union_with(&both);
-            sets[slot(Modules::SOURCE)].union_with(&targeted::source(graph, demand.ingress, to, budget));
-            sets[slot(watched.destination)].union_with(&targeted::destination(graph, demand.ingress, to, budget));
+            let source = targeted::source(graph, demand.ingress, to, budget);
+            let destination = targeted::destination(graph, demand.ingress, to, budget);
+            watched.around.union_with(&source);
+            watched.around.union_with(&destination);
+            sets[slot(Modules::SOURCE)].union_with(&source);
+            sets[slot(watched.destination)].union_with(&destination);
         }
-        let all = sets.iter().fold(EdgeSet::new(), |mut all, set| {
+        let mut all = sets.iter().fold(EdgeSet::new(), |mut all, set| {
             all.union_with(set);
             all
         });
+        all.union_with(&targeted::robust(graph, demand, all.len() * ROBUST_FACTOR));
         sets[slot(Modules::ROBUST)] = all;
         Repertoire { sets, plan, ways }
     }

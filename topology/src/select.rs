@@ -3,8 +3,8 @@
 //! *Select among graphs computed ahead; do not optimise in the reaction path.* For each egress the base is *lean* (one
 //! way, and what is missing is fetched) where the deadline leaves room to notice and fetch, and *hedged* (two disjoint
 //! ways) otherwise or while the one way is in doubt. Where two or more links into an egress are in trouble, its
-//! destination graph is added; where two or more out of the ingress are, the source graph. The packet travels on the
-//! union.
+//! destination graph is added; where two or more out of the ingress are, the source graph. Where that, or both ways,
+//! meet trouble elsewhere, too, the robust graph is. The packet travels on the union.
 
 use crate::dissemination::Ways;
 use crate::graph::{EdgeIx, Graph, NodeIx};
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// Least time between two switches of a stream. The first is made at once.
 pub const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a module stays selected after the trouble that called for it is over.
+pub const LINGER: Duration = Duration::from_secs(5);
 
 /// Time to notice that something is missing, in microseconds.
 pub const NOTICE_US: u64 = 10_000;
@@ -36,7 +39,8 @@ impl Modules {
     pub const DISJOINT: Modules = Modules(1 << 1);
     /// The source graphs of all egresses.
     pub const SOURCE: Modules = Modules(1 << 2);
-    /// All of the above and every destination graph: for trouble in the middle that two ways do not survive.
+    /// All of the above, every destination graph, and detours of all kinds: for trouble in the middle that the others do
+    /// not survive.
     pub const ROBUST: Modules = Modules(1 << 3);
 
     /// First slot of destination graphs.
@@ -83,6 +87,8 @@ pub struct Watched {
     pub ways: [EdgeSet; 2],
     /// Links into it.
     pub into: Vec<EdgeIx>,
+    /// Edges of its two ways, its destination graph and its source graph.
+    pub around: EdgeSet,
     /// Its destination graph.
     pub destination: Modules,
 }
@@ -106,6 +112,7 @@ impl Plan {
                 first: way_in_tree(graph, base, ways.egress.node),
                 ways: ways.edges.clone(),
                 into: graph.incoming(ways.egress.node).collect(),
+                around: ways.both(),
                 destination: Modules::destination(place),
             }
         });
@@ -114,20 +121,24 @@ impl Plan {
 
     /// The modules for links in the given conditions.
     pub fn choose(&self, condition: impl Fn(EdgeIx) -> Condition) -> Modules {
-        let troubled = |edges: &[EdgeIx]| edges.iter().filter(|edge| condition(**edge).is_troubled()).count() >= 2;
-        let source = !self.egresses.is_empty() && troubled(&self.out_of_ingress);
+        let in_trouble = |edge: EdgeIx| condition(edge).is_troubled();
+        let several = |edges: &[EdgeIx]| edges.iter().filter(|edge| in_trouble(**edge)).count() >= 2;
+        let source = !self.egresses.is_empty() && several(&self.out_of_ingress);
         let mut chosen = if source { Modules::BASE.with(Modules::SOURCE) } else { Modules::BASE };
         for egress in &self.egresses {
-            let in_doubt = |way: &EdgeSet| way.iter().any(|edge| condition(edge).is_doubtful());
-            let in_trouble = |way: &EdgeSet| way.iter().any(|edge| condition(edge).is_troubled());
-            if egress.lean && in_doubt(&egress.first) {
+            if egress.lean && egress.first.iter().any(|edge| condition(edge).is_doubtful()) {
                 chosen = chosen.with(Modules::DISJOINT);
             }
-            let destination = troubled(&egress.into);
+            let destination = several(&egress.into);
             if destination {
                 chosen = chosen.with(egress.destination);
             }
-            if !destination && !source && egress.ways.iter().all(in_trouble) {
+            let excused = |edge: EdgeIx| {
+                destination && egress.into.contains(&edge) || source && self.out_of_ingress.contains(&edge)
+            };
+            let elsewhere = || egress.around.iter().any(|edge| in_trouble(edge) && !excused(edge));
+            let both = || egress.ways.iter().all(|way| way.iter().any(in_trouble));
+            if (source || destination || both()) && elsewhere() {
                 chosen = chosen.with(Modules::ROBUST);
             }
         }
@@ -135,11 +146,18 @@ impl Plan {
     }
 }
 
-/// Selects for one stream at its ingress: at once on the first trouble, then at most once per [`PAUSE`].
+/// Selects for one stream at its ingress: at once on the first trouble, then at most once per [`PAUSE`]; what was added
+/// stays for [`LINGER`] after its reason is gone, because trouble that goes often comes back.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
     current: Option<Modules>,
     switched: Option<Duration>,
+    /// What the rule wanted when last asked.
+    wanted: Modules,
+    /// Until when each slot stays that the rule no longer wants.
+    lingering: [Option<Duration>; SLOTS],
+    /// Whether a switch waits for the pause to end.
+    waiting: bool,
 }
 
 impl Selector {
@@ -147,17 +165,30 @@ impl Selector {
     /// [`Selector::due`] has come.
     pub fn select(&mut self, now: Duration, plan: &Plan, condition: impl Fn(EdgeIx) -> Condition) -> Modules {
         let wanted = plan.choose(condition);
-        let current = *self.current.get_or_insert(wanted);
-        if wanted != current && self.due().is_none_or(|due| now >= due) {
-            (self.current, self.switched) = (Some(wanted), Some(now));
-            return wanted;
+        let mut target = wanted;
+        for (slot, until) in self.lingering.iter_mut().enumerate() {
+            let module = Modules(1 << slot);
+            *until = match (wanted.has(module), self.wanted.has(module)) {
+                (true, _) => None,
+                (false, true) => Some(now + LINGER),
+                (false, false) => until.filter(|until| now < *until),
+            };
+            target = if until.is_some() { target.with(module) } else { target };
+        }
+        self.wanted = wanted;
+        let current = *self.current.get_or_insert(target);
+        self.waiting = target != current && self.switched.is_some_and(|switched| now < switched + PAUSE);
+        if target != current && !self.waiting {
+            (self.current, self.switched) = (Some(target), Some(now));
+            return target;
         }
         current
     }
 
-    /// Before when no further switch is made; `None` where there was none yet.
+    /// When to ask again though nothing has changed: a pause ends, or a module has lingered long enough.
     pub fn due(&self) -> Option<Duration> {
-        self.switched.map(|switched| switched + PAUSE)
+        let pause = self.switched.filter(|_| self.waiting).map(|switched| switched + PAUSE);
+        self.lingering.iter().copied().flatten().chain(pause).min()
     }
 }
 

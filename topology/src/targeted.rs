@@ -7,37 +7,46 @@
 use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::module::Demand;
 use crate::sets::{EdgeSet, NodeSet};
-use crate::shortest;
+use crate::shortest::{self, Distances};
 use crate::tree::{self, Target};
 use crate::weight::{REPAIR_US, Weights};
+
+/// Links that lose so much, in parts per million, are kept out of the trees of targeted graphs where that can be.
+pub const TROUBLED_PPM: u32 = 50_000;
 
 /// The destination graph: every neighbour of `to` by which a packet can be in time, joined by a tree from `from` that
 /// avoids `to`. Each neighbour is reached early enough for its own hop to be repaired once (within `budget` − (3T + Δ), T
 /// being the delay of that hop) if it can be, else early enough for the hop alone. `budget` is the deadline without
 /// the last mile, in microseconds. Empty where no neighbour is in time.
+///
+/// The tree keeps to links that lose less than [`TROUBLED_PPM`]. Neighbours that cannot be reached in time on those
+/// are joined by ways over any link.
 pub fn destination(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> EdgeSet {
     let delays = Weights::delay(graph);
+    let sound = graph.edges().filter(|edge| graph[*edge].metric.loss_ppm < TROUBLED_PPM);
+    let sound = delays.only(&sound.collect());
     let avoid = NodeSet::from_iter([to]);
-    let away = shortest::from(graph, &delays, from, &avoid);
-    let mut targets = Vec::new();
+    let ways = [&sound, &delays].map(|weights| (weights, shortest::from(graph, weights, from, &avoid)));
+    let mut targets = [Vec::new(), Vec::new()];
     let mut edges = EdgeSet::new();
     for last in graph.incoming(to) {
         let node = graph[last].from;
-        let (hop, passes) = (delays[last], node == from || graph.transit(node));
-        let Some(distance) = away.to(node).filter(|distance| passes && distance.saturating_add(hop) <= budget) else {
-            continue;
-        };
+        // Where the trouble is, a last hop that loses nearly everything still adds its share: its bare delay counts.
+        let hop = u64::from(graph[last].metric.delay_us);
+        let distance =
+            |(_, away): &(&Weights, Distances)| away.to(node).filter(|distance| distance.saturating_add(hop) <= budget);
+        let found = ways.iter().enumerate().find_map(|(at, ways)| Some((at, distance(ways)?)));
+        let Some((at, distance)) = found.filter(|_| node == from || graph.transit(node)) else { continue };
         let repaired = budget.saturating_sub(3 * hop + REPAIR_US);
         let bound = if distance <= repaired { repaired } else { budget - hop };
-        targets.push(Target { node, bound });
+        targets[at].push(Target { node, bound });
         edges.insert(last);
     }
-    let joined = if graph.node_count() <= tree::EXHAUSTIVE {
-        tree::least_edges(graph, &delays, from, &targets, &avoid)
-    } else {
-        tree::shortest_paths(graph, &delays, from, &targets, &avoid)
-    };
-    edges.union_with(&joined);
+    let small = graph.node_count() <= tree::EXHAUSTIVE;
+    let join = if small { tree::least_edges } else { tree::shortest_paths };
+    for ((weights, _), targets) in ways.iter().zip(&targets) {
+        edges.union_with(&join(graph, weights, from, targets, &avoid));
+    }
     edges
 }
 
@@ -68,4 +77,31 @@ pub fn flood(graph: &Graph, demand: &Demand) -> EdgeSet {
         edges.extend(graph.edges().filter(in_time));
     }
     edges
+}
+
+/// The robust graph: the edges of [`flood`] whose fastest way in time is the least detour, at most about `most` of
+/// them; all of them where there are no more. Detour is measured against the shortest way to the same egress, so that
+/// every edge taken comes with a whole way.
+pub fn robust(graph: &Graph, demand: &Demand, most: usize) -> EdgeSet {
+    let delays = Weights::delay(graph);
+    let mut detours: Vec<Option<u64>> = vec![None; graph.edge_count()];
+    for egress in demand.egresses.iter().filter(|egress| egress.node != demand.ingress) {
+        let alone = Demand { egresses: vec![*egress], ..demand.clone() };
+        let edges = flood(graph, &alone);
+        let inside = delays.only(&edges);
+        let away = shortest::from(graph, &inside, demand.ingress, &NodeSet::new());
+        let back = shortest::towards(graph, &inside, egress.node, &NodeSet::new());
+        let direct = away.to(egress.node).unwrap_or(0).max(1);
+        for edge in edges.iter() {
+            let ends = away.to(graph[edge].from).zip(back.to(graph[edge].to));
+            let detour =
+                ends.map(|(a, b)| a.saturating_add(delays[edge]).saturating_add(b).saturating_mul(1000) / direct);
+            let slot = &mut detours[edge.0 as usize];
+            *slot = [*slot, detour].into_iter().flatten().min();
+        }
+    }
+    let mut sorted: Vec<u64> = detours.iter().copied().flatten().collect();
+    sorted.sort_unstable();
+    let bound = sorted.get(most.saturating_sub(1)).or(sorted.last()).copied().unwrap_or(0);
+    graph.edges().filter(|edge| detours[edge.0 as usize].is_some_and(|detour| detour <= bound)).collect()
 }

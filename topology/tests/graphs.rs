@@ -5,7 +5,7 @@
 mod common;
 
 use anabranch_topology::dissemination::{Repertoire, Route};
-use anabranch_topology::graph::{EdgeIx, Graph, NodeIx};
+use anabranch_topology::graph::{EdgeIx, Graph, Metric, NodeIx};
 use anabranch_topology::module::Demand;
 use anabranch_topology::select::{Modules, has_time_to_pull};
 use anabranch_topology::sets::{EdgeSet, NodeSet};
@@ -72,7 +72,9 @@ proptest! {
     }
 
     #[test]
-    fn destination_graphs_use_every_last_hop_in_time((graph, demand) in flows(9)) {
+    fn destination_graphs_use_every_last_hop_in_time((graph, demand) in flows(9), quiet in any::<bool>()) {
+        let calm = |metric: Metric| Metric { loss_ppm: if quiet { 0 } else { metric.loss_ppm }, ..metric };
+        let graph = graph.with_metrics(|_, metric| calm(metric));
         let (from, egress) = (demand.ingress, demand.egresses[0]);
         let (delays, budget) = (Weights::delay(&graph), egress.budget_us(demand.deadline_us));
         let edges = targeted::destination(&graph, from, egress.node, budget);
@@ -88,11 +90,16 @@ proptest! {
                 let at = inside.to(node).unwrap();
                 prop_assert!(at + delays[edge] <= budget);
                 let repairable = |at: u64| at + 3 * delays[edge] + REPAIR_US <= budget;
-                prop_assert_eq!(repairable(at), repairable(away.to(node).unwrap()));
+                prop_assert!(!quiet || repairable(at) == repairable(away.to(node).unwrap()));
+                let kept = graph.edges().filter(|edge| graph[*edge].metric.loss_ppm < targeted::TROUBLED_PPM).collect();
+                let sound = delays.only(&kept);
+                let clean = shortest::from(&graph, &sound, from, &outside).to(node).is_some_and(|at| at + delays[edge] <= budget);
+                let inner = shortest::from(&graph, &sound.only(&edges), from, &outside).to(node);
+                prop_assert!(!clean || inner.is_some_and(|at| at + delays[edge] <= budget));
             }
         }
         let inner: EdgeSet = edges.iter().filter(|edge| graph[*edge].to != egress.node).collect();
-        prop_assert!(is_tree(&graph, from, &inner));
+        prop_assert!(!quiet || is_tree(&graph, from, &inner));
         prop_assert!(inner.iter().all(|edge| graph[edge].from != egress.node));
         for edge in edges.iter() {
             let ways = simple_paths(&graph, from, egress.node, &|edge| edges.contains(edge));
@@ -125,6 +132,11 @@ proptest! {
         }
         prop_assert!(expected.is_subset(&edges));
         prop_assert!(edges.iter().all(|edge| graph[edge].to != demand.ingress));
+        prop_assert_eq!(targeted::robust(&graph, &demand, usize::MAX), edges.clone());
+        for most in 1..edges.len() {
+            let robust = targeted::robust(&graph, &demand, most);
+            prop_assert!(robust.is_subset(&edges) && robust.len() >= most);
+        }
     }
 
     #[test]

@@ -164,7 +164,7 @@ fn the_rule_grows_redundancy_just_where_the_trouble_is() {
 }
 
 #[test]
-fn the_first_switch_is_at_once_and_the_next_waits() {
+fn the_first_switch_is_at_once_the_next_waits_and_the_way_back_is_slow() {
     let (graph, demand) = three_ways();
     let plan = Repertoire::new(&graph, &demand, true).plan;
     let mut selector = Selector::default();
@@ -175,9 +175,17 @@ fn the_first_switch_is_at_once_and_the_next_waits() {
     assert_eq!(selector.select(ms(0), &plan, |_| lossy(0)), Modules::BASE);
     let both = Modules::BASE.with(Modules::DISJOINT);
     assert_eq!(selector.select(ms(1), &plan, trouble(1, 4)), both);
-    assert_eq!(selector.select(ms(40), &plan, |_| lossy(0)), both, "not within 50 ms");
+    let into = [edge(&graph, 1, 4), edge(&graph, 2, 4)];
+    let worse = |edge: EdgeIx| lossy(if into.contains(&edge) { 500_000 } else { 0 });
+    assert_eq!(selector.select(ms(40), &plan, worse), both, "not within 50 ms");
     assert_eq!(selector.due(), Some(ms(51)));
-    assert_eq!(selector.select(ms(51), &plan, |_| lossy(0)), Modules::BASE);
+    let all = selector.select(ms(51), &plan, worse);
+    assert!(all.has(both.with(Modules::destination(0))));
+    assert_eq!(selector.select(ms(2000), &plan, |_| lossy(0)), all, "what was added lingers");
+    assert_eq!(selector.due(), Some(ms(7000)));
+    assert_eq!(selector.select(ms(6999), &plan, |_| lossy(0)), all);
+    assert_eq!(selector.select(ms(7000), &plan, |_| lossy(0)), Modules::BASE);
+    assert_eq!(selector.due(), None);
 }
 
 #[test]
