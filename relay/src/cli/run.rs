@@ -87,6 +87,9 @@ async fn write_reports(reports: watch::Receiver<Report>, interval: Duration) -> 
     let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
+        if !reports.borrow().ready {
+            continue;
+        }
         let line = serde_json::to_string(&*reports.borrow());
         let line = line.map_err(|error| Failure::new(Exit::Software, format!("cannot write the report: {error}")))?;
         super::print(&format!("{line}\n"))?;

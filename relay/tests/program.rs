@@ -1,0 +1,226 @@
+//! The program from outside: what it prints, and the codes it ends with.
+
+use assert_cmd::Command;
+use node::exit::Exit;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+use tempfile::TempDir;
+
+fn relay() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_anabranch-relay"))
+}
+
+/// Runs to its end; returns what it printed, and what it complained of.
+fn run(directory: &Path, arguments: &[&str], exit: Exit) -> (String, String) {
+    let output = relay().current_dir(directory).args(arguments).output().expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(exit as i32), "{arguments:?}: {out}{err}");
+    (out, err)
+}
+
+/// A directory with the keys of relay `fra`, and its configuration with these lines added.
+fn overlay(more: &str) -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    run(directory.path(), &["keys", "init"], Exit::Ok);
+    run(directory.path(), &["keys", "node", "fra"], Exit::Ok);
+    write(directory.path(), "relay.toml", more);
+    directory
+}
+
+fn write(directory: &Path, file: &str, more: &str) {
+    let text = format!(
+        "name = \"fra\"\nkeys = \"keys\"\nlisten = \"127.0.0.1:0\"\nreport_interval = \"50ms\"\ndrain = \"100ms\"\n{more}"
+    );
+    std::fs::write(directory.join(file), text).expect("it can be written");
+}
+
+#[test]
+fn keys_are_made_in_one_command_each_and_never_overwritten() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    run(at, &["keys", "init", "--dir", "k", "--overlay", "acme"], Exit::Ok);
+    let (_, why) = run(at, &["keys", "init", "--dir", "k"], Exit::CannotCreate);
+    assert!(why.contains("authority.key") && why.contains("never overwritten"), "{why}");
+    run(at, &["keys", "node", "--dir", "k", "--role", "relay", "fra"], Exit::Ok);
+    run(at, &["keys", "node", "--dir", "k", "--role", "relay", "fra"], Exit::CannotCreate);
+    let (text, _) = run(at, &["keys", "inspect", "k/fra.crt"], Exit::Ok);
+    assert!(text.contains("relay fra"), "{text}");
+    let token = ["keys", "token", "--dir", "k", "--publish", "news/*", "--id", "studio-1", "--max-rate", "20 Mbit/s"];
+    let (token, _) = run(at, &token, Exit::Ok);
+    assert!(token.starts_with("abt1."), "{token}");
+    let (text, _) = run(at, &["keys", "inspect", token.trim()], Exit::Ok);
+    assert!(text.contains("studio-1") && text.contains("news/*") && text.contains("20000000"), "{text}");
+    for wrong in [
+        &["keys", "token", "--dir", "k", "--id", "x"][..],
+        &["keys", "token", "--dir", "k", "--id", "x", "--publish", "a/*", "--subscribe", "b/*"],
+        &["keys", "token", "--dir", "k", "--id", "x", "--publish", "a//b"],
+        &["keys", "token", "--dir", "k", "--id", "x", "--publish", "a/*", "--expires", "soon"],
+        &["keys", "node", "--dir", "k", "FRA"],
+        &["keys", "node", "--dir", "k", "--role", "king", "fra"],
+    ] {
+        run(at, wrong, Exit::Usage);
+    }
+    run(at, &["keys", "inspect", "nothing.crt"], Exit::NoInput);
+    run(at, &["keys", "node", "--dir", "elsewhere", "fra"], Exit::NoInput);
+}
+
+#[cfg(unix)]
+#[test]
+fn secrets_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = overlay("");
+    for secret in ["authority.key", "token.key", "fra.key"] {
+        let meta = std::fs::metadata(directory.path().join("keys").join(secret)).expect("it was made");
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600, "{secret}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_64_and_help_is_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for wrong in [&["run"][..], &["run", "--bogus"], &["fly"], &[], &["ctl", "status", "--ops", "here"]] {
+        run(directory.path(), wrong, Exit::Usage);
+    }
+    let (help, _) = run(directory.path(), &["--help"], Exit::Ok);
+    for command in ["run", "check", "example-config", "keys", "ctl"] {
+        assert!(help.contains(command), "{help}");
+    }
+    run(directory.path(), &["--version"], Exit::Ok);
+    run(directory.path(), &["run", "--help"], Exit::Ok);
+}
+
+#[test]
+fn check_tells_a_right_configuration_from_a_wrong_one() {
+    let directory = overlay("");
+    let at = directory.path();
+    let (text, _) = run(at, &["check", "--config", "relay.toml"], Exit::Ok);
+    assert!(text.contains("relay fra"), "{text}");
+    for (more, parts) in [
+        ("nonsense = 1", vec!["bad.toml", "nonsense"]),
+        ("path_mtu = 100", vec!["bad.toml", "path_mtu", "1200"]),
+        ("ops = \"somewhere\"", vec!["bad.toml", "ops"]),
+        ("[[neighbours]]\naddress = \"lon\"", vec!["bad.toml", "neighbours[0].address", "host:port"]),
+        ("[limits]\nmax_streams = \"many\"", vec!["bad.toml", "max_streams"]),
+        ("source_grace = \"a while\"", vec!["bad.toml", "source_grace", "duration"]),
+        ("= 3", vec!["bad.toml"]),
+    ] {
+        write(at, "bad.toml", more);
+        for command in ["check", "run"] {
+            let (_, why) = run(at, &[command, "--config", "bad.toml"], Exit::Config);
+            assert!(parts.iter().all(|part| why.contains(part)), "{more:?}: {why}");
+        }
+    }
+    let (_, why) = run(at, &["check", "--config", "missing.toml"], Exit::Config);
+    assert!(why.contains("missing.toml"), "{why}");
+    std::fs::remove_file(at.join("keys/fra.key")).expect("it is there");
+    let (_, why) = run(at, &["check", "--config", "relay.toml"], Exit::Config);
+    assert!(why.contains("fra.key"), "{why}");
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let directory = overlay("");
+    let mut command = relay();
+    command.current_dir(directory.path()).args(["check", "--config", "relay.toml"]);
+    let output = command.env("ANABRANCH_RELAY_LISTEN", "127.0.0.1:4567").output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("127.0.0.1:4567"), "{text}");
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let directory = overlay("");
+    let (example, _) = run(directory.path(), &["example-config"], Exit::Ok);
+    let example = example.replace("/etc/anabranch/keys", "keys");
+    std::fs::write(directory.path().join("example.toml"), example).expect("it can be written");
+    run(directory.path(), &["check", "--config", "example.toml"], Exit::Ok);
+}
+
+#[test]
+fn a_port_that_is_taken_is_69() {
+    let directory = overlay("");
+    let mut holder = Running::start(directory.path());
+    let report = holder.report_where(|report| report["ready"] == true);
+    let taken = report["listen"][0].as_str().expect("an address").to_owned();
+    let mut command = relay();
+    command.current_dir(directory.path()).args(["run", "--config", "relay.toml"]);
+    let output = command.env("ANABRANCH_RELAY_LISTEN", &taken).output().expect("it starts");
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(Exit::Unavailable as i32), "{why}");
+    assert!(why.contains(&taken) && why.contains("taken"), "{why}");
+    run(directory.path(), &["ctl", "status", "--ops", "127.0.0.1:1"], Exit::Unavailable);
+}
+
+/// A relay that runs, killed with the test.
+struct Running {
+    child: Child,
+    reports: Lines<BufReader<ChildStdout>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    fn start(directory: &Path) -> Running {
+        let child = std::process::Command::new(env!("CARGO_BIN_EXE_anabranch-relay"))
+            .current_dir(directory)
+            .args(["run", "--config", "relay.toml", "--json", "--interval", "50ms"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = child.expect("it starts");
+        let reports = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Running { child, reports }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = std::process::Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// The first report for which something holds, among so many as come in 20 seconds.
+    fn report_where(&mut self, holds: impl Fn(&Value) -> bool) -> Value {
+        let found = self.reports.by_ref().take(400).find_map(|line| {
+            let report: Value = serde_json::from_str(&line.expect("text")).expect("a line of JSON");
+            holds(&report).then_some(report)
+        });
+        found.expect("such a report")
+    }
+}
+
+#[test]
+fn runs_reports_answers_and_drains() {
+    let directory = overlay("ops = \"127.0.0.1:0\"\n");
+    let mut running = Running::start(directory.path());
+    let report = running.report_where(|report| report["ready"] == true);
+    assert_eq!(report["name"], "fra");
+    let ops = report["ops"].as_str().expect("an address");
+    let (text, _) = run(directory.path(), &["ctl", "status", "--ops", ops], Exit::Ok);
+    assert!(text.starts_with("relay fra ready"), "{text}");
+    let (json, _) = run(directory.path(), &["ctl", "status", "--json", "--ops", ops], Exit::Ok);
+    assert!(serde_json::from_str::<Value>(&json).is_ok());
+    running.signal("-TERM");
+    running.report_where(|report| report["draining"] == true);
+    assert_eq!(running.child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn sighup_with_a_wrong_file_changes_nothing() {
+    let directory = overlay("");
+    let mut running = Running::start(directory.path());
+    running.report_where(|report| report["ready"] == true);
+    write(directory.path(), "relay.toml", "nonsense = 1");
+    running.signal("-HUP");
+    running.report_where(|report| report["uptime_s"].as_f64().is_some_and(|up| up > 0.5));
+    write(directory.path(), "relay.toml", "[[neighbours]]\naddress = \"127.0.0.1:9\"\n");
+    running.signal("-HUP");
+    let report = running.report_where(|report| report["neighbours"].as_array().is_some_and(|n| n.len() == 1));
+    assert_eq!(report["neighbours"][0]["address"], "127.0.0.1:9");
+}
