@@ -94,6 +94,7 @@ pub struct Comparison<I> {
     /// Expected datagrams already drawn, in order.
     ahead: VecDeque<Vec<u8>>,
     result: Compared,
+    holes: Vec<(u64, u64)>,
 }
 
 /// How what arrived compares with what was sent.
@@ -113,7 +114,7 @@ const LOOK_AHEAD: usize = 4096;
 impl<I: Iterator<Item = Vec<u8>>> Comparison<I> {
     /// Expects these, in this order.
     pub fn new(expected: I) -> Comparison<I> {
-        Comparison { expected, ahead: VecDeque::new(), result: Compared::default() }
+        Comparison { expected, ahead: VecDeque::new(), result: Compared::default(), holes: Vec::new() }
     }
 
     /// Looks at the next datagram that arrived.
@@ -136,12 +137,20 @@ impl<I: Iterator<Item = Vec<u8>>> Comparison<I> {
             }
             if self.ahead[at] == datagram {
                 self.ahead.drain(..=at);
+                if at > 0 && self.holes.len() < 1000 {
+                    self.holes.push((self.result.intact + self.result.skipped, at as u64));
+                }
                 self.result.skipped += at as u64;
                 self.result.intact += 1;
                 return;
             }
             at += 1;
         }
+    }
+
+    /// Where datagrams were passed over: the number of the first of them, from 0, and how many in a row. The first thousand.
+    pub fn holes(&self) -> &[(u64, u64)] {
+        &self.holes
     }
 
     /// How it compares up to here. Datagrams that did not arrive at the end are in no count.

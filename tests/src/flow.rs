@@ -110,7 +110,7 @@ pub struct Check {
 }
 
 /// What a [`Check`] has seen.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// How it compares.
     pub compared: Compared,
@@ -120,6 +120,8 @@ pub struct Seen {
     pub last: Instant,
     /// The longest time between two of them.
     pub longest_gap: Duration,
+    /// Where datagrams are missing: the number of the first, and how many in a row.
+    pub holes: Vec<(u64, u64)>,
 }
 
 impl Check {
@@ -141,6 +143,9 @@ impl Check {
                     seen.longest_gap = seen.longest_gap.max(now - seen.last);
                 }
                 (seen.compared, seen.last) = (comparison.result(), now);
+                if seen.holes.len() < comparison.holes().len() {
+                    seen.holes = comparison.holes().to_vec();
+                }
                 seen.arrived += 1;
             }
         });
@@ -149,7 +154,7 @@ impl Check {
 
     /// What has been seen up to here.
     pub fn seen(&self) -> Seen {
-        *self.seen.lock().expect("no test thread panics with it")
+        self.seen.lock().expect("no test thread panics with it").clone()
     }
 
     /// Forgets the longest gap.
