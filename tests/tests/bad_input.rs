@@ -167,7 +167,13 @@ fn refusals_say_why_and_disturb_nobody() {
         ),
         ("name taken", Program::Source, source(&keys, &publish, &taken), Exit::Refused, &["test/bystander"]),
         ("unknown stream", Program::Sink, sink(&watch, "test/nowhere"), Exit::Refused, &["test/nowhere"]),
-        ("token to publish, used to watch", Program::Sink, sink(&publish, "test/bystander"), Exit::Refused, &["watch"]),
+        (
+            "token to publish, used to watch",
+            Program::Sink,
+            sink(&publish, "test/bystander"),
+            Exit::Refused,
+            &["subscribe"],
+        ),
         ("garbled token", Program::Source, source(&keys, &garbled, &input), Exit::Refused, &["token"]),
     ];
     for (what, program, arguments, exit, says) in &cases {
@@ -234,7 +240,7 @@ fn a_relay_without_its_port_or_its_keys_says_so() {
     let check = |what, file: &str, exit, says: &[&str]| {
         Case { what, program: Program::Relay, arguments: vec!["run", "--config", file], exit, says }.check();
     };
-    check("port taken", &port, Exit::Unavailable, &[&taken.address().to_string(), "in use"]);
+    check("port taken", &port, Exit::Unavailable, &[&taken.address().to_string(), "taken"]);
     check("no certificate of that name", &nobody, Exit::Config, &["par.crt"]);
 }
 
