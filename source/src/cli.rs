@@ -19,40 +19,48 @@ use topology::{NodeName, StreamName};
 
 const EXAMPLES: &str = "\
 INPUTS:
-  udp://@239.1.1.1:5000?iface=eth1   join a multicast group (IPv4 or IPv6) on an interface, by name or by address
-  udp://10.0.0.7@232.1.1.1:5000      the same, of one sender only (source-specific multicast)
-  udp://:5000                        receive what is sent to port 5000 of this machine
-  rtp://…                            as udp; the RTP header of a transport stream is taken off and its order restored
-                                     (?header=keep passes every datagram byte-exact, ?reorder=20ms waits longer)
-  file:PATH                          a transport stream, paced by its PCR; with --loop, for ever
-  -                                  a transport stream on the standard input, paced as it arrives (pipe:?pace=pcr: by its PCR)
+  udp://@239.1.1.1:5000?iface=eth1  join a multicast group, IPv4 or IPv6, on an interface
+                                    (its name or its address)
+  udp://10.0.0.7@232.1.1.1:5000     the same, of one sender only (source-specific multicast)
+  udp://:5000                       what is sent to port 5000 of this machine
+  rtp://…                           as udp; the RTP header of a transport stream is taken off
+                                    and its order restored (?header=keep leaves all as it is,
+                                    ?reorder=20ms waits longer for what is out of order)
+  file:PATH                         a transport stream, paced by its PCR; --loop: for ever
+  -                                 a transport stream on the standard input, paced as it
+                                    arrives (pipe:?pace=pcr: by its PCR)
 
-  Datagrams of 1 to 2048 bytes pass byte-exact with their boundaries, whatever they hold. For the options that may follow
-  the ?, misspell one: the message lists them.
+  Datagrams of 1 to 2048 bytes pass byte-exact with their boundaries, whatever they hold.
+  For the options that may follow the ?, misspell one: the message lists them.
 
 EXAMPLES:
   An encoder that sends to this machine, published at the relay in London:
-    anabranch-source --relay lon.example.net:4400 --keys /etc/anabranch/keys --name studio news/main=udp://:5000
+    anabranch-source --relay lon.example.net:4400 --keys keys --name studio \\
+      news/main=udp://:5000
 
   ffmpeg through a pipe:
-    ffmpeg -re -i in.mp4 -c copy -f mpegts - | anabranch-source --relay lon.example.net:4400 --keys keys --name studio \\
-      --stream news/main -
+    ffmpeg -re -i in.mp4 -c copy -f mpegts - | anabranch-source \\
+      --relay lon.example.net:4400 --keys keys --name studio --stream news/main -
 
-  Two channels from multicast, with a second relay should the first fail, and half a second from end to end:
-    anabranch-source -r lon.example.net:4400 -r ams.example.net:4400 --keys keys --token-file token --deadline 500ms \\
+  Two channels from multicast, a second relay should the first fail, half a second end to end:
+    anabranch-source -r lon.example.net:4400 -r ams.example.net:4400 \\
+      --keys keys --token-file token --deadline 500ms \\
       news/main=udp://@239.1.1.1:5000?iface=eth1 news/sign=udp://@239.1.1.2:5000?iface=eth1
 
 EXIT CODES:
-  0 done or stopped   1 the inputs ended, and something did not leave in time   64 wrong command line
-  66 input missing or not a transport stream   69 no relay reached in time, or an address taken   74 reading failed
-  77 refused: certificate, token, right or stream name   78 wrong configuration";
+   0 done or stopped                            70 a defect of this program
+   1 the inputs ended, and something did not    74 reading failed
+     leave in time                              77 refused: certificate, token, right or
+  64 wrong command line                            stream name
+  66 input missing, or no transport stream      78 wrong configuration, keys or token file
+  69 no relay reached in time, address taken";
 
 /// Publishes live media to an Anabranch overlay.
 ///
 /// Takes one or several inputs, and sends each as a stream to a relay, which carries it to every sink that watches it,
 /// within the deadline. Reconnects by itself, to the next relay where the first is gone.
 #[derive(Debug, Parser)]
-#[command(name = "anabranch-source", version, after_help = EXAMPLES, max_term_width = 120)]
+#[command(name = "anabranch-source", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Arguments {
     /// What to publish, each as STREAM=URL, such as news/main=udp://@239.1.1.1:5000 (see INPUTS below)
     #[arg(value_name = "INPUT")]
@@ -67,7 +75,7 @@ struct Arguments {
     stream: Option<StreamName>,
 
     /// Play files again and again, as one endless stream (continuous PCR, PTS, DTS and continuity counters)
-    #[arg(short, long = "loop")]
+    #[arg(short = 'l', long = "loop")]
     endless: bool,
 
     /// Time from arrival here to playout at every sink [default: 200ms]

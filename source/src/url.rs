@@ -222,8 +222,8 @@ fn socket(place: &str, options: &mut Options<'_>) -> Result<Socket, String> {
     Ok(Socket { address, sender, interface, buffer, content })
 }
 
-/// Holds 300 ms of 100 Mbit/s, header accounting of the kernel included.
-const DEFAULT_BUFFER: usize = 8 << 20;
+/// Holds 300 ms of 100 Mbit/s, before the kernel doubles it for its own accounting.
+const DEFAULT_BUFFER: usize = 4 << 20;
 
 fn address(place: &str) -> Result<SocketAddr, String> {
     let wrong = || format!("{place:?} is not address:port, such as 239.1.1.1:5000, [ff3e::1]:5000 or :5000");

@@ -146,6 +146,18 @@ fn a_pipe_passes_byte_exact_and_ends() {
 }
 
 #[test]
+fn a_pipe_may_be_paced_by_its_clock() {
+    let (relay, _keys, mut command) = with_relay(None);
+    // All at once into the pipe, a second of media: without pacing it would leave at once.
+    command.args(["--stream", "a/b", "pipe:?pace=pcr"]).write_stdin(clip(1330));
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
+    assert!(relay.heard(|heard| heard.payloads().concat() == clip(1330)));
+    let media: Vec<u32> = relay.heard(|heard| heard.delivered.iter().map(|d| d.media_time.0).collect());
+    let span = media.iter().map(|time| time.wrapping_sub(media[0])).max();
+    assert!(span.is_some_and(|span| span > 950_000), "media times span the second that the clip lasts: {span:?}");
+}
+
+#[test]
 fn a_pipe_that_holds_no_transport_stream_is_66() {
     let (_relay, _keys, mut command) = with_relay(None);
     fails(command.args(["--stream", "a/b", "-"]).write_stdin("text ".repeat(100)), 66, "content=bytes");
