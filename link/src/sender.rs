@@ -43,6 +43,8 @@ const SILENT: Duration = Duration::from_millis(80);
 const LAST_CHANCE: Duration = Duration::from_millis(2);
 /// Time in a turn of feedback beside the round trip: the report waits for its moment, the answer for its.
 const TURN_SLACK: Duration = Duration::from_millis(3);
+/// Most lateness that is taken for jitter and reckoned with; beyond it the path has stalled.
+const MOST_JITTER: Duration = Duration::from_millis(20);
 /// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
 const LONGEST_GAP: Duration = Duration::from_millis(25);
 /// What a lost report delays an answer by.
@@ -277,7 +279,7 @@ impl Sender {
     /// Time from a transmission until the answer to its loss can leave: the loss shows at the next transmission.
     fn turn(&self) -> Duration {
         let rtt = self.way.map_or(UNMEASURED_RTT, |way| way.rtt);
-        rtt + self.lateness.min(Duration::from_millis(20)) + self.rate.interval().min(LONGEST_GAP) + TURN_SLACK
+        rtt + self.lateness.min(MOST_JITTER) + self.rate.interval().min(LONGEST_GAP) + TURN_SLACK
     }
 
     /// Time that the last answer needs beyond a turn, so that its copies do not all share one burst.
@@ -285,9 +287,12 @@ impl Sender {
         (self.path.spacing() + REPORT_SLIP).clamp(SHORTEST_SPREAD, LONGEST_SPREAD)
     }
 
-    /// The last moment at which sending a symbol that must arrive by `until` is of use.
-    fn latest(&self, until: Instant) -> Instant {
-        until.saturating_sub(self.transit() + self.lateness + Duration::from_micros(500))
+    /// The last moment at which sending a symbol that must arrive by `until` is of use, less a reserve for jitter. The reserve
+    /// is never more than a quarter of what is left: after one long stall of the path, the tail of its lateness would
+    /// otherwise forbid all repair until the stall is forgotten.
+    fn latest(&self, now: Instant, until: Instant) -> Instant {
+        let bare = until.saturating_sub(self.transit() + Duration::from_micros(500));
+        bare.saturating_sub(self.lateness.min(MOST_JITTER).min((bare - now) / 4))
     }
 
     /// Largest payload that a symbol may carry whole.
@@ -353,7 +358,7 @@ impl Sender {
         }
         let last_from = self.turn() + self.spread();
         let Some(sent) = self.history.get(symbol) else { return };
-        let latest = self.latest(sent.until);
+        let latest = self.latest(now, sent.until);
         let under_way = sent.repaired_by > settled;
         if sent.acked || sent.planned || under_way || latest < now || sent.answers >= MAX_ANSWERS {
             return;
@@ -514,7 +519,7 @@ impl Sender {
     ) -> usize {
         let start = out.len();
         let header = body.encode();
-        let left = self.latest(until) - now;
+        let left = self.latest(now, until) - now;
         let hurried = left < self.turn() + self.spread();
         let written = frame::MEDIA_PREFIX + header.len() + payload.len();
         let number = self.number(now);
@@ -614,7 +619,7 @@ impl Sender {
         if sent.repaired_by != number || sent.acked {
             return;
         }
-        let left = self.latest(sent.until) - now;
+        let left = self.latest(now, sent.until) - now;
         if left > last_from {
             // There is time to wait for a report.
             self.agenda.add(now + (left - last_from) + Duration::from_millis(1), Task::Recheck { symbol, number });
@@ -630,7 +635,7 @@ impl Sender {
             return None;
         }
         self.fail_safe_share.add(true);
-        let left = self.latest(sent.until).saturating_sub(LAST_CHANCE) - now;
+        let left = self.latest(now, sent.until).saturating_sub(LAST_CHANCE) - now;
         let silent = now - self.last_report > SILENT;
         let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 3);
         // Where the path may be dead for the moment, a single copy may die with it.

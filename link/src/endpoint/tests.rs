@@ -489,3 +489,28 @@ fn an_outage_both_ways_shorter_than_the_slack_loses_nothing() {
         assert_eq!(world.missing(3_000), [], "seed {seed}");
     }
 }
+
+#[test]
+fn a_stall_of_the_path_does_not_end_repair() {
+    let mut world = World::new(21, config(RepairMode::Auto), [lossy(), lossy()]);
+    let stream = |world: &mut World, from: u32, to: u32| {
+        for seq in from..to {
+            world.send(0, 1, seq, 1316).expect("an idle link takes packets");
+            world.run_until(world.now + PACE);
+        }
+    };
+    stream(&mut world, 0, 1000);
+    // Half a second in which everything arrives 180 ms late, as when a machine on the way is not scheduled.
+    for way in &mut world.ways {
+        way.weather.delay += Duration::from_millis(180);
+    }
+    stream(&mut world, 1000, 1500);
+    for way in &mut world.ways {
+        way.weather.delay -= Duration::from_millis(180);
+    }
+    stream(&mut world, 1500, 6000);
+    world.run_until(world.now + Duration::from_secs(1));
+    // What was sent after the stall had passed, and the path was as before.
+    let missing: Vec<u32> = world.missing(6000).into_iter().filter(|seq| *seq >= 2500).collect();
+    assert_eq!(missing, []);
+}

@@ -88,7 +88,7 @@ impl Sender {
     fn code_window(&self, now: Instant) -> (u64, usize) {
         let mut first = self.history.first();
         let next = self.history.next();
-        while first < next && self.history.get(first).is_some_and(|sent| self.latest(sent.until) < now) {
+        while first < next && self.history.get(first).is_some_and(|sent| self.latest(now, sent.until) < now) {
             first += 1;
         }
         first = first.max(next.saturating_sub(MAX_WINDOW as u64));
