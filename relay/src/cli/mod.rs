@@ -6,9 +6,11 @@ mod run;
 
 use clap::{Args, Parser, Subcommand};
 use node::exit::{self, Exit, Failure};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use topology::NodeName;
 
 /// The relay of Anabranch: carries live streams from sources to sinks over an overlay of relays, in time.
 ///
@@ -40,12 +42,28 @@ enum Command {
     Ctl(ctl::Ctl),
 }
 
-#[derive(Debug, Args)]
+/// Where a relay's settings come from; flags override the environment, the environment the file.
+#[derive(Clone, Debug, Args)]
 struct Configured {
     /// The relay's configuration (TOML). Fields may be overridden by the environment: ANABRANCH_RELAY_LISTEN,
-    /// ANABRANCH_RELAY_LIMITS__MAX_STREAMS and so on
-    #[arg(long, short, value_name = "FILE", env = "ANABRANCH_CONFIG")]
-    config: PathBuf,
+    /// ANABRANCH_RELAY_LIMITS__MAX_STREAMS and so on. Not needed where flags say enough
+    #[arg(long, short, value_name = "FILE", env = "ANABRANCH_CONFIG", required_unless_present = "keys")]
+    config: Option<PathBuf>,
+    /// Directory with authority.crt and this relay's certificate and key
+    #[arg(long, short, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// This relay's name: picks NAME.crt and NAME.key
+    #[arg(long, short, value_name = "NAME")]
+    name: Option<NodeName>,
+    /// Where to listen for relays, sources and sinks (UDP); several are possible
+    #[arg(long, short, value_name = "ADDRESS")]
+    listen: Vec<SocketAddr>,
+    /// A relay to keep a link to, added to those of the file; several are possible
+    #[arg(long, value_name = "HOST:PORT")]
+    neighbour: Vec<String>,
+    /// Where the operations port listens (TCP); keep it private
+    #[arg(long, value_name = "ADDRESS")]
+    ops: Option<SocketAddr>,
 }
 
 /// Parses the command line and does what it says.
@@ -56,7 +74,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(run) => run.execute(),
-        Command::Check(configured) => run::check(&configured.config),
+        Command::Check(configured) => run::check(&configured),
         Command::ExampleConfig => print(include_str!("../../../deploy/relay.toml")),
         Command::Keys(keys) => keys.execute(),
         Command::Ctl(ctl) => ctl.execute(),

@@ -1,13 +1,13 @@
 //! `run` and `check`.
 
-use crate::config::Config;
+use super::Configured;
+use crate::config::{Config, Neighbour};
 use crate::report::Report;
 use crate::server;
 use clap::Args;
 use node::config::Layers;
 use node::exit::{Exit, Failure};
 use node::telemetry::{self, LogFormat};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -33,7 +33,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> Result<(), Failure> {
         telemetry::init_logs(self.log_format, &self.log)?;
-        let config = load(&self.configured.config)?;
+        let config = load(&self.configured)?;
         node::host::block_on_local(self.run(config))
     }
 
@@ -45,7 +45,7 @@ impl Run {
         let relay = server::run_reloading(config, stopping, report, reloads);
         tokio::select! {
             result = relay => return result.map(drop),
-            result = signals(stop, reload, self.configured.config.clone()) => result?,
+            result = signals(stop, reload, &self.configured) => result?,
             result = write_reports(reports, self.interval), if self.json => result?,
         }
         Ok(())
@@ -53,7 +53,11 @@ impl Run {
 }
 
 /// Follows SIGTERM, SIGINT and SIGHUP. Returns at the second request to stop.
-async fn signals(stop: watch::Sender<bool>, reload: mpsc::Sender<Config>, file: PathBuf) -> Result<(), Failure> {
+async fn signals(
+    stop: watch::Sender<bool>,
+    reload: mpsc::Sender<Config>,
+    configured: &Configured,
+) -> Result<(), Failure> {
     let listen =
         |kind| signal(kind).map_err(|e| Failure::new(Exit::Software, format!("cannot listen to signals: {e}")));
     let mut terminate = listen(SignalKind::terminate())?;
@@ -65,7 +69,7 @@ async fn signals(stop: watch::Sender<bool>, reload: mpsc::Sender<Config>, file: 
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {
-                match load(&file) {
+                match load(configured) {
                     // The relay has ended where nobody receives; then there is nothing to reload.
                     Ok(config) => drop(reload.send(config).await),
                     Err(failure) => tracing::error!(error = %failure, "not reloaded: the old configuration stays in force"),
@@ -97,23 +101,38 @@ async fn write_reports(reports: watch::Receiver<Report>, interval: Duration) -> 
 }
 
 /// Checks a configuration and its keys.
-pub(super) fn check(file: &Path) -> Result<(), Failure> {
-    let config = load(file)?;
+pub(super) fn check(configured: &Configured) -> Result<(), Failure> {
+    let config = load(configured)?;
     let identity = server::identity(&config)?;
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     let neighbours = config.neighbours.len();
     super::print(&format!(
         "{}: relay {}, listening on {}, {neighbours} neighbours: right\n",
-        file.display(),
+        place(configured),
         identity.name,
         listen.join(", ")
     ))
 }
 
-/// Reads a configuration in its layers: defaults, file, environment.
-fn load(file: &Path) -> Result<Config, Failure> {
-    let layers = Layers { file: Some(file), prefix: "ANABRANCH_RELAY", ..Layers::default() };
-    let config: Config = layers.load()?;
-    config.check().map_err(|what| Failure::new(Exit::Config, format!("configuration {}: {what}", file.display())))?;
+/// Reads a configuration in its layers: defaults, file, environment, flags.
+fn load(configured: &Configured) -> Result<Config, Failure> {
+    let layers = Layers { file: configured.config.as_deref(), prefix: "ANABRANCH_RELAY", ..Layers::default() };
+    let mut config: Config = layers.load()?;
+    config.keys = configured.keys.clone().or(config.keys);
+    config.name = configured.name.clone().or(config.name);
+    config.ops = configured.ops.or(config.ops);
+    if !configured.listen.is_empty() {
+        config.listen.clone_from(&configured.listen);
+    }
+    config.neighbours.extend(configured.neighbour.iter().cloned().map(Neighbour::at));
+    config.check().map_err(|what| Failure::new(Exit::Config, format!("{}: {what}", place(configured))))?;
     Ok(config)
+}
+
+/// How messages name where the settings came from.
+fn place(configured: &Configured) -> String {
+    match &configured.config {
+        Some(file) => format!("configuration {}", file.display()),
+        None => "command line".to_owned(),
+    }
 }
