@@ -2,7 +2,6 @@
 
 use super::{REFUSED_EVERY, Shared};
 use crate::report::NeighbourState;
-use crate::system::LinkOptions;
 use node::Closed;
 use node::control::{Hello, VERSION};
 use node::endpoint::{ConnectError, Endpoint, Session};
@@ -19,7 +18,6 @@ pub(super) struct Dialler {
     pub(super) index: usize,
     pub(super) address: String,
     pub(super) expected: Option<NodeName>,
-    pub(super) options: LinkOptions,
     pub(super) endpoint: Endpoint,
 }
 
@@ -72,7 +70,8 @@ impl Dialler {
     /// Gives the connection to the relay.
     fn attach(&self, session: Session) -> NodeName {
         let found = session.peer.name.clone();
-        self.shared.set_link_options(found.clone(), self.options.clone());
+        let options = self.shared.link_options.borrow()[self.index].clone();
+        self.shared.set_link_options(found.clone(), options);
         self.shared.attach(session);
         self.shared.update(self.index, |neighbour| {
             neighbour.name = Some(found.clone());

@@ -2,7 +2,7 @@
 
 mod dial;
 
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, Neighbour};
 use crate::ops;
 use crate::report::{NeighbourReport, NeighbourState, Report};
 use crate::system::{LinkOptions, Options, RelaySystem};
@@ -82,6 +82,8 @@ struct Shared {
     boot: u64,
     links_made: Cell<u64>,
     neighbours: RefCell<Vec<NeighbourReport>>,
+    /// What the configuration in force says of each of them, in the same order.
+    link_options: RefCell<Vec<LinkOptions>>,
 }
 
 struct Relay {
@@ -121,6 +123,7 @@ impl Relay {
             boot,
             links_made: Cell::new(0),
             neighbours: RefCell::new(Vec::new()),
+            link_options: RefCell::new(Vec::new()),
             config,
         });
         let mut tasks = JoinSet::new();
@@ -152,8 +155,9 @@ impl Relay {
     }
 
     /// Keeps a link to a neighbour from now on.
-    fn keep(&mut self, neighbour: &crate::Neighbour) -> Result<(), Failure> {
+    fn keep(&mut self, neighbour: &Neighbour) -> Result<(), Failure> {
         let index = self.shared.neighbours.borrow().len();
+        self.shared.link_options.borrow_mut().push(LinkOptions::from(neighbour));
         self.shared.neighbours.borrow_mut().push(NeighbourReport {
             address: neighbour.address.clone(),
             name: neighbour.name.clone(),
@@ -168,7 +172,6 @@ impl Relay {
                 index,
                 address: address.clone(),
                 expected: neighbour.name.clone(),
-                options: LinkOptions::from(neighbour),
                 endpoint: self.dialling_endpoint(path_mtu)?,
             };
             self.tasks.spawn_local(dialler.run());
@@ -193,17 +196,12 @@ impl Relay {
             return;
         }
         for neighbour in &config.neighbours {
-            let known = self.shared.neighbours.borrow().iter().find_map(|known| {
-                let same = (known.address.is_some() && known.address == neighbour.address)
-                    || (known.name.is_some() && known.name == neighbour.name);
-                same.then(|| known.name.clone())
+            let known = self.shared.neighbours.borrow().iter().position(|known| {
+                (known.address.is_some() && known.address == neighbour.address)
+                    || (known.name.is_some() && known.name == neighbour.name)
             });
             match known {
-                Some(name) => {
-                    if let Some(name) = neighbour.name.clone().or(name) {
-                        self.shared.set_link_options(name, LinkOptions::from(neighbour));
-                    }
-                }
+                Some(index) => self.shared.renew(index, neighbour),
                 None => {
                     tracing::info!(address = ?neighbour.address, name = ?neighbour.name, "a new neighbour");
                     if let Err(failure) = self.keep(neighbour) {
@@ -278,6 +276,16 @@ impl Shared {
             ..LinkConfig::default()
         };
         self.host.attach(session, config)
+    }
+
+    /// What the configuration says of a known neighbour is in force from now on, and for its next connections.
+    fn renew(&self, index: usize, neighbour: &Neighbour) {
+        let options = LinkOptions::from(neighbour);
+        self.link_options.borrow_mut()[index] = options.clone();
+        let known = self.neighbours.borrow()[index].name.clone();
+        if let Some(name) = neighbour.name.clone().or(known) {
+            self.set_link_options(name, options);
+        }
     }
 
     fn set_link_options(&self, peer: NodeName, options: LinkOptions) {

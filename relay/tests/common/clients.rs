@@ -117,6 +117,8 @@ pub(crate) struct Sink {
     pub(crate) closes: Vec<bool>,
     pub(crate) subscribed: Vec<bool>,
     pub(crate) refused: Vec<CloseCode>,
+    /// As the last stream that opened says.
+    deadline: Duration,
     early: Vec<Delivery>,
     pub(crate) port: Option<PortId>,
 }
@@ -146,7 +148,7 @@ impl Sink {
             &missing[..missing.len().min(9)]
         );
         self.assert_once();
-        let late = self.got.iter().filter(|(_, (_, age))| *age > DEADLINE).count();
+        let late = self.got.iter().filter(|(_, (_, age))| *age > self.deadline).count();
         assert_eq!(late, 0, "late packets");
     }
 
@@ -171,6 +173,7 @@ impl EndSystem for Sink {
             Control::StreamRefused { refusal, .. } => self.refused.push(refusal.code),
             Control::StreamOpen(open) => {
                 self.opens += 1;
+                self.deadline = Duration::from_micros(u64::from(open.deadline_us));
                 self.open.insert(open.handle, open);
                 let early = std::mem::take(&mut self.early);
                 early.into_iter().for_each(|delivery| self.take(delivery));

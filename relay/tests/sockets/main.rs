@@ -36,6 +36,7 @@ fn a_line_of_three_carries_a_stream_whole() {
             sink.have(5, 1000).await;
             sink.with(|sink| sink.assert_whole(5, 0..1000));
         }
+        until("the report is of now", || net.report("b").streams[0].counters.unique == 1000).await;
         let report = net.report("b");
         assert_eq!(report.streams[0].counters.forwarded, 1000, "one copy for both");
         assert_eq!((report.overlay.relays.len(), report.overlay.links), (3, 4));
@@ -185,6 +186,14 @@ fn a_reload_changes_the_policy_of_a_link_and_adds_neighbours() {
         .await;
         net.linked_between("b", "c").await;
         assert_eq!(net.report("b").neighbours[0].connections, 1, "the link to a was not touched");
+        net.kill("a");
+        net.restart("a").await;
+        until("the link is back", || net.report("b").neighbours[0].connections == 2).await;
+        until("and its policy is the new one", || {
+            let report = net.report("b");
+            report.links.iter().any(|l| l.peer.as_str() == "a" && l.policy.mode == link::policy::RepairMode::Duplicate)
+        })
+        .await;
         net.stop_all().await;
     });
 }
