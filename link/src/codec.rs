@@ -55,7 +55,7 @@ pub fn coefficient(seed: u32, symbol: u32) -> u8 {
     mixed = mixed.wrapping_mul(0xc2b2_ae35);
     mixed ^= mixed >> 16;
     // The high half of a 32 by 8 bit product is uniform over 0..255.
-    1 + (u64::from(mixed) * 255 >> 32) as u8
+    1 + ((u64::from(mixed) * 255) >> 32) as u8
 }
 
 fn inverse(number: u8) -> u8 {

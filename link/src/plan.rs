@@ -9,7 +9,7 @@ pub(crate) const MAX_PLANNED: usize = 48;
 /// follow a lost one at the distance at which they will be sent.
 pub(crate) fn transmissions(needed: usize, loss: f64, after_loss: f64, target: f64) -> usize {
     // `max` before `min` also turns what is no number into a number.
-    let loss = loss.max(1e-6).min(0.9);
+    let loss = loss.clamp(1e-6, 0.9);
     let after_loss = after_loss.max(loss).min(0.99);
     let after_arrival = (loss * (1.0 - after_loss) / (1.0 - loss)).min(1.0);
     let most = MAX_PLANNED.max(needed);
@@ -44,7 +44,7 @@ pub(crate) fn transmissions(needed: usize, loss: f64, after_loss: f64, target: f
 /// short the burst hits repairs as well as packets, so that the need grows less than in proportion.
 pub(crate) fn code_rate(window: f64, loss: f64, after_loss: f64, target: f64) -> f64 {
     let loss = loss.max(1e-5);
-    let burst = (loss / target).max(1.0).ln() / (1.0 / after_loss.max(0.05).min(0.98)).ln();
+    let burst = (loss / target).max(1.0).ln() / (1.0 / after_loss.clamp(0.05, 0.98)).ln();
     0.07 + 1.07 * burst / window.max(1.0) + 2.2 * loss
 }
 

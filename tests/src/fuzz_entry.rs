@@ -132,7 +132,7 @@ fn some_packet(now: Instant, seq: u32, data: &mut Reader<'_>) -> Packet {
         media_time: MediaTime(now.as_micros() as u32),
         age: Duration::from_millis(u64::from(data.u8())),
         label: Label(0),
-        flags: Flags { high_priority: seq % 2 == 0, end: false },
+        flags: Flags { high_priority: seq.is_multiple_of(2), end: false },
         payload: vec![seq as u8; size].into(),
         recover_until: now + Duration::from_millis(u64::from(data.u8())),
     }

@@ -171,7 +171,7 @@ fn frames() -> Vec<Vec<u8>> {
             sent += 1;
             let frame = out.split().freeze();
             keep(&mut kept, &frame);
-            if sent % 3 != 0 {
+            if !sent.is_multiple_of(3) {
                 b.handle_datagram(now, frame);
             }
         }

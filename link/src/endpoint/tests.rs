@@ -59,11 +59,14 @@ impl Way {
     }
 }
 
+/// Arrival, tie-break, receiving end, datagram.
+type Flight = (Instant, u64, usize, Vec<u8>);
+
 struct World {
     now: Instant,
     links: [Link; 2],
     ways: [Way; 2],
-    air: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    air: BinaryHeap<Reverse<Flight>>,
     serial: u64,
     /// How many times each (receiving end, stream, seq) was delivered.
     delivered: BTreeMap<(usize, u16, u32), u32>,
