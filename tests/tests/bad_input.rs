@@ -39,6 +39,9 @@ impl Case<'_> {
     }
 }
 
+/// What it is, the program, its arguments, how it must end, what its message must hold.
+type Refused = (&'static str, Program, Vec<String>, Exit, &'static [&'static str]);
+
 #[test]
 fn wrong_command_lines_are_explained() {
     for program in [Program::Relay, Program::Source, Program::Sink] {
@@ -140,7 +143,7 @@ fn refusals_say_why_and_disturb_nobody() {
         arguments.extend(["--name".into(), "studio".into()]);
         arguments
     };
-    let cases: Vec<(&str, Program, Vec<String>, Exit, &[&str])> = vec![
+    let cases: Vec<Refused> = vec![
         (
             "another authority's relay",
             Program::Source,

@@ -1,12 +1,12 @@
 //! Runs an end system over real connections, on one thread.
 //!
 //! Every event (datagrams, a control message, a timer, a call from outside) is one synchronous turn: feed the
-//! [`Engine`], then drain all that it left on the ports into quinn, then note when the next timer is due. The state is borrowed within a
+//! [`Engine`](crate::engine::Engine), then drain all that it left on the ports into quinn, then note when the next timer is due. The state is borrowed within a
 //! turn only, never across an await, so turns cannot overlap.
 //!
 //! quinn's datagram queue drops its oldest in silence when it is full. It is therefore never filled: at most 25 ms of the link's
 //! rate may wait there, what does not fit stays in the link's own queue, which drops by deadline and counts. As quinn sends
-//! datagrams before streams, that bound is also what lets control messages through: see [`drive`].
+//! datagrams before streams, that bound is also what lets control messages through: see `drive`.
 
 mod core;
 mod drive;
