@@ -5,6 +5,7 @@
 //! | `channel` | one direction of a path: delay, loss, rate, and the rest | pure |
 //! | `emulator` | such paths between real sockets, without root | the shell |
 //! | `rig` | a whole overlay in this process: relays, sources and sinks on threads of their own, emulated links between them | the shell |
+//! | `overlay` | dissemination graphs on twelve sites through weeks of trouble | pure |
 //! | `sim` | links in virtual time: one hop or a chain of them, from plans | pure, but for reading its plans |
 //! | `demo`, `emulate`, `pacing` | subcommands of `anabranch-bench` | the shell |
 
@@ -14,6 +15,7 @@ pub mod demo;
 pub mod emulate;
 pub mod emulator;
 pub mod media;
+pub mod overlay;
 pub mod pacing;
 pub mod rig;
 pub mod sim;

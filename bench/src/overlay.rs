@@ -172,7 +172,14 @@ fn one_week(graph: &Graph, net: &Net, streams: &mut [Stream<'_>], setting: &Sett
 }
 
 /// The quiet rest of a week: nothing changes, and only the background loses.
-fn quiet(net: &Net, stream: &mut Stream<'_>, setting: &Setting, background: &[f64; EDGES], ms: f64, tallies: &mut Tallies) {
+fn quiet(
+    net: &Net,
+    stream: &mut Stream<'_>,
+    setting: &Setting,
+    background: &[f64; EDGES],
+    ms: f64,
+    tallies: &mut Tallies,
+) {
     let masks = world::quiet_masks(stream);
     for (mask, tally) in masks.into_iter().zip(tallies) {
         tally.sent += ms;
@@ -230,7 +237,8 @@ mod tests {
         let args = Args { weeks: 1, seed: 3, threads: 1, setting: None, json: false };
         let graph = map::graph();
         let rows = rows("test", &weeks(&graph, &SETTINGS[0], &args));
-        let loss = |scheme: Scheme| rows.iter().find(|row| row.scheme == scheme.name()).map_or(f64::NAN, |row| row.loss_ppm);
+        let loss =
+            |scheme: Scheme| rows.iter().find(|row| row.scheme == scheme.name()).map_or(f64::NAN, |row| row.loss_ppm);
         assert!(loss(Scheme::Flood) <= loss(Scheme::Rule));
         assert!(loss(Scheme::Rule) < loss(Scheme::TwoDynamic));
         assert!(loss(Scheme::TwoStatic) < loss(Scheme::OnePath));

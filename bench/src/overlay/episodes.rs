@@ -146,9 +146,12 @@ struct Maker<'a> {
     draws: Draws,
 }
 
+/// Makes one episode of a kind.
+type Make<'a> = fn(&mut Maker<'a>) -> Episode;
+
 impl Maker<'_> {
     fn week(&mut self) -> Vec<Episode> {
-        let kinds: [(f64, fn(&mut Self) -> Episode); 9] = [
+        let kinds: [(f64, Make<'_>); 9] = [
             (21.9, |maker| maker.around(|maker| vec![maker.node()], true, false)),
             (17.5, |maker| maker.around(|maker| vec![maker.node()], false, true)),
             (7.7, |maker| maker.around(|maker| vec![maker.node()], true, true)),

@@ -74,7 +74,13 @@ impl Net {
         self.search(mask, source.0 as usize, &self.delay_us, None).0
     }
 
-    fn search(&self, mask: Mask, source: usize, weight: &[u32; EDGES], goal: Option<usize>) -> ([u32; NODES], [u8; NODES]) {
+    fn search(
+        &self,
+        mask: Mask,
+        source: usize,
+        weight: &[u32; EDGES],
+        goal: Option<usize>,
+    ) -> ([u32; NODES], [u8; NODES]) {
         let (mut distance, mut by) = ([NEVER; NODES], [0u8; NODES]);
         let mut left: u16 = (1 << NODES) - 1;
         distance[source] = 0;
@@ -117,7 +123,8 @@ pub fn outcomes(net: &Net, stretch: &Stretch, edge: usize, tick: usize, repair: 
     for attempt in 0..=rounds {
         let at = tick + (u64::from(attempt * round) / (TICK_MS * 1000)) as usize;
         let asked = tick + (u64::from((attempt * round).saturating_sub(delay)) / (TICK_MS * 1000)) as usize;
-        let (loss, back) = (f64::from(stretch.loss(edge, at)), f64::from(stretch.loss(usize::from(net.back[edge]), asked)));
+        let (loss, back) =
+            (f64::from(stretch.loss(edge, at)), f64::from(stretch.loss(usize::from(net.back[edge]), asked)));
         let chance = match (attempt, repair) {
             (0, _) => 1.0 - loss,
             (_, Repair::Strike) => (1.0 - back) * (1.0 - loss),
@@ -290,7 +297,9 @@ pub fn quiet(net: &Net, mask: Mask, demand: (NodeIx, NodeIx, u32), background: &
         let once = Outcome { delay_us: delay, chance: 1.0 - loss };
         let troubled = [(edge, &[once, Outcome { delay_us: again, chance: loss - residual }][..])];
         let pull = None;
-        Question { net, stretch: &stretch, tick: 0, mask, source, egress, deadline_us, troubled: &troubled, pull }.answer().lost
+        Question { net, stretch: &stretch, tick: 0, mask, source, egress, deadline_us, troubled: &troubled, pull }
+            .answer()
+            .lost
     };
     bits(mask).map(miss).sum()
 }
@@ -337,7 +346,15 @@ mod tests {
             for mask in [mask, mask & draws.bits()] {
                 let (source, egress, deadline_us) = (demand.ingress, demand.egresses[0].node, demand.deadline_us);
                 let question = Question {
-                    net: &net, stretch: &stretch, tick: 0, mask, source, egress, deadline_us, troubled: &troubled, pull: None,
+                    net: &net,
+                    stretch: &stretch,
+                    tick: 0,
+                    mask,
+                    source,
+                    egress,
+                    deadline_us,
+                    troubled: &troubled,
+                    pull: None,
                 };
                 let expected = exhaustive(&question, &mut net.delay_us.clone(), mask, &troubled);
                 assert!((question.answer().lost - expected).abs() < 1e-6, "{} {expected}", question.answer().lost);

@@ -94,7 +94,14 @@ fn faults(graph: &Graph, net: &Net, demand: &Demand) -> Vec<(usize, Stretch)> {
     path.iter().map(cut).chain(relays.map(killed)).chain([half]).collect()
 }
 
-fn lost_ms(graph: &Graph, net: &Net, demand: &Demand, stretch: &Stretch, repair: Repair, seed: u64) -> [f64; Scheme::ALL.len()] {
+fn lost_ms(
+    graph: &Graph,
+    net: &Net,
+    demand: &Demand,
+    stretch: &Stretch,
+    repair: Repair,
+    seed: u64,
+) -> [f64; Scheme::ALL.len()] {
     let mut draws = Draws::new(derive(seed, &["onset"]));
     let seen = world::watch(net, stretch, || draws.unit());
     let chances = world::chances(net, stretch, repair, demand.deadline_us);

@@ -124,7 +124,8 @@ impl<'a> Stream<'a> {
 
     /// The graphs for what is reported.
     pub fn computed(&mut self, reported: &Reported) -> Rc<Computed> {
-        let key: Vec<_> = reported.iter().map(|(edge, condition, delay)| (*edge, condition.level.ppm(), *delay)).collect();
+        let key: Vec<_> =
+            reported.iter().map(|(edge, condition, delay)| (*edge, condition.level.ppm(), *delay)).collect();
         if let Some(known) = self.computed.get(&key) {
             return known.clone();
         }
@@ -140,7 +141,14 @@ impl<'a> Stream<'a> {
 
     /// The graph on which `scheme` sends at `time`: `now` is what is reported, `graphs` what was computed,
     /// `selector` the state of our rule.
-    pub fn graph_of(&self, scheme: Scheme, time: Duration, now: &Reported, graphs: &Graphs, selector: &mut Selector) -> Mask {
+    pub fn graph_of(
+        &self,
+        scheme: Scheme,
+        time: Duration,
+        now: &Reported,
+        graphs: &Graphs,
+        selector: &mut Selector,
+    ) -> Mask {
         let mut ours = |(masks, plan): &(Vec<Mask>, Plan)| {
             let modules = selector.select(time, plan, |edge| condition(now, edge));
             modules.slots().fold(0, |all, slot| all | masks[slot])

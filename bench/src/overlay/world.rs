@@ -140,7 +140,8 @@ impl Run<'_, '_> {
         let lags = self.lags(graph);
         let mut tallies = [Tally::default(); Scheme::ALL.len()];
         let egresses = self.stream.demand.egresses.len();
-        let mut states = vec![State { known: vec![(0, Vec::new(), 0.0, 0.0); egresses], ..State::default() }; Scheme::ALL.len()];
+        let mut states =
+            vec![State { known: vec![(0, Vec::new(), 0.0, 0.0); egresses], ..State::default() }; Scheme::ALL.len()];
         let quiet = self.stream.computed(&Reported::new());
         let mut graphs = Graphs { new: quiet.clone(), installed: quiet };
         let mut now = Reported::new();
@@ -156,11 +157,13 @@ impl Run<'_, '_> {
             graphs.installed = if before == now { graphs.new.clone() } else { self.stream.computed(&before) };
             for (scheme, state) in Scheme::ALL.iter().zip(&mut states) {
                 state.mask = self.stream.graph_of(*scheme, time(tick), &now, &graphs, &mut state.selector);
-                let due = state.selector.due().map_or(usize::MAX, |due| (due.as_millis() as u64).div_ceil(TICK_MS) as usize);
+                let due =
+                    state.selector.due().map_or(usize::MAX, |due| (due.as_millis() as u64).div_ceil(TICK_MS) as usize);
                 until = until.min(due.max(tick + 1));
             }
             for ((scheme, state), tally) in Scheme::ALL.iter().zip(&mut states).zip(&mut tallies) {
-                let pulls = matches!(scheme, Scheme::RulePull | Scheme::LeanPull).then_some(&graphs.installed.pulls[..]);
+                let pulls =
+                    matches!(scheme, Scheme::RulePull | Scheme::LeanPull).then_some(&graphs.installed.pulls[..]);
                 self.count(&lags, state, tick, (until - tick) as f64 * PER_TICK, pulls, tally);
             }
             tick = until;
@@ -222,7 +225,15 @@ impl Run<'_, '_> {
         self.stretch.dead.iter().any(|(dead, from, until)| *dead == node && (*from..*until).contains(&tick))
     }
 
-    fn count(&self, lags: &Lags, state: &mut State, tick: usize, packets: f64, pulls: Option<&[Pull]>, tally: &mut Tally) {
+    fn count(
+        &self,
+        lags: &Lags,
+        state: &mut State,
+        tick: usize,
+        packets: f64,
+        pulls: Option<&[Pull]>,
+        tally: &mut Tally,
+    ) {
         let demand = &self.stream.demand;
         if self.is_dead(demand.ingress, tick) {
             return;
@@ -231,11 +242,14 @@ impl Run<'_, '_> {
         tally.carried += packets * f64::from(state.mask.count_ones());
         let last = self.stretch.ticks - 1;
         let (mut numbers, mut troubled): (Vec<u32>, Vec<(usize, &[Outcome])>) = (Vec::new(), Vec::new());
-        for (at, track) in self.stretch.tracks.iter().enumerate().filter(|(_, track)| state.mask >> track.edge & 1 == 1) {
+        for (at, track) in self.stretch.tracks.iter().enumerate().filter(|(_, track)| state.mask >> track.edge & 1 == 1)
+        {
             let number = self.chances.number[at][(tick + lags.there[at]).min(last)];
             numbers.push(number);
             let list = &self.chances.lists[number as usize];
-            let certain = list.first().is_some_and(|first| first.chance == 1.0 && first.delay_us == self.net.delay_us[track.edge]);
+            let certain = list
+                .first()
+                .is_some_and(|first| first.chance == 1.0 && first.delay_us == self.net.delay_us[track.edge]);
             if !certain {
                 troubled.push((track.edge, list));
             }
@@ -262,7 +276,14 @@ impl Run<'_, '_> {
         }
     }
 
-    fn fate(&self, mask: Mask, tick: usize, place: usize, troubled: &[(usize, &[Outcome])], pulls: Option<&[Pull]>) -> (f64, f64) {
+    fn fate(
+        &self,
+        mask: Mask,
+        tick: usize,
+        place: usize,
+        troubled: &[(usize, &[Outcome])],
+        pulls: Option<&[Pull]>,
+    ) -> (f64, f64) {
         let demand = &self.stream.demand;
         let (source, egress) = (demand.ingress, demand.egresses[place].node);
         let pull = pulls.and_then(|pulls| pulls.get(place)).map(|pull| {
@@ -270,7 +291,8 @@ impl Run<'_, '_> {
             Pull { ask_us: first.saturating_add(pull.ask_us).min(demand.deadline_us), ..pull.clone() }
         });
         let (net, stretch, deadline_us) = (self.net, self.stretch, demand.deadline_us);
-        let question = Question { net, stretch, tick, mask, source, egress, deadline_us, troubled, pull: pull.as_ref() };
+        let question =
+            Question { net, stretch, tick, mask, source, egress, deadline_us, troubled, pull: pull.as_ref() };
         let fate = question.answer();
         (fate.missed, fate.lost)
     }
