@@ -337,6 +337,32 @@ fn closing_does_not_wait_for_a_peer_that_does_not_read() {
 }
 
 #[test]
+fn control_gets_through_a_link_that_is_offered_more_than_it_carries() {
+    local(async {
+        let pair = pair_through(Some(1452), Some(Path { delay: Duration::from_millis(5), ..CLEAN })).await;
+        let Pair { a, b, a_port, .. } = &pair;
+        let policy = link::policy::Policy { capacity: Some(Bitrate::mbps(4)), ..Default::default() };
+        a.with(|now, _, ports| ports.link_mut(*a_port).unwrap().set_policy(now, policy));
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        for seq in 0..2000 {
+            ticks.tick().await;
+            a.with(|now, _, ports| {
+                // 21 Mbit/s; the link drops what comes too late, and says so.
+                for i in 0..2 {
+                    let _ = ports.send(now, *a_port, packet(now, 2 * seq + i, 1316));
+                }
+                if seq % 100 == 0 {
+                    ports.control(*a_port, Control::StreamClose { handle: seq as u16, ended: false });
+                }
+            });
+        }
+        let (messages, packets) = b.with(|_, notes, _| (notes.messages.len(), notes.received.len()));
+        assert!(messages >= 15, "of 20 messages, {messages} arrived while the link was saturated");
+        assert!((1..3000).contains(&packets), "{packets} of 4000 packets crossed a link that carries a fifth of them");
+    });
+}
+
+#[test]
 fn a_breach_of_protocol_closes_the_port_with_its_reason() {
     local(async {
         let Pair { a, a_port, b, b_port, .. } = pair(None).await;
