@@ -93,6 +93,8 @@ struct DemoSink {
 
 const RELAYS: [&str; 5] = ["ams", "fra", "lon", "mil", "par"];
 const STREAM: &str = "demo/clip";
+/// UDP payload of an Ethernet path with IPv6.
+const PATH_MTU: u16 = 1452;
 /// Where sinks are. The first serves players.
 const SINKS: [&str; 2] = ["mil", "fra"];
 const INGRESS: &str = "lon";
@@ -138,7 +140,8 @@ impl Demo {
             links: LINKS.iter().map(link).collect(),
             events: script(),
         };
-        let rig = Rig::start(&plan).map_err(failure)?;
+        // Loopback carries what Ethernet does; every hop is known to.
+        let rig = Rig::start_tuned(&plan, |_, config| config.path_mtu = Some(PATH_MTU)).map_err(failure)?;
         let stream: StreamName = STREAM.parse().expect("it is a stream name");
         let sinks = SINKS
             .into_iter()
@@ -187,6 +190,7 @@ impl DemoSink {
             relays: vec![door],
             streams: vec![sink::StreamConfig::new(stream.clone(), outputs)],
             wait: PATIENCE,
+            path_mtu: Some(PATH_MTU),
             report_interval: Duration::from_millis(100),
             ..sink::Config::default()
         };
@@ -211,6 +215,7 @@ fn start_source(
         relays: vec![door],
         deadline,
         mode: Dissemination::Disjoint,
+        path_mtu: Some(PATH_MTU),
         streams: vec![source::Stream { endless: true, ..source::Stream::new(stream.clone(), input) }],
         report_interval: Duration::from_millis(100),
         ..source::Config::default()

@@ -94,6 +94,14 @@ pub enum Control {
         /// Why.
         reason: String,
     },
+    /// Relay → source: bare transit from here to the farthest sink of the stream, so that the first hop does not spend on
+    /// repair what the others need. Zero where it is not known.
+    Rest {
+        /// Which stream.
+        name: StreamName,
+        /// The transit in microseconds.
+        rest_us: u32,
+    },
 }
 
 /// Who dials, and what it brings.

@@ -191,6 +191,11 @@ impl EndSystem for SourceSystem {
                     stream.published(now, StreamHandle(handle), port, ports);
                 }
             }
+            Control::Rest { name, rest_us } => {
+                if let Some(stream) = self.find(&name) {
+                    stream.rest = Duration::from_micros(u64::from(rest_us));
+                }
+            }
             Control::StreamRefused { name, refusal } => {
                 if let Some(stream) = self.find(&name) {
                     stream.refused(now, refusal);

@@ -142,6 +142,7 @@ fn messages() -> Vec<Control> {
             modules: vec![Module { edges: vec![edge.clone()] }, Module { edges: vec![edge] }],
         }),
         Control::Goodbye { reason: "stopping".into() },
+        Control::Rest { name: stream("news/main"), rest_us: 45_000 },
     ]
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Published {
     /// Unpublished: let go at that time.
     ending: Option<Instant>,
     plan: Plan,
+    /// What its source was told of the way from here on, in microseconds.
+    told_rest_us: u32,
 }
 
 /// A stream that is wanted here.
@@ -101,7 +103,8 @@ impl RelaySystem {
         let mut plan = old.map_or_else(|| Plan::new(self.last_epoch), |old| old.plan);
         plan.outdate();
         let mode = publish.mode;
-        let published = Published { id, publisher, mode, port: Some(port), gone_since: None, ending: None, plan };
+        let (port_of, gone_since, ending) = (Some(port), None, None);
+        let published = Published { id, publisher, mode, port: port_of, gone_since, ending, plan, told_rest_us: 0 };
         self.published.insert(name.clone(), published);
         self.note(port, name, right.expires);
         self.plan_due = Some(now);
@@ -348,6 +351,13 @@ impl RelaySystem {
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else { return };
         let graphs = self.directory.graphs(name, carried.deadline_us, published.mode);
+        let rest_us = graphs.longest.as_micros().min(u128::from(carried.deadline_us)) as u32;
+        if let Some(port) = published.port
+            && rest_us != published.told_rest_us
+        {
+            published.told_rest_us = rest_us;
+            ports.control(port, Control::Rest { name: name.clone(), rest_us });
+        }
         let choice = Choice {
             mode: published.mode,
             deadline: carried.deadline(),

@@ -67,6 +67,8 @@ pub(super) struct Outgoing {
     unanswered: u32,
     refusals: u32,
     pub(super) was_live: bool,
+    /// Transit from the relay to the farthest sink, as the relay tells it.
+    pub(super) rest: Duration,
     /// When content that is still unknown is guessed.
     guess_at: Option<Instant>,
     /// When the end is told, after the last packet.
@@ -116,6 +118,7 @@ impl Outgoing {
             unanswered: 0,
             refusals: 0,
             was_live: false,
+            rest: Duration::ZERO,
             guess_at: None,
             finish_at: None,
             next: StreamSeq(0),
@@ -198,6 +201,10 @@ impl Outgoing {
     /// Hands one of the held packets to the relay's link.
     fn send(&mut self, now: Instant, index: usize, handle: StreamHandle, port: PortId, ports: &mut Ports) {
         let held = &mut self.held[index];
+        let deadline = held.arrival + self.options.deadline;
+        // What the farthest sink needs of the deadline is not spent on this hop; where it is spent already, a nearer one may
+        // still be served.
+        let recover_until = Some(deadline.saturating_sub(self.rest)).filter(|until| *until > now).unwrap_or(deadline);
         let packet = Packet {
             stream: handle,
             seq: held.seq,
@@ -206,7 +213,7 @@ impl Outgoing {
             label: Label(0),
             flags: held.flags,
             payload: held.payload.clone(),
-            recover_until: held.arrival + self.options.deadline,
+            recover_until,
         };
         let again = held.fate == Fate::Sent;
         held.fate = Fate::Dropped;
@@ -256,6 +263,7 @@ impl Outgoing {
             self.state = State::Idle;
         }
         self.unanswered = 0;
+        self.rest = Duration::ZERO;
         self.guess_at = None;
     }
 
