@@ -222,6 +222,8 @@ impl Rig {
             neighbours,
             identity: Some(self.trial.relay(&node_name(name)?)?),
             report_interval: Duration::from_millis(100),
+            // Whoever stops one relay here stops them all: there is nobody left to route around it.
+            drain: Duration::from_millis(100),
             ..relay::Config::default()
         })
     }
@@ -244,6 +246,13 @@ impl Rig {
         }
         self.relays.insert(name.into(), RigRelay { running: Some(running), config, address });
         Ok(())
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // All at once; each is then waited for.
+        self.relays.values().filter_map(|relay| relay.running.as_ref()).for_each(Running::ask_to_stop);
     }
 }
 
