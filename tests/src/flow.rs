@@ -374,12 +374,11 @@ impl Flow {
     }
 }
 
-/// Panics, with all that is known of the way, where anything sent did not arrive intact and in order.
+/// Panics, with all that is known of the way, where anything arrived damaged or out of order, or more is missing than a
+/// shared machine explains ([`crate::allowance`]).
 pub fn assert_intact(rig: &Rig, flow: &Flow, (sent, seen): (u64, Seen)) {
-    let intact = Compared { intact: sent, skipped: 0, foreign: 0 };
-    if seen.compared != intact {
-        panic!("sent {sent}, seen {seen:?}\n{}", account(rig, flow));
-    }
+    assert_eq!(seen.compared.foreign, 0, "damaged, doubled or out of order: {seen:?}\n{}", account(rig, flow));
+    crate::assert_complete(sent, seen.compared.intact, || format!("{seen:?}\n{}", account(rig, flow)));
 }
 
 /// Where packets went, hop by hop, for the message of a failed test.

@@ -57,6 +57,14 @@ pub fn compare(expected: &[u8], got: &[u8]) -> StreamDiff {
     }
 }
 
+/// How many packets of `expected` stand in `got`, where `got` is `expected` with some left out; `None` where it holds anything else.
+pub fn left_over(expected: &[u8], got: &[u8]) -> Option<u64> {
+    let mut expected = expected.chunks_exact(TS_PACKET);
+    let whole = got.len().is_multiple_of(TS_PACKET);
+    let in_order = got.chunks_exact(TS_PACKET).all(|packet| expected.any(|other| other == packet));
+    (whole && in_order).then_some((got.len() / TS_PACKET) as u64)
+}
+
 /// Passes datagrams on and keeps a copy: what a source was given, for comparison.
 #[derive(Debug)]
 pub struct Tap {
@@ -211,6 +219,7 @@ mod tests {
         assert_eq!(compare(&stream, &without), StreamDiff::Differs { at: 3, expected: 10, got: 9 });
         let longer = [&stream[..], &stream[..TS_PACKET]].concat();
         assert_eq!(compare(&stream, &longer), StreamDiff::Differs { at: 10, expected: 10, got: 11 });
+        assert_eq!((left_over(&stream, &without), left_over(&stream, &longer)), (Some(9), None));
         assert_eq!(compare(&stream, &stream[..1000]), StreamDiff::Ragged { bytes: 1000 % TS_PACKET });
     }
 }
