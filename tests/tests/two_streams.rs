@@ -3,7 +3,6 @@
 use anabranch_tests::flow::{Check, Feed, Media, Publishing, Watching, free_port};
 use anabranch_tests::{clean, lossy};
 use bench::channel::ChannelConfig;
-use bench::media::Compared;
 use bench::rig::{Rig, RigPlan, Running};
 use node::clock::Clock;
 use node::control::Dissemination;
