@@ -4,7 +4,7 @@
 //! repair) or not at all, independently of the others. The chance that no way is in time is found by *factoring*: take the
 //! fastest way if all that is undecided went well; if even that is late, the packet is; if it needs nothing undecided, it
 //! is not; else decide the first undecided edge on it, each way in turn. Exact but for branches less likely than
-//! [`NEGLIGIBLE`]. That replaces millions of packets per figure and leaves no sampling noise but that of the episodes.
+//! `NEGLIGIBLE`. That replaces millions of packets per figure and leaves no sampling noise but that of the episodes.
 
 use super::episodes::{Stretch, TICK_MS};
 use super::map::{EDGES, Mask, bits};
