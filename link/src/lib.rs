@@ -13,6 +13,7 @@
 
 pub mod frame;
 pub mod policy;
+pub mod proof;
 pub mod stats;
 pub mod time;
 pub mod units;

@@ -74,6 +74,7 @@ impl Receiver {
             Frame::Repair(repair) => (repair.link_seq, repair.sent),
             Frame::Feedback(feedback) => (feedback.link_seq, feedback.sent),
             Frame::Probe(probe) => (probe.link_seq, probe.sent),
+            Frame::Path(_) => return false,
         };
         let settled = self.arrivals.settled();
         if self.arrivals.on_arrival(now, link_seq) == Arrival::Duplicate {
@@ -95,6 +96,7 @@ impl Receiver {
             }
             Frame::Feedback(feedback) => self.symbols.on_horizon(now, feedback.horizon),
             Frame::Probe(probe) => self.symbols.on_horizon(now, probe.horizon),
+            Frame::Path(_) => {}
         }
         self.loss_found |= self.skipped(settled) && !self.symbols.is_complete();
         true

@@ -75,4 +75,6 @@ pub struct LinkQuality {
     pub capacity: Option<Bitrate>,
     /// Time since anything arrived from the peer.
     pub silent_for: Duration,
+    /// Time since we sent what the peer last told to have arrived; since the start where it told nothing yet.
+    pub delivered_ago: Duration,
 }

@@ -111,6 +111,11 @@ pub(crate) fn stamp(now: Instant) -> u32 {
     now.as_micros() as u32
 }
 
+/// How long ago a stamp of ours was made; zero for one that lies ahead.
+pub(crate) fn stamp_age(now: Instant, made: u32) -> Duration {
+    Duration::from_micros((stamp(now).wrapping_sub(made) as i32).max(0) as u64)
+}
+
 /// The smallest of the recent values of a wrapping difference.
 #[derive(Debug, Default)]
 struct WindowedMin {
