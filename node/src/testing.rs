@@ -99,7 +99,7 @@ struct Node {
 struct Wire {
     other: End,
     path: Box<dyn Path>,
-    control_delay: Duration,
+    control_delay: Box<dyn FnMut(Instant) -> Duration>,
     /// Control messages keep their order even where the delay is changed.
     control_clear_at: Instant,
 }
@@ -175,6 +175,7 @@ impl World {
         for (end, other, path, control_delay) in
             [(a_end, b_end, a.path, a.control_delay), (b_end, a_end, b.path, b.control_delay)]
         {
+            let control_delay = Box::new(move |_| control_delay);
             self.wires.insert(end, Wire { other, path, control_delay, control_clear_at: Instant::ORIGIN });
         }
         for end in [a_end, b_end] {
@@ -191,6 +192,19 @@ impl World {
         if let Some(wire) = self.wires.get_mut(&end) {
             wire.path = Box::new(path);
         }
+    }
+
+    /// Lets each control message that leaves from `end` take the time that `delay` says, for the world's time at which it
+    /// does: a loss on a reliable stream is a delay. Messages keep their order.
+    pub fn set_control_delay(&mut self, end: End, delay: impl FnMut(Instant) -> Duration + 'static) {
+        if let Some(wire) = self.wires.get_mut(&end) {
+            wire.control_delay = Box::new(delay);
+        }
+    }
+
+    /// The end that `end` is joined to.
+    pub fn other_end(&self, end: End) -> Option<End> {
+        self.wires.get(&end).map(|wire| wire.other)
     }
 
     /// Breaks a connection: both ends learn of it at once, as of a connection lost.
@@ -347,7 +361,7 @@ impl World {
     /// When what is sent reliably from `end` arrives, and where.
     fn reliable(&mut self, end: End) -> Option<(Instant, End)> {
         let wire = self.wires.get_mut(&end)?;
-        wire.control_clear_at = wire.control_clear_at.max(self.now + wire.control_delay);
+        wire.control_clear_at = wire.control_clear_at.max(self.now + (wire.control_delay)(self.now));
         Some((wire.control_clear_at, wire.other))
     }
 }

@@ -143,6 +143,9 @@ pub struct Limits {
     pub max_stream_rate: Option<Bitrate>,
     /// Most bytes of media kept per link for repair, in each direction.
     pub max_history: usize,
+    /// Bytes of media kept of all streams together, at most two seconds of each, for those who join at the start of one or
+    /// ask again for what they lack.
+    pub max_stream_history: usize,
 }
 
 impl Default for Limits {
@@ -155,6 +158,7 @@ impl Default for Limits {
             max_subscribers: 10_000,
             max_stream_rate: None,
             max_history: 16 << 20,
+            max_stream_history: 256 << 20,
         }
     }
 }

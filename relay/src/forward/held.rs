@@ -4,11 +4,12 @@ use link::{Delivery, Instant, StreamHandle};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Most packets held per link.
-pub const MOST: usize = 256;
+/// Most packets held per link: a second of 20 Mbit/s.
+pub const MOST: usize = 2_048;
 
-/// How long a packet is held.
-pub const LONGEST: Duration = Duration::from_millis(250);
+/// How long a packet is held: an announcement that is lost more than once still finds it, and whether it is still in time
+/// is for its stream to say.
+pub const LONGEST: Duration = Duration::from_secs(1);
 
 /// Packets of handles that are not known yet.
 #[derive(Debug, Default)]
@@ -105,11 +106,11 @@ mod tests {
     fn bounded_in_number_and_time() {
         let mut held = Held::default();
         let start = Instant::from_micros(0);
-        let dropped: u64 = (0..300).map(|seq| held.hold(start, packet(1, seq))).sum();
+        let dropped: u64 = (0..MOST as u32 + 44).map(|seq| held.hold(start, packet(1, seq))).sum();
         assert_eq!(dropped, 44);
         let due = held.poll_timeout().expect("packets are held");
         assert_eq!(held.expire(start + LONGEST), 0);
-        assert_eq!(held.expire(due), 256);
+        assert_eq!(held.expire(due), MOST as u64);
         assert_eq!(held.poll_timeout(), None);
     }
 }

@@ -10,8 +10,10 @@
 
 pub mod handles;
 pub mod held;
+pub mod history;
 pub mod label;
 pub mod police;
+pub mod signal;
 pub mod window;
 
 mod stream;
@@ -62,9 +64,11 @@ pub enum Verdict {
 }
 
 /// All streams of a relay, by the handles under which they arrive.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Forwarder {
     streams: Slab<Stream>,
+    /// Bytes of history for all streams together.
+    history: usize,
     ports: HashMap<PortId, PortState, BuildHasherDefault<PortHasher>>,
 }
 
@@ -74,10 +78,16 @@ struct PortState {
     handles: HandleSpace,
 }
 
+/// However many streams there are, each may keep this many bytes of history.
+const LEAST_HISTORY: usize = 64 << 10;
+
+/// However few streams there are, none keeps more than this share of all.
+const HISTORY_SHARES: usize = 8;
+
 impl Forwarder {
-    /// No streams yet.
-    pub fn new() -> Forwarder {
-        Forwarder::default()
+    /// No streams yet. All of them together keep about `history` bytes of what came lately.
+    pub fn new(history: usize) -> Forwarder {
+        Forwarder { streams: Slab::new(), history, ports: HashMap::default() }
     }
 
     /// Takes a packet that arrived at `port` and sends it on. A packet whose handle is not known comes back.
@@ -100,12 +110,41 @@ impl Forwarder {
 
     /// Adds a stream that goes nowhere yet.
     pub fn add_stream(&mut self, deadline: Duration) -> StreamKey {
-        StreamKey(self.streams.insert(Stream::new(deadline)) as u32)
+        let key = self.streams.insert(Stream::new(deadline));
+        self.share_history();
+        StreamKey(key as u32)
+    }
+
+    /// Divides the bytes for history among the streams.
+    fn share_history(&mut self) {
+        let each = (self.history / self.streams.len().max(HISTORY_SHARES)).max(LEAST_HISTORY);
+        for (_, stream) in &mut self.streams {
+            stream.history.set_most(each);
+        }
+    }
+
+    /// Lets go of what has been kept long enough, of streams that have fallen silent.
+    pub fn expire_history(&mut self, now: Instant) {
+        for (_, stream) in &mut self.streams {
+            stream.history.expire(now);
+        }
+    }
+
+    /// Whether a stream is at its start: all that ever came of it is still kept.
+    pub fn is_young(&self, key: StreamKey) -> bool {
+        self.stream(key).is_some_and(|stream| stream.history.is_whole())
+    }
+
+    /// Sends what is kept of a stream that is at its start to an output that has just joined it, by the graph in
+    /// force. Returns how many packets that were.
+    pub fn replay(&mut self, now: Instant, key: StreamKey, port: PortId, egress: &mut impl Egress) -> u32 {
+        self.stream_mut(key).map_or(0, |stream| stream.replay(now, port, egress))
     }
 
     /// Removes a stream with its inputs and outputs; returns the outputs it had.
     pub fn remove_stream(&mut self, now: Instant, key: StreamKey) -> Vec<(PortId, StreamHandle)> {
         let Some(stream) = self.streams.try_remove(key.0 as usize) else { return Vec::new() };
+        self.share_history();
         for input in stream.inputs() {
             if let Some(state) = self.ports.get_mut(&input.port) {
                 state.table.clear(input.handle);
@@ -154,6 +193,11 @@ impl Forwarder {
     pub fn open_input(&mut self, key: StreamKey, port: PortId, handle: StreamHandle) {
         self.close_input(port, handle);
         self.put_input(key, Input { port, handle, source: false, counters: InputCounters::default() });
+    }
+
+    /// The stream that a handle means at `port`.
+    pub fn input(&self, port: PortId, handle: StreamHandle) -> Option<StreamKey> {
+        Some(StreamKey(self.ports.get(&port)?.table.get(handle)?.stream))
     }
 
     /// Lets a stream arrive at `port` from its source, and chooses the handle. `None` where none is free.

@@ -1,5 +1,6 @@
 //! One stream at this relay: what has been seen of it, where it goes, what was counted.
 
+use super::history::History;
 use super::label::{self, MAX_MODULES};
 use super::police::Police;
 use super::window::{Seen, Window};
@@ -44,6 +45,7 @@ pub(super) struct Stream {
     outputs: Vec<Option<Output>>,
     /// Slots of the outputs to sinks.
     locals: Vec<u32>,
+    pub(super) history: History,
     pub(super) counters: StreamCounters,
 }
 
@@ -91,6 +93,7 @@ impl Stream {
             inputs: Vec::new(),
             outputs: Vec::new(),
             locals: Vec::new(),
+            history: History::new(0),
             counters: StreamCounters::default(),
         }
     }
@@ -138,6 +141,7 @@ impl Stream {
             return Verdict::Late;
         }
         let from = input.port;
+        self.history.push(now, from, label, &delivery);
         let mut sending = Sending { now, slack, label, delivery, sent: 0 };
         self.send_below(from, &mut sending, egress);
         for &slot in &self.locals {
@@ -154,10 +158,7 @@ impl Stream {
     /// Sends on every out-edge of the label's modules, but never back.
     #[inline]
     fn send_below(&mut self, from: PortId, sending: &mut Sending, egress: &mut impl Egress) {
-        let wanted = label::epoch(sending.label);
-        let Some(epoch) = self.epochs.iter().rev().find(|epoch| epoch.number == wanted).or(self.epochs.last()) else {
-            return;
-        };
+        let Some(epoch) = epoch_for(&self.epochs, sending.label) else { return };
         let modules = epoch.known(label::modules(sending.label));
         for (at, branch) in epoch.branches.iter().enumerate() {
             let shared = branch.modules & modules;
@@ -170,6 +171,30 @@ impl Stream {
                 sending.send(output, epoch.rest(at, shared), egress);
             }
         }
+    }
+
+    /// Sends what is kept to an output that has just joined, where the stream is at its start.
+    pub(super) fn replay(&mut self, now: Instant, port: PortId, egress: &mut impl Egress) -> u32 {
+        let Some(slot) = self.outputs.iter().position(|output| output.as_ref().is_some_and(|o| o.port == port)) else {
+            return 0;
+        };
+        let Some(output) = self.outputs[slot].as_mut().filter(|_| self.history.is_whole()) else { return 0 };
+        // Packets that came before the output was there carry labels by which they would not leave on it.
+        let newest = self.epochs.last().map(|epoch| epoch.number);
+        let mut total = 0;
+        for kept in self.history.iter().filter(|kept| kept.from != port) {
+            let delivery = kept.delivery(now);
+            let slack = self.deadline.saturating_sub(delivery.age);
+            let label = self.stamp.unwrap_or(delivery.label);
+            let label = newest.map_or(label, |epoch| label::label(epoch, label::modules(label)));
+            let rest = if output.local { Some(Rest::default()) } else { rest_of(&self.epochs, label, slot as u32) };
+            let Some(rest) = rest.filter(|_| !slack.is_zero()) else { continue };
+            let mut sending = Sending { now, slack, label, delivery, sent: 0 };
+            sending.send(output, rest, egress);
+            total += sending.sent;
+        }
+        self.counters.forwarded += u64::from(total);
+        total
     }
 
     // Configuration: the slow path.
@@ -373,6 +398,21 @@ impl InputCounters {
             Recovery::Fec => self.recovered_by_fec += 1,
         }
     }
+}
+
+/// The epoch that a label names; the newest, where that is not known.
+#[inline]
+fn epoch_for(epochs: &[Epoch], label: Label) -> Option<&Epoch> {
+    let wanted = label::epoch(label);
+    epochs.iter().rev().find(|epoch| epoch.number == wanted).or(epochs.last())
+}
+
+/// The rest of the way beyond an output on which a packet of this label leaves; `None` where it does not.
+fn rest_of(epochs: &[Epoch], label: Label, output: u32) -> Option<Rest> {
+    let epoch = epoch_for(epochs, label)?;
+    let at = epoch.branches.iter().position(|branch| branch.output == output)?;
+    let shared = epoch.branches[at].modules & epoch.known(label::modules(label));
+    (shared != 0).then(|| epoch.rest(at, shared))
 }
 
 fn place<T>(slots: &mut Vec<Option<T>>, value: T) -> u32 {

@@ -48,7 +48,7 @@ fn hop(port: u64, min_us: u32, max_us: u32) -> Hop {
 
 /// A stream from relay port 1 to relay ports 2 and 3 and sink port 9; module 0 leaves by 2, module 1 by 2 and 3.
 fn transit_relay() -> (Forwarder, StreamKey) {
-    let mut forwarder = Forwarder::new();
+    let mut forwarder = Forwarder::new(1 << 20);
     let key = forwarder.add_stream(DEADLINE);
     forwarder.open_input(key, PortId(1), StreamHandle(70));
     for (port, local) in [(2, false), (3, false), (9, true)] {
@@ -125,7 +125,7 @@ fn unknown_handles_and_ports_come_back() {
 
 #[test]
 fn a_source_is_stamped_and_policed() {
-    let mut forwarder = Forwarder::new();
+    let mut forwarder = Forwarder::new(1 << 20);
     let key = forwarder.add_stream(DEADLINE);
     let handle = forwarder.open_source(now(), key, PortId(1)).expect("free");
     forwarder.open_output(now(), key, PortId(2), false).expect("free");
@@ -230,7 +230,7 @@ proptest! {
     /// in between and wherever the numbers wrap.
     #[test]
     fn forwards_as_the_model_does(start: u32, steps in steps()) {
-        let mut forwarder = Forwarder::new();
+        let mut forwarder = Forwarder::new(1 << 20);
         let key = forwarder.add_stream(DEADLINE);
         for port in 0..6 {
             forwarder.open_input(key, PortId(port), StreamHandle(port as u16 + 100));

@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn carried() -> Carried {
-        let key = Forwarder::new().add_stream(Duration::from_millis(200));
+        let key = Forwarder::new(0).add_stream(Duration::from_millis(200));
         Carried::new(key, 200_000, Content::Datagrams)
     }
 

@@ -365,6 +365,7 @@ impl RelaySystem {
             egresses: &graphs.egresses,
             is_up: &|from, to| self.directory.is_up(from, to),
             longest: graphs.longest,
+            young: self.forward.is_young(carried.key),
         };
         let Some(epoch) = published.plan.adopt(now, generation, graphs.modules, choice) else { return };
         if label::later(epoch, self.last_epoch) {

@@ -5,6 +5,7 @@
 //! | `neighbours` | links to relays: which connection of a pair survives, when a link counts as up, link state |
 //! | `clients` | sources and sinks: rights, names, bounds |
 //! | `streams` | what is carried: announcements, graphs, the end of a stream |
+//! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
 
@@ -14,12 +15,13 @@ pub mod plan;
 mod clients;
 mod neighbours;
 mod report;
+mod signals;
 mod streams;
 
 use crate::config::{Limits, Neighbour};
 use crate::directory::{Directory, Flood, Recipients};
-use crate::forward::Forwarder;
-use crate::forward::held::Held;
+use crate::forward::signal::SIGNAL;
+use crate::forward::{Forwarder, StreamKey};
 use crate::report::RefusalCounters;
 use carried::{Carried, StreamId};
 use clients::{Published, Wanted};
@@ -28,7 +30,8 @@ use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
 use node::trust::Role;
 use node::{Closed, EndSystem, Peer, PortId, Ports};
-use std::collections::BTreeMap;
+use signals::{Echo, Neighbour as RelayPort};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use topology::{NodeName, StreamName};
 
@@ -85,6 +88,10 @@ pub struct RelaySystem {
     closing: Vec<(Instant, StreamId, bool)>,
     /// Streams that ended lately: what still comes of them by other ways does not bring them back.
     ended: Vec<Ended>,
+    /// Outputs that have just been opened.
+    fresh: Vec<(StreamKey, PortId)>,
+    /// Announcements to be repeated, by how often they were.
+    echoes: [VecDeque<Echo>; 2],
     refused: RefusalCounters,
     draining: bool,
     next_tick: Instant,
@@ -114,7 +121,7 @@ struct Port {
 
 #[derive(Debug)]
 enum Kind {
-    Relay(Box<Held>),
+    Relay(Box<RelayPort>),
     /// What it publishes or watches, and until when in seconds since 1970 it may.
     Client(BTreeMap<StreamName, u64>),
 }
@@ -123,7 +130,7 @@ impl RelaySystem {
     /// A relay without neighbours.
     pub fn new(options: Options) -> RelaySystem {
         RelaySystem {
-            forward: Forwarder::new(),
+            forward: Forwarder::new(options.limits.max_stream_history),
             directory: Directory::new(options.name.clone(), options.boot, &options.limits),
             options,
             ports: BTreeMap::new(),
@@ -133,6 +140,8 @@ impl RelaySystem {
             wanted: BTreeMap::new(),
             closing: Vec::new(),
             ended: Vec::new(),
+            fresh: Vec::new(),
+            echoes: Default::default(),
             refused: RefusalCounters::default(),
             draining: false,
             next_tick: Instant::ORIGIN,
@@ -190,6 +199,7 @@ impl RelaySystem {
     fn settle(&mut self, now: Instant, ports: &mut Ports) {
         self.directory.handle_timeout(now);
         while let Some(Flood { advertisement, to }) = self.directory.next_flood() {
+            let mut wanted_by = Vec::new();
             for (name, port) in &self.relays {
                 let wanted = match to {
                     Recipients::All => *name != advertisement.origin,
@@ -197,13 +207,21 @@ impl RelaySystem {
                     Recipients::Only(only) => *port == only,
                 };
                 if wanted {
-                    ports.control(*port, Control::Advertise((*advertisement).clone()));
+                    wanted_by.push(*port);
                 }
+            }
+            for port in wanted_by {
+                let message = Control::Advertise((*advertisement).clone());
+                self.signal(now, port, &message, ports);
+                ports.control(port, message);
             }
         }
         let stale = self.planned != self.directory.generation() || self.planned_boot != self.directory.boot();
         if stale || self.plan_due.is_some_and(|due| due <= now) {
             self.follow_plans(now, ports);
+        }
+        for (key, port) in std::mem::take(&mut self.fresh) {
+            self.forward.replay(now, key, port, ports);
         }
     }
 
@@ -214,6 +232,7 @@ impl RelaySystem {
         self.expire_held(now);
         self.let_go(now, ports);
         if self.ticks.is_multiple_of(10) {
+            self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
             self.expire_rights(now, ports);
         }
@@ -233,7 +252,11 @@ impl EndSystem for RelaySystem {
     #[inline]
     fn handle_delivery(&mut self, now: Instant, port: PortId, delivery: Delivery, ports: &mut Ports) {
         if let Err(delivery) = self.forward.forward(now, port, delivery, ports) {
-            self.hold(now, port, delivery);
+            if delivery.stream == SIGNAL {
+                self.take_signal(now, port, &delivery, ports);
+            } else {
+                self.hold(now, port, delivery);
+            }
         }
     }
 
@@ -244,12 +267,13 @@ impl EndSystem for RelaySystem {
             (Role::Source, Control::Unpublish { name }) => self.unpublish(now, port, &name),
             (Role::Sink, Control::Subscribe { name }) => self.subscribe(now, port, name, ports),
             (Role::Sink, Control::Unsubscribe { name }) => self.unsubscribe(now, port, &name, ports),
-            (Role::Relay, Control::StreamOpen(open)) => self.stream_open(now, port, open, ports),
-            (Role::Relay, Control::StreamClose { handle, ended }) => self.stream_close(now, port, handle, ended, ports),
-            (Role::Relay, Control::Advertise(advertisement)) => {
-                self.refused.protocol += u64::from(!self.directory.receive(now, port, advertisement));
-            }
-            (Role::Relay, Control::Install(install)) => self.install(now, Some(port), install, ports),
+            (
+                Role::Relay,
+                message @ (Control::StreamOpen(_)
+                | Control::StreamClose { .. }
+                | Control::Advertise(_)
+                | Control::Install(_)),
+            ) => self.take_from_relay(now, port, message, ports),
             (_, Control::Goodbye { .. } | Control::Hello(_) | Control::Welcome(_) | Control::Refused(_)) => {}
             (role, _) => self.violation(port, &format!("a message that a {role:?} does not send"), ports),
         }
@@ -265,12 +289,28 @@ impl EndSystem for RelaySystem {
         if now >= self.next_tick {
             self.tick(now, ports);
         }
+        self.repeat_signals(now, ports);
         self.settle(now, ports);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let next = self.next_tick.min(self.directory.poll_timeout());
-        Some(self.plan_due.map_or(next, |due| next.min(due)))
+        [self.plan_due, self.repeat_due()].into_iter().flatten().chain([next]).min()
+    }
+}
+
+impl RelaySystem {
+    /// What only relays tell each other.
+    fn take_from_relay(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports) {
+        match message {
+            Control::StreamOpen(open) => self.stream_open(now, port, open, ports),
+            Control::StreamClose { handle, ended } => self.stream_close(now, port, handle, ended, ports),
+            Control::Advertise(advertisement) => {
+                self.refused.protocol += u64::from(!self.directory.receive(now, port, advertisement));
+            }
+            Control::Install(install) => self.install(now, Some(port), install, ports),
+            _ => self.violation(port, "a message that relays do not tell each other", ports),
+        }
     }
 }
 

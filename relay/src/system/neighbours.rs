@@ -66,8 +66,8 @@ impl RelaySystem {
         let Some(gone) = self.ports.remove(&port) else { return };
         let touched = self.forward.close_port(port);
         match gone.kind {
-            Kind::Relay(held) => {
-                self.refused.unknown_handle += held.len() as u64;
+            Kind::Relay(neighbour) => {
+                self.refused.unknown_handle += neighbour.held.len() as u64;
                 self.relays.remove(&gone.peer.name);
                 self.directory.own().remove_link(&gone.peer.name);
                 self.mark_orphans(now, Some(&touched));
@@ -111,15 +111,15 @@ impl RelaySystem {
     /// Keeps media that overtook the announcement of its stream.
     pub(super) fn hold(&mut self, now: Instant, port: PortId, delivery: Delivery) {
         match self.ports.get_mut(&port).map(|port| &mut port.kind) {
-            Some(Kind::Relay(held)) => self.refused.unknown_handle += held.hold(now, delivery),
+            Some(Kind::Relay(neighbour)) => self.refused.unknown_handle += neighbour.held.hold(now, delivery),
             _ => self.refused.unknown_handle += 1,
         }
     }
 
     pub(super) fn expire_held(&mut self, now: Instant) {
         for port in self.ports.values_mut() {
-            if let Kind::Relay(held) = &mut port.kind {
-                self.refused.unknown_handle += held.expire(now);
+            if let Kind::Relay(neighbour) = &mut port.kind {
+                self.refused.unknown_handle += neighbour.held.expire(now);
             }
         }
     }

@@ -63,7 +63,8 @@ impl Plan {
     }
 
     /// The next epoch, for graphs computed at `now`; `None` where they are the same as before. The first label is in
-    /// force at once, and so is one that replaces a broken way; any other when the installation has had time to arrive.
+    /// force at once, and so is one that replaces a broken way or one of a stream at its start, whose relays still have all
+    /// of it for who joins; any other when the installation has had time to arrive.
     pub fn adopt(&mut self, now: Instant, generation: u64, modules: Vec<Module>, choice: Choice<'_>) -> Option<u16> {
         self.computed = Some(now);
         self.generation = Some(generation);
@@ -72,8 +73,8 @@ impl Plan {
         if same && self.labels.last().map(|(_, last)| label::modules(*last)) == Some(bits) {
             return None;
         }
-        let broken = self.labels.is_empty() || self.is_broken(&choice);
-        let from = if broken { now } else { now + 2 * choice.longest + SWITCH_MARGIN };
+        let at_once = self.labels.is_empty() || choice.young || self.is_broken(&choice);
+        let from = if at_once { now } else { now + 2 * choice.longest + SWITCH_MARGIN };
         if !same {
             self.epoch = self.epoch.wrapping_add(1);
             self.modules = modules;
@@ -143,6 +144,8 @@ pub struct Choice<'a> {
     pub is_up: &'a dyn Fn(&NodeName, &NodeName) -> bool,
     /// How long the installation takes to the last relay.
     pub longest: Duration,
+    /// Whether the stream is at its start.
+    pub young: bool,
 }
 
 impl Choice<'_> {
@@ -193,7 +196,8 @@ mod tests {
         let (ingress, egresses) = (name("a"), [name("d")]);
         let deadline = Duration::from_millis(200);
         let longest = Duration::from_millis(20);
-        let choice = Choice { mode, deadline, ingress: &ingress, egresses: &egresses, is_up: &is_up, longest };
+        let choice =
+            Choice { mode, deadline, ingress: &ingress, egresses: &egresses, is_up: &is_up, longest, young: false };
         plan.adopt(now, now.as_micros(), modules, choice)
     }
 

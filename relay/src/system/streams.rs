@@ -2,6 +2,7 @@
 
 use super::carried::{Adopted, Carried, StreamId, hops};
 use super::{Ended, Kind, RelaySystem};
+use crate::forward::signal::SIGNAL;
 use crate::forward::{StreamKey, label};
 use link::{Instant, StreamHandle};
 use node::control::{Content, Control, Install, StreamOpen};
@@ -66,37 +67,46 @@ impl RelaySystem {
             self.refused.subscribe += 1;
             return;
         };
-        ports.control(
-            port,
-            Control::StreamOpen(StreamOpen {
-                handle: handle.0,
-                name: id.name.clone(),
-                incarnation: id.incarnation,
-                ingress: id.ingress.clone(),
-                deadline_us: carried.deadline_us,
-                content: carried.content,
-            }),
-        );
+        let open = StreamOpen {
+            handle: handle.0,
+            name: id.name.clone(),
+            incarnation: id.incarnation,
+            ingress: id.ingress.clone(),
+            deadline_us: carried.deadline_us,
+            content: carried.content,
+        };
+        self.fresh.push((carried.key, port));
+        self.announce(now, port, Control::StreamOpen(open), ports);
     }
 
     pub(super) fn stream_open(&mut self, now: Instant, port: PortId, open: StreamOpen, ports: &mut Ports) {
         let id = StreamId::from(&open);
         let stray = id.ingress == *self.name() && !self.carried.contains_key(&id);
-        if stray || self.has_ended(&id) || self.forward.inputs_at(port) >= self.options.limits.max_streams {
+        if stray
+            || open.handle == SIGNAL.0
+            || self.has_ended(&id)
+            || self.forward.inputs_at(port) >= self.options.limits.max_streams
+        {
             return;
         }
         let Some(key) = self.carry(now, &id, open.deadline_us, open.content, ports) else { return };
         let handle = StreamHandle(open.handle);
+        if self.forward.input(port, handle) == Some(key) {
+            return;
+        }
         self.forward.open_input(key, port, handle);
-        let Some(Kind::Relay(held)) = self.ports.get_mut(&port).map(|port| &mut port.kind) else { return };
-        self.refused.unknown_handle += held.expire(now);
-        for delivery in held.release(now, handle) {
+        let Some(Kind::Relay(neighbour)) = self.ports.get_mut(&port).map(|port| &mut port.kind) else { return };
+        self.refused.unknown_handle += neighbour.held.expire(now);
+        for delivery in neighbour.held.release(now, handle) {
             // The handle was just opened: the packet cannot come back.
             let _ = self.forward.forward(now, port, delivery, ports);
         }
     }
 
     pub(super) fn stream_close(&mut self, now: Instant, port: PortId, handle: u16, ended: bool, ports: &mut Ports) {
+        if let Some(Kind::Relay(neighbour)) = self.ports.get_mut(&port).map(|port| &mut port.kind) {
+            neighbour.note_closed(now, handle);
+        }
         let Some(key) = self.forward.close_input(port, StreamHandle(handle)) else { return };
         if !ended {
             self.mark_orphans(now, Some(&[key]));
@@ -159,7 +169,7 @@ impl RelaySystem {
         }
         for (_, port) in self.below(&id) {
             if Some(port) != from {
-                ports.control(port, Control::Install((*install).clone()));
+                self.announce(now, port, Control::Install((*install).clone()), ports);
             }
             self.open_to(now, &id, port, false, ports);
         }
@@ -182,8 +192,8 @@ impl RelaySystem {
             if !carried.next_relays(self.directory.me()).contains(relay) {
                 continue;
             }
-            if let Some(newest) = carried.newest() {
-                ports.control(port, Control::Install((**newest).clone()));
+            if let Some(newest) = carried.newest().cloned() {
+                self.announce(now, port, Control::Install((*newest).clone()), ports);
             }
             self.open_to(now, &id, port, false, ports);
             let Some(carried) = self.carried.get(&id) else { continue };

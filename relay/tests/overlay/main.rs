@@ -3,6 +3,7 @@
 #[path = "../common/clients.rs"]
 mod clients;
 mod harness;
+mod start;
 
 use anabranch_relay::system::RelaySystem;
 use harness::{Overlay, STREAM, Source, all, ms, peer, right};
