@@ -34,8 +34,8 @@ impl Path {
             first,
             next: first,
             loss_fast: Mean::new(50.0, 0.0, 50.0),
-            loss: Mean::new(4000.0, 0.01, 100.0),
-            after_loss: Mean::new(2000.0, 0.5, 20.0),
+            loss: Mean::new(4000.0, 0.05, 100.0),
+            after_loss: Mean::new(2000.0, 0.6, 20.0),
             last: None,
             company: Company::new(),
         }

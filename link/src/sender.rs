@@ -579,13 +579,15 @@ impl Sender {
     /// Gives a packet that has little or no time for answers copies at once, spread over the time there is. Where there is
     /// time for one report, one copy will do: a report of the loss of both still finds an answer.
     fn hurry(&mut self, now: Instant, symbol: u64, left: Duration) {
-        let most = if left >= self.turn() { 1 } else { 6 };
-        let (copies, apart) = self.plan_copies(left, self.hurried_share.get(), most);
+        if left >= self.turn() {
+            let due = now + self.path.spacing().min(left);
+            self.agenda.add(due, Task::Copy { symbol, cause: Cause::Ahead });
+            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
+            return;
+        }
+        let (copies, apart) = self.plan_copies(left, self.hurried_share.get(), 6);
         for copy in 1..=copies {
             self.agenda.add(now + apart * copy, Task::Copy { symbol, cause: Cause::Ahead });
-        }
-        if most == 1 {
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
         }
     }
 
