@@ -118,13 +118,22 @@ impl Path {
         1.0 / (1.0 - self.after_loss.value.min(0.99))
     }
 
-    /// Share lost among transmissions sent `distance` after a lost one.
+    /// Share lost among transmissions sent `distance` after a lost one, as the step of a chain: never so high that a run of
+    /// losses at this distance would last longer than bursts do. (Bursts of one length, say, are over all at once,
+    /// where the chain has a tail without end.)
     pub(crate) fn after_loss_at(&self, distance: Duration) -> f64 {
         let millis = distance.as_secs_f64() * 1e3;
+        let loss = self.loss_planned();
         if millis < 0.5 {
             return self.after_loss();
         }
-        self.company.at(millis, self.loss_planned(), self.after_loss())
+        let here = self.company.at(millis, loss, self.after_loss());
+        let burst = self.company.spacing(loss).as_secs_f64() * 1e3;
+        if millis >= burst {
+            return here;
+        }
+        let end = self.company.at(burst, loss, self.after_loss());
+        here.min(end.powf(millis / burst)).max(loss)
     }
 
     /// Smallest distance at which a transmission hardly suffers from the loss of another.

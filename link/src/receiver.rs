@@ -14,7 +14,7 @@ const AT_ONCE: Duration = Duration::from_micros(500);
 /// Time between reports while something is missing, at best.
 const MISSING: Duration = Duration::from_millis(3);
 /// Time between reports while media comes whole, at best.
-const WHOLE: Duration = Duration::from_millis(5);
+const WHOLE: Duration = Duration::from_millis(3);
 /// Time between reports on a slow link, and while a report is awaited to measure the round trip.
 const SLOW: Duration = Duration::from_millis(20);
 /// Time between reports while nothing but reports and probes comes.

@@ -7,6 +7,7 @@
 //! without even one round is covered by a sliding window code, or, where such packets are rare, by copies of its own.
 
 mod agenda;
+mod choice;
 mod code;
 mod pool;
 
@@ -26,6 +27,7 @@ use crate::timing::stamp;
 use crate::units::Bitrate;
 use agenda::{Agenda, Cause, Task};
 use bytes::{BufMut, BytesMut};
+use choice::Ahead;
 use code::Code;
 use pool::Pools;
 use std::collections::VecDeque;
@@ -42,7 +44,7 @@ const SILENT: Duration = Duration::from_millis(80);
 /// How long before the last useful moment the last copy leaves.
 const LAST_CHANCE: Duration = Duration::from_millis(2);
 /// Time in a turn of feedback beside the round trip: the report waits for its moment, the answer for its.
-const TURN_SLACK: Duration = Duration::from_millis(3);
+const TURN_SLACK: Duration = Duration::from_millis(1);
 /// Most lateness that is taken for jitter and reckoned with; beyond it the path has stalled.
 const MOST_JITTER: Duration = Duration::from_millis(20);
 /// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
@@ -91,8 +93,7 @@ pub(crate) struct Sender {
     /// Share of hurried packets among the last few.
     hurried: f64,
     /// Shares of packets that need particular care: the rarer, the less it may cost and the less sure it must be.
-    hurried_share: Share,
-    pooled_share: Share,
+    critical_share: Share,
     fail_safe_share: Share,
     rate: Rate,
     last_sent: Instant,
@@ -121,8 +122,7 @@ impl Sender {
             way: None,
             lateness: Duration::ZERO,
             hurried: 0.0,
-            hurried_share: Share::new(0.01),
-            pooled_share: Share::new(0.01),
+            critical_share: Share::new(0.01),
             fail_safe_share: Share::new(0.01),
             rate: Rate::new(now),
             last_sent: now,
@@ -216,6 +216,7 @@ impl Sender {
         for symbol in missing.iter().rev() {
             self.answer(now, *symbol, settled);
         }
+        self.plan_pools(now);
         self.missing = missing;
         self.history.trim(now, !self.uses_code());
     }
@@ -356,7 +357,6 @@ impl Sender {
         if matches!(self.policy.mode, RepairMode::Off | RepairMode::Fec | RepairMode::Duplicate) {
             return;
         }
-        let last_from = self.turn() + self.spread();
         let Some(sent) = self.history.get(symbol) else { return };
         let latest = self.latest(now, sent.until);
         let under_way = sent.repaired_by > settled;
@@ -367,19 +367,17 @@ impl Sender {
             return;
         }
         let left = latest - now;
-        let answers = sent.answers;
-        if self.policy.mode == RepairMode::Arq || left >= last_from {
+        let again = self.policy.mode == RepairMode::Arq || self.can_ask_again(left);
+        if again {
             let due = self.next_answer.max(now);
             self.next_answer = due + self.answer_pace();
             self.agenda.add(due, Task::Copy { symbol, cause: Cause::Answer });
         } else {
-            let wait = if answers == 0 { left.mul_f64(0.3) } else { Duration::ZERO };
-            self.pooled_share.add(true);
-            self.pools.join(symbol, now, wait, latest, &mut self.agenda);
+            self.pool(now, symbol, latest);
         }
         if let Some(sent) = self.history.get_mut(symbol) {
             sent.planned = true;
-            sent.answers = answers.saturating_add(1);
+            sent.answers = sent.answers.saturating_add(1);
         }
     }
 
@@ -396,6 +394,7 @@ impl Sender {
                 Task::Pool { id } => self.write_pooled(now, out, id),
                 Task::Recheck { symbol, number } => {
                     self.recheck(now, symbol, number);
+                    self.plan_pools(now);
                     None
                 }
                 Task::Tail { after } => {
@@ -520,7 +519,8 @@ impl Sender {
         let start = out.len();
         let header = body.encode();
         let left = self.latest(now, until) - now;
-        let hurried = left < self.turn() + self.spread();
+        let ahead = self.choose_ahead(left);
+        let hurried = ahead != Ahead::Nothing;
         let written = frame::MEDIA_PREFIX + header.len() + payload.len();
         let number = self.number(now);
         let sent = Sent {
@@ -544,18 +544,14 @@ impl Sender {
         self.budget.earn(written, self.rate.get(now));
         self.stats.media_packets_sent += 1;
         self.stats.media_bytes_sent += written as u64;
-        self.hurried_share.add(false);
-        self.pooled_share.add(false);
-        if hurried {
-            self.hurried_share.add(true);
-        }
+        self.critical_share.pass();
         self.hurried += (f64::from(u8::from(hurried)) - self.hurried) / 64.0;
-        self.plan_ahead(now, symbol, left, hurried);
+        self.plan_ahead(now, symbol, left, ahead);
         written
     }
 
     /// Plans what a packet gets ahead of any report.
-    fn plan_ahead(&mut self, now: Instant, symbol: u64, left: Duration, hurried: bool) {
+    fn plan_ahead(&mut self, now: Instant, symbol: u64, left: Duration, ahead: Ahead) {
         if self.uses_code() {
             self.code_media(now);
         }
@@ -568,24 +564,19 @@ impl Sender {
             }
             RepairMode::Auto | RepairMode::Hybrid => {}
         }
-        if !hurried {
-            self.fail_safe_share.add(false);
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
-        } else if !self.uses_code() {
-            self.hurry(now, symbol, left);
-        }
-    }
-
-    /// Gives a packet that has little or no time for answers copies at once, spread over the time there is. Where there is
-    /// time for one report, one copy will do: a report of the loss of both still finds an answer.
-    fn hurry(&mut self, now: Instant, symbol: u64, left: Duration) {
-        if left >= self.turn() {
-            let due = now + self.path.spacing().min(left);
-            self.agenda.add(due, Task::Copy { symbol, cause: Cause::Ahead });
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
+        if ahead != Ahead::Nothing && self.uses_code() {
             return;
         }
-        let (copies, apart) = self.plan_copies(left, self.hurried_share.get(), 6);
+        if !matches!(ahead, Ahead::Spread(..)) {
+            self.fail_safe_share.pass();
+            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
+        }
+        let (copies, apart) = match ahead {
+            Ahead::Nothing => return,
+            Ahead::Once(apart) => (1, apart),
+            Ahead::Spread(copies, apart) => (copies, apart),
+        };
+        self.critical_share.add(self.path.loss());
         for copy in 1..=copies {
             self.agenda.add(now + apart * copy, Task::Copy { symbol, cause: Cause::Ahead });
         }
@@ -636,7 +627,7 @@ impl Sender {
         if sent.acked || sent.assured || sent.planned {
             return None;
         }
-        self.fail_safe_share.add(true);
+        self.fail_safe_share.add(1.0);
         let left = self.latest(now, sent.until).saturating_sub(LAST_CHANCE) - now;
         let silent = now - self.last_report > SILENT;
         let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 3);
@@ -664,13 +655,14 @@ impl Share {
         Share { value: guess }
     }
 
-    /// Counts a packet of the kind (`true`), or a packet of any kind (`false`).
-    fn add(&mut self, of_the_kind: bool) {
-        if of_the_kind {
-            self.value = (self.value + 1.0 / Self::SPAN).min(1.0);
-        } else {
-            self.value -= self.value / Self::SPAN;
-        }
+    /// Counts a packet, of whatever kind.
+    fn pass(&mut self) {
+        self.value -= self.value / Self::SPAN;
+    }
+
+    /// Counts a packet that is of the kind with such a probability.
+    fn add(&mut self, probability: f64) {
+        self.value = (self.value + probability / Self::SPAN).min(1.0);
     }
 
     fn get(&self) -> f64 {
