@@ -52,16 +52,24 @@ impl Path {
         self.next - 1
     }
 
+    /// When a transmission left of which nothing has been reported yet.
+    pub(crate) fn sent_at(&self, number: u64) -> Option<Instant> {
+        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.flight.get(place).copied()
+    }
+
     /// Number of the next transmission.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Takes a report: from `settled` down, runs of transmissions that arrived and that were lost by turns.
-    pub(crate) fn on_report(&mut self, settled: u64, runs: impl Iterator<Item = u32>) {
+    /// Takes a report: from `settled` down, runs of transmissions that arrived and that were lost by turns. Returns how
+    /// many are news to have arrived.
+    pub(crate) fn on_report(&mut self, settled: u64, runs: impl Iterator<Item = u32>) -> u64 {
         if settled < self.first || settled >= self.next {
-            return;
+            return 0;
         }
+        let mut news = 0;
         let mut spans = [(0u64, 0u64, false); crate::frame::MAX_RUNS];
         let mut count = 0;
         let (mut above, mut arrived) = (settled + 1, true);
@@ -83,12 +91,14 @@ impl Path {
                 let at = self.flight.get((number - self.first) as usize).copied();
                 if let Some(at) = at {
                     self.settle(at, !arrived);
+                    news += u64::from(*arrived);
                 }
             }
         }
         let done = (settled + 1 - self.first) as usize;
         self.flight.drain(..done.min(self.flight.len()));
         self.first = settled + 1;
+        news
     }
 
     /// Share of transmissions lost, over about the last 50.

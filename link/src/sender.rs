@@ -11,6 +11,7 @@ mod choice;
 mod code;
 mod pool;
 
+use crate::capacity::{Capacity, Sample};
 use crate::endpoint::{Packet, SendError};
 use crate::frame::{self, BODY_HEADER, Body, Feedback, Horizon, Media, Part, Repair};
 use crate::history::{History, Sent};
@@ -68,6 +69,8 @@ pub(crate) struct Way {
     pub(crate) transit: Duration,
     /// Smoothed round-trip time.
     pub(crate) rtt: Duration,
+    /// How much longer than the quickest the last way there was.
+    pub(crate) delay: Duration,
 }
 
 /// The sending side of a link.
@@ -86,6 +89,11 @@ pub(crate) struct Sender {
     pools: Pools,
     code: Code,
     pacer: Pacer,
+    capacity: Capacity,
+    /// Something had to wait for the pace since the last report.
+    limited: bool,
+    /// Mean bytes of a transmission.
+    mean_size: f64,
     budget: Budget,
     way: Option<Way>,
     /// Lateness that the peer reports.
@@ -118,6 +126,9 @@ impl Sender {
             pools: Pools::default(),
             code: Code::default(),
             pacer: Pacer::new(policy.capacity),
+            capacity: Capacity::new(now),
+            limited: false,
+            mean_size: 0.0,
             budget: Budget::new(policy.max_overhead),
             way: None,
             lateness: Duration::ZERO,
@@ -139,7 +150,7 @@ impl Sender {
 
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
-        self.pacer.set_rate(policy.capacity);
+        self.pacer.set_rate(policy.capacity.or(self.capacity.rate()));
         self.budget.set_share(policy.max_overhead);
     }
 
@@ -205,7 +216,8 @@ impl Sender {
         self.last_report = now;
         self.lateness = Duration::from_micros(u64::from(feedback.lateness) * 10);
         let settled = seq::extend(feedback.settled.0, self.path.next());
-        self.path.on_report(settled, feedback.runs);
+        let arrived = self.path.on_report(settled, feedback.runs);
+        self.follow_capacity(now, arrived);
         let up_to = seq::extend(feedback.known_up_to, self.history.next());
         if up_to > self.history.next() {
             return;
@@ -221,14 +233,31 @@ impl Sender {
         self.history.trim(now, !self.uses_code());
     }
 
+    /// Keeps to what the path can carry, as far as nobody has said it.
+    fn follow_capacity(&mut self, now: Instant, arrived: u64) {
+        let Some(way) = self.way else { return };
+        let arrived = (arrived as f64 * self.mean_size) as u64;
+        let limited = std::mem::take(&mut self.limited);
+        self.capacity.on_report(now, Sample { delay: way.delay, arrived, rtt: way.rtt, limited });
+        if self.policy.capacity.is_none() {
+            self.pacer.set_rate(self.capacity.rate());
+        }
+    }
+
+    fn count_sent(&mut self, now: Instant, bytes: usize) {
+        self.mean_size += (bytes as f64 - self.mean_size) / 64.0;
+        self.pacer.on_sent(now, bytes);
+    }
+
     /// Writes the next media or repair frame that may leave at `now`.
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
         if self.pacer.ready_at() > now {
+            self.limited |= self.next_due().is_some_and(|(_, waits)| waits);
             return None;
         }
         let written =
             self.poll_task(now, out).or_else(|| self.poll_code(now, out)).or_else(|| self.poll_media(now, out))?;
-        self.pacer.on_sent(now, written);
+        self.count_sent(now, written);
         Some(written)
     }
 
@@ -270,7 +299,7 @@ impl Sender {
 
     /// Counts bytes of a frame written elsewhere against the pace.
     pub(crate) fn on_other_sent(&mut self, now: Instant, bytes: usize) {
-        self.pacer.on_sent(now, bytes);
+        self.count_sent(now, bytes);
     }
 
     fn transit(&self) -> Duration {
@@ -373,7 +402,7 @@ impl Sender {
             self.next_answer = due + self.answer_pace();
             self.agenda.add(due, Task::Copy { symbol, cause: Cause::Answer });
         } else {
-            self.pool(now, symbol, latest);
+            self.pool(now, symbol, latest, false);
         }
         if let Some(sent) = self.history.get_mut(symbol) {
             sent.planned = true;
@@ -567,18 +596,20 @@ impl Sender {
         if ahead != Ahead::Nothing && self.uses_code() {
             return;
         }
-        if !matches!(ahead, Ahead::Spread(..)) {
+        if ahead != Ahead::Spread {
             self.fail_safe_share.pass();
             self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
         }
-        let (copies, apart) = match ahead {
-            Ahead::Nothing => return,
-            Ahead::Once(apart) => (1, apart),
-            Ahead::Spread(copies, apart) => (copies, apart),
-        };
-        self.critical_share.add(self.path.loss());
-        for copy in 1..=copies {
-            self.agenda.add(now + apart * copy, Task::Copy { symbol, cause: Cause::Ahead });
+        match ahead {
+            Ahead::Nothing => {}
+            Ahead::Once(apart) => {
+                self.critical_share.add(self.path.loss());
+                self.agenda.add(now + apart, Task::Copy { symbol, cause: Cause::Ahead });
+            }
+            Ahead::Spread => {
+                self.pool(now, symbol, now + left, true);
+                self.plan_pools(now);
+            }
         }
     }
 
@@ -602,7 +633,7 @@ impl Sender {
 
     /// How long before the last useful moment a packet first sent with `left` until then gets its fail-safe copy.
     fn fail_safe_time(&self, left: Duration) -> Duration {
-        self.path.spacing().min(left / 4).max(SHORTEST_FAIL_SAFE)
+        self.path.spacing().min(left / 6).max(SHORTEST_FAIL_SAFE)
     }
 
     /// Answers once more where nothing was heard of the answer sent as transmission `number`: the reports may be lost.
@@ -627,8 +658,17 @@ impl Sender {
         if sent.acked || sent.assured || sent.planned {
             return None;
         }
+        let last_chance = self.latest(now, sent.until).saturating_sub(LAST_CHANCE);
+        if let Some(answered) = self.path.sent_at(sent.repaired_by) {
+            // An answer is under way; by then its arrival should be known.
+            let due = (answered + self.turn()).min(last_chance);
+            if due > now {
+                self.agenda.add(due, Task::FailSafe { symbol });
+                return None;
+            }
+        }
         self.fail_safe_share.add(1.0);
-        let left = self.latest(now, sent.until).saturating_sub(LAST_CHANCE) - now;
+        let left = last_chance - now;
         let silent = now - self.last_report > SILENT;
         let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 3);
         // Where the path may be dead for the moment, a single copy may die with it.

@@ -8,7 +8,8 @@
 //! - V(L) = min(F(L), 1 + p·V(L − T)), answered by one copy now, and again when that is reported lost.
 //!
 //! A packet first sent with time L left costs, beyond itself, p·V(L − T) where only answers are relied on; 1 + p·c(σ)·V(L − T − σ) with one
-//! copy ahead, a burst σ after it; and min over k of k + p·c(L/k)^k / ε with k copies spread over L and no answer.
+//! copy ahead, a burst σ after it; and min over k of k + p·c(L/k)^k / ε with k copies spread over L and no answer. (Packets that
+//! come in such a hurry come together, and share their copies: see [`super::pool`].)
 
 use super::{REPORT_SLIP, Sender};
 use std::time::Duration;
@@ -27,8 +28,8 @@ pub(super) enum Ahead {
     Nothing,
     /// One copy after a burst; the loss of both still finds an answer.
     Once(Duration),
-    /// So many copies, so far apart: there is no time for an answer.
-    Spread(u32, Duration),
+    /// As for its last answer: there is no time for another.
+    Spread,
 }
 
 impl Sender {
@@ -44,13 +45,13 @@ impl Sender {
         let apart = self.path.spacing().min(left);
         let both = loss * self.path.after_loss_at(apart);
         let once = 1.0 + both * self.cost_of_loss(left.checked_sub(turn + apart), miss, MOST_ROUNDS);
-        let (copies, spread) = self.cheapest_spread(left, 0, miss);
+        let spread = self.cheapest_spread(left, 0, miss);
         if plain <= once.min(spread) {
             Ahead::Nothing
         } else if once <= spread {
             Ahead::Once(apart)
         } else {
-            Ahead::Spread(copies, left / copies)
+            Ahead::Spread
         }
     }
 
@@ -63,7 +64,7 @@ impl Sender {
         }
         let miss = self.price_of_miss();
         let again = 1.0 + self.path.loss_planned() * self.cost_of_loss(left.checked_sub(turn), miss, MOST_ROUNDS);
-        again < self.cheapest_spread(left, 1, miss).1
+        again < self.cheapest_spread(left, 1, miss)
     }
 
     fn price_of_miss(&self) -> f64 {
@@ -76,7 +77,7 @@ impl Sender {
         else {
             return miss;
         };
-        let last = self.cheapest_spread(left, 1, miss).1;
+        let last = self.cheapest_spread(left, 1, miss);
         match left.checked_sub(self.turn()) {
             Some(rest) if rounds > 0 => {
                 last.min(1.0 + self.path.loss_planned() * self.cost_of_loss(Some(rest), miss, rounds - 1))
@@ -85,19 +86,15 @@ impl Sender {
         }
     }
 
-    /// How many copies, spread over `time`, are cheapest, and what they cost with the misses they leave. Of the
-    /// chain of transmissions that must all be lost for a miss, `known` are known to be lost already where 1, and the
-    /// first transmission is part of it where 0.
-    fn cheapest_spread(&self, time: Duration, known: u32, miss: f64) -> (u32, f64) {
+    /// The least that copies spread over `time` cost, with the misses they leave. Of the chain of transmissions that must
+    /// all be lost for a miss, `known` are known to be lost already where 1, and the first transmission is part of it
+    /// where 0.
+    fn cheapest_spread(&self, time: Duration, known: u32, miss: f64) -> f64 {
         let loss = self.path.loss_planned();
-        let mut best = (1, f64::INFINITY);
-        for copies in 1..=MOST_COPIES {
+        let cost = |copies: u32| {
             let chain = self.path.after_loss_at(time / copies).powi((copies - known) as i32);
-            let cost = f64::from(copies) + loss * chain * miss;
-            if cost < best.1 {
-                best = (copies, cost);
-            }
-        }
-        best
+            f64::from(copies) + loss * chain * miss
+        };
+        (1..=MOST_COPIES).map(cost).fold(f64::INFINITY, f64::min)
     }
 }
