@@ -12,6 +12,7 @@ mod world;
 pub use plan::{Case, Expectation, Hop, Mechanism, Plan, PlanError};
 pub use report::{CaseReport, Report, Verdict};
 
+use report::Outcome;
 use std::path::PathBuf;
 
 /// Options of `anabranch-bench sim`.
@@ -23,12 +24,12 @@ pub struct Args {
     /// Run only the cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub case: Option<String>,
-    /// Send so many packets per case instead of what the plan says.
+    /// Send so many packets per case and seed instead of what the plan says.
     #[arg(long, value_name = "COUNT")]
     pub packets: Option<u64>,
-    /// Use this seed instead of the plan's.
-    #[arg(long, value_name = "SEED")]
-    pub seed: Option<u64>,
+    /// Use these seeds instead of the plan's; the packets of all of them count together.
+    #[arg(long = "seed", value_name = "SEED", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
     /// Print one JSON object per case instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -44,7 +45,9 @@ pub fn run_args(args: &Args) -> Result<bool, PlanError> {
         }
         for case in &mut plan.cases {
             case.packets = args.packets.unwrap_or(case.packets);
-            case.seed = args.seed.unwrap_or(case.seed);
+            if !args.seeds.is_empty() {
+                case.seeds.clone_from(&args.seeds);
+            }
         }
         if !args.json {
             println!("{}\n{}", plan.title, CaseReport::header());
@@ -67,13 +70,17 @@ pub fn run(plan: &Plan) -> Report {
     Report { title: plan.title.clone(), cases: plan.cases.iter().map(run_case).collect() }
 }
 
-/// Runs one case.
+/// Runs one case under each of its seeds.
 pub fn run_case(case: &Case) -> CaseReport {
-    match case.mechanism {
-        Mechanism::Link => world::World::new(case).run(),
-        Mechanism::PlainArq => reference::run(case, reference::Strikes { requests: 1, copies: 1, again: true }),
-        Mechanism::NmStrikes => reference::run(case, reference::Strikes { requests: 3, copies: 3, again: false }),
+    let mut outcome = Outcome::new(case);
+    for seed in &case.seeds {
+        outcome.add(match case.mechanism {
+            Mechanism::Link => world::World::new(case, *seed).run(),
+            Mechanism::PlainArq => reference::run(case, *seed, reference::PLAIN_ARQ),
+            Mechanism::NmStrikes => reference::run(case, *seed, reference::NM_STRIKES),
+        });
     }
+    outcome.report(case)
 }
 
 #[cfg(test)]

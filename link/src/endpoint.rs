@@ -213,9 +213,10 @@ impl Link {
             self.timing.on_echo(now, stamp, arrived, feedback.sent);
             if self.timing.is_measured() {
                 let transit = self.timing.rtt_min() / 2;
-                self.sender.set_way(Way { transit, rtt: self.timing.rtt().0 });
+                self.sender.set_way(Way { transit, rtt: self.timing.rtt().0, delay: self.timing.delay_there() });
             }
             self.sender.on_feedback(now, &feedback);
+            self.receiver.set_loss_sent(self.sender.path().loss());
         }
     }
 

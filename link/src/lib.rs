@@ -19,6 +19,7 @@ pub mod time;
 pub mod units;
 
 mod arrivals;
+mod capacity;
 pub mod codec;
 mod endpoint;
 mod history;

@@ -7,9 +7,11 @@
 //! without even one round is covered by a sliding window code, or, where such packets are rare, by copies of its own.
 
 mod agenda;
+mod choice;
 mod code;
 mod pool;
 
+use crate::capacity::{Capacity, Sample};
 use crate::endpoint::{Packet, SendError};
 use crate::frame::{self, BODY_HEADER, Body, Feedback, Horizon, Media, Part, Repair};
 use crate::history::{History, Sent};
@@ -26,6 +28,7 @@ use crate::timing::stamp;
 use crate::units::Bitrate;
 use agenda::{Agenda, Cause, Task};
 use bytes::{BufMut, BytesMut};
+use choice::Ahead;
 use code::Code;
 use pool::Pools;
 use std::collections::VecDeque;
@@ -42,7 +45,7 @@ const SILENT: Duration = Duration::from_millis(80);
 /// How long before the last useful moment the last copy leaves.
 const LAST_CHANCE: Duration = Duration::from_millis(2);
 /// Time in a turn of feedback beside the round trip: the report waits for its moment, the answer for its.
-const TURN_SLACK: Duration = Duration::from_millis(3);
+const TURN_SLACK: Duration = Duration::from_millis(1);
 /// Most lateness that is taken for jitter and reckoned with; beyond it the path has stalled.
 const MOST_JITTER: Duration = Duration::from_millis(20);
 /// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
@@ -66,6 +69,8 @@ pub(crate) struct Way {
     pub(crate) transit: Duration,
     /// Smoothed round-trip time.
     pub(crate) rtt: Duration,
+    /// How much longer than the quickest the last way there was.
+    pub(crate) delay: Duration,
 }
 
 /// The sending side of a link.
@@ -84,6 +89,11 @@ pub(crate) struct Sender {
     pools: Pools,
     code: Code,
     pacer: Pacer,
+    capacity: Capacity,
+    /// Something had to wait for the pace since the last report.
+    limited: bool,
+    /// Mean bytes of a transmission.
+    mean_size: f64,
     budget: Budget,
     way: Option<Way>,
     /// Lateness that the peer reports.
@@ -91,8 +101,7 @@ pub(crate) struct Sender {
     /// Share of hurried packets among the last few.
     hurried: f64,
     /// Shares of packets that need particular care: the rarer, the less it may cost and the less sure it must be.
-    hurried_share: Share,
-    pooled_share: Share,
+    critical_share: Share,
     fail_safe_share: Share,
     rate: Rate,
     last_sent: Instant,
@@ -117,12 +126,14 @@ impl Sender {
             pools: Pools::default(),
             code: Code::default(),
             pacer: Pacer::new(policy.capacity),
+            capacity: Capacity::new(now),
+            limited: false,
+            mean_size: 0.0,
             budget: Budget::new(policy.max_overhead),
             way: None,
             lateness: Duration::ZERO,
             hurried: 0.0,
-            hurried_share: Share::new(0.01),
-            pooled_share: Share::new(0.01),
+            critical_share: Share::new(0.01),
             fail_safe_share: Share::new(0.01),
             rate: Rate::new(now),
             last_sent: now,
@@ -139,7 +150,7 @@ impl Sender {
 
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
-        self.pacer.set_rate(policy.capacity);
+        self.pacer.set_rate(policy.capacity.or(self.capacity.rate()));
         self.budget.set_share(policy.max_overhead);
     }
 
@@ -205,7 +216,8 @@ impl Sender {
         self.last_report = now;
         self.lateness = Duration::from_micros(u64::from(feedback.lateness) * 10);
         let settled = seq::extend(feedback.settled.0, self.path.next());
-        self.path.on_report(settled, feedback.runs);
+        let arrived = self.path.on_report(settled, feedback.runs);
+        self.follow_capacity(now, arrived);
         let up_to = seq::extend(feedback.known_up_to, self.history.next());
         if up_to > self.history.next() {
             return;
@@ -216,18 +228,36 @@ impl Sender {
         for symbol in missing.iter().rev() {
             self.answer(now, *symbol, settled);
         }
+        self.plan_pools(now);
         self.missing = missing;
         self.history.trim(now, !self.uses_code());
+    }
+
+    /// Keeps to what the path can carry, as far as nobody has said it.
+    fn follow_capacity(&mut self, now: Instant, arrived: u64) {
+        let Some(way) = self.way else { return };
+        let arrived = (arrived as f64 * self.mean_size) as u64;
+        let limited = std::mem::take(&mut self.limited);
+        self.capacity.on_report(now, Sample { delay: way.delay, arrived, rtt: way.rtt, limited });
+        if self.policy.capacity.is_none() {
+            self.pacer.set_rate(self.capacity.rate());
+        }
+    }
+
+    fn count_sent(&mut self, now: Instant, bytes: usize) {
+        self.mean_size += (bytes as f64 - self.mean_size) / 64.0;
+        self.pacer.on_sent(now, bytes);
     }
 
     /// Writes the next media or repair frame that may leave at `now`.
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
         if self.pacer.ready_at() > now {
+            self.limited |= self.next_due().is_some_and(|(_, waits)| waits);
             return None;
         }
         let written =
             self.poll_task(now, out).or_else(|| self.poll_code(now, out)).or_else(|| self.poll_media(now, out))?;
-        self.pacer.on_sent(now, written);
+        self.count_sent(now, written);
         Some(written)
     }
 
@@ -269,7 +299,7 @@ impl Sender {
 
     /// Counts bytes of a frame written elsewhere against the pace.
     pub(crate) fn on_other_sent(&mut self, now: Instant, bytes: usize) {
-        self.pacer.on_sent(now, bytes);
+        self.count_sent(now, bytes);
     }
 
     fn transit(&self) -> Duration {
@@ -356,7 +386,6 @@ impl Sender {
         if matches!(self.policy.mode, RepairMode::Off | RepairMode::Fec | RepairMode::Duplicate) {
             return;
         }
-        let last_from = self.turn() + self.spread();
         let Some(sent) = self.history.get(symbol) else { return };
         let latest = self.latest(now, sent.until);
         let under_way = sent.repaired_by > settled;
@@ -367,19 +396,17 @@ impl Sender {
             return;
         }
         let left = latest - now;
-        let answers = sent.answers;
-        if self.policy.mode == RepairMode::Arq || left >= last_from {
+        let again = self.policy.mode == RepairMode::Arq || self.can_ask_again(left);
+        if again {
             let due = self.next_answer.max(now);
             self.next_answer = due + self.answer_pace();
             self.agenda.add(due, Task::Copy { symbol, cause: Cause::Answer });
         } else {
-            let wait = if answers == 0 { left.mul_f64(0.3) } else { Duration::ZERO };
-            self.pooled_share.add(true);
-            self.pools.join(symbol, now, wait, latest, &mut self.agenda);
+            self.pool(now, symbol, latest, false);
         }
         if let Some(sent) = self.history.get_mut(symbol) {
             sent.planned = true;
-            sent.answers = answers.saturating_add(1);
+            sent.answers = sent.answers.saturating_add(1);
         }
     }
 
@@ -396,6 +423,7 @@ impl Sender {
                 Task::Pool { id } => self.write_pooled(now, out, id),
                 Task::Recheck { symbol, number } => {
                     self.recheck(now, symbol, number);
+                    self.plan_pools(now);
                     None
                 }
                 Task::Tail { after } => {
@@ -520,7 +548,8 @@ impl Sender {
         let start = out.len();
         let header = body.encode();
         let left = self.latest(now, until) - now;
-        let hurried = left < self.turn() + self.spread();
+        let ahead = self.choose_ahead(left);
+        let hurried = ahead != Ahead::Nothing;
         let written = frame::MEDIA_PREFIX + header.len() + payload.len();
         let number = self.number(now);
         let sent = Sent {
@@ -544,18 +573,14 @@ impl Sender {
         self.budget.earn(written, self.rate.get(now));
         self.stats.media_packets_sent += 1;
         self.stats.media_bytes_sent += written as u64;
-        self.hurried_share.add(false);
-        self.pooled_share.add(false);
-        if hurried {
-            self.hurried_share.add(true);
-        }
+        self.critical_share.pass();
         self.hurried += (f64::from(u8::from(hurried)) - self.hurried) / 64.0;
-        self.plan_ahead(now, symbol, left, hurried);
+        self.plan_ahead(now, symbol, left, ahead);
         written
     }
 
     /// Plans what a packet gets ahead of any report.
-    fn plan_ahead(&mut self, now: Instant, symbol: u64, left: Duration, hurried: bool) {
+    fn plan_ahead(&mut self, now: Instant, symbol: u64, left: Duration, ahead: Ahead) {
         if self.uses_code() {
             self.code_media(now);
         }
@@ -568,24 +593,23 @@ impl Sender {
             }
             RepairMode::Auto | RepairMode::Hybrid => {}
         }
-        if !hurried {
-            self.fail_safe_share.add(false);
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
-        } else if !self.uses_code() {
-            self.hurry(now, symbol, left);
+        if ahead != Ahead::Nothing && self.uses_code() {
+            return;
         }
-    }
-
-    /// Gives a packet that has little or no time for answers copies at once, spread over the time there is. Where there is
-    /// time for one report, one copy will do: a report of the loss of both still finds an answer.
-    fn hurry(&mut self, now: Instant, symbol: u64, left: Duration) {
-        let most = if left >= self.turn() { 1 } else { 6 };
-        let (copies, apart) = self.plan_copies(left, self.hurried_share.get(), most);
-        for copy in 1..=copies {
-            self.agenda.add(now + apart * copy, Task::Copy { symbol, cause: Cause::Ahead });
-        }
-        if most == 1 {
+        if ahead != Ahead::Spread {
+            self.fail_safe_share.pass();
             self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
+        }
+        match ahead {
+            Ahead::Nothing => {}
+            Ahead::Once(apart) => {
+                self.critical_share.add(self.path.loss());
+                self.agenda.add(now + apart, Task::Copy { symbol, cause: Cause::Ahead });
+            }
+            Ahead::Spread => {
+                self.pool(now, symbol, now + left, true);
+                self.plan_pools(now);
+            }
         }
     }
 
@@ -609,7 +633,7 @@ impl Sender {
 
     /// How long before the last useful moment a packet first sent with `left` until then gets its fail-safe copy.
     fn fail_safe_time(&self, left: Duration) -> Duration {
-        self.path.spacing().min(left / 4).max(SHORTEST_FAIL_SAFE)
+        self.path.spacing().min(left / 6).max(SHORTEST_FAIL_SAFE)
     }
 
     /// Answers once more where nothing was heard of the answer sent as transmission `number`: the reports may be lost.
@@ -634,8 +658,17 @@ impl Sender {
         if sent.acked || sent.assured || sent.planned {
             return None;
         }
-        self.fail_safe_share.add(true);
-        let left = self.latest(now, sent.until).saturating_sub(LAST_CHANCE) - now;
+        let last_chance = self.latest(now, sent.until).saturating_sub(LAST_CHANCE);
+        if let Some(answered) = self.path.sent_at(sent.repaired_by) {
+            // An answer is under way; by then its arrival should be known.
+            let due = (answered + self.turn()).min(last_chance);
+            if due > now {
+                self.agenda.add(due, Task::FailSafe { symbol });
+                return None;
+            }
+        }
+        self.fail_safe_share.add(1.0);
+        let left = last_chance - now;
         let silent = now - self.last_report > SILENT;
         let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 3);
         // Where the path may be dead for the moment, a single copy may die with it.
@@ -662,13 +695,14 @@ impl Share {
         Share { value: guess }
     }
 
-    /// Counts a packet of the kind (`true`), or a packet of any kind (`false`).
-    fn add(&mut self, of_the_kind: bool) {
-        if of_the_kind {
-            self.value = (self.value + 1.0 / Self::SPAN).min(1.0);
-        } else {
-            self.value -= self.value / Self::SPAN;
-        }
+    /// Counts a packet, of whatever kind.
+    fn pass(&mut self) {
+        self.value -= self.value / Self::SPAN;
+    }
+
+    /// Counts a packet that is of the kind with such a probability.
+    fn add(&mut self, probability: f64) {
+        self.value = (self.value + probability / Self::SPAN).min(1.0);
     }
 
     fn get(&self) -> f64 {

@@ -18,6 +18,8 @@ const MIN_SPAN: Duration = Duration::from_secs(5);
 pub(crate) struct Timing {
     there: WindowedMin,
     back: WindowedMin,
+    /// How much longer than the quickest the last way there was that was told of.
+    delay: Duration,
     rtt: Option<Rtt>,
     lateness: Lateness,
 }
@@ -30,7 +32,13 @@ struct Rtt {
 
 impl Timing {
     pub(crate) fn new() -> Timing {
-        Timing { there: WindowedMin::default(), back: WindowedMin::default(), rtt: None, lateness: Lateness::default() }
+        Timing {
+            there: WindowedMin::default(),
+            back: WindowedMin::default(),
+            delay: Duration::ZERO,
+            rtt: None,
+            lateness: Lateness::default(),
+        }
     }
 
     /// A transmission stamped `sent` by the peer has arrived.
@@ -52,7 +60,10 @@ impl Timing {
         }
         // Both clocks count whole microseconds, so the difference may fall one short of zero.
         let rtt = rtt.max(0) as u32;
-        self.there.offer(now, arrived.wrapping_sub(echoed));
+        let there = arrived.wrapping_sub(echoed);
+        self.there.offer(now, there);
+        let least = self.there.get().unwrap_or(there);
+        self.delay = Duration::from_micros((there.wrapping_sub(least) as i32).max(0) as u64);
         self.rtt = Some(match self.rtt {
             None => Rtt { smoothed: rtt, variation: rtt / 2 },
             // RFC 6298, section 2.
@@ -61,6 +72,11 @@ impl Timing {
                 variation: ((u64::from(old.variation) * 3 + u64::from(old.smoothed.abs_diff(rtt))) / 4) as u32,
             },
         });
+    }
+
+    /// How much longer than the quickest the last way there was that the peer told of.
+    pub(crate) fn delay_there(&self) -> Duration {
+        self.delay
     }
 
     /// Whether a round trip has been measured.

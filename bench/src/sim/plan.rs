@@ -27,10 +27,10 @@ pub struct Plan {
 pub struct Case {
     /// What tells it from the others.
     pub name: String,
-    /// Decides every draw.
+    /// Each decides every draw of a run; the runs count together.
     #[serde(default = "one")]
-    pub seed: u64,
-    /// Packets sent.
+    pub seeds: Vec<u64>,
+    /// Packets sent, under each seed.
     pub packets: u64,
     /// Payload of a packet, in bytes.
     #[serde(default = "ts_payload")]
@@ -182,6 +182,9 @@ impl Case {
         if self.channels().next().is_none() {
             return Err("it has no hop".into());
         }
+        if self.seeds.is_empty() {
+            return Err("it has no seed".into());
+        }
         if self.rate == Bitrate::ZERO || self.size == 0 {
             return Err("rate and size must be more than 0".into());
         }
@@ -201,8 +204,8 @@ fn merge(under: &mut toml::Table, over: toml::Table) {
     }
 }
 
-fn one() -> u64 {
-    1
+fn one() -> Vec<u64> {
+    vec![1]
 }
 
 fn single() -> usize {

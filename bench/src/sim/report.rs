@@ -24,7 +24,9 @@ pub struct Report {
 pub struct CaseReport {
     /// The case's name.
     pub name: String,
-    /// Packets that count.
+    /// The seeds of its runs.
+    pub seeds: Vec<u64>,
+    /// Packets that count, over all runs.
     pub packets: u64,
     /// Packets lost, after repair.
     pub lost: u64,
@@ -103,7 +105,13 @@ impl Tally {
         }
     }
 
-    pub(super) fn report(self, case: &Case, hops: Vec<[LinkStats; 2]>) -> CaseReport {
+    /// The first packet that counts.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// What it came to, with what the links of each hop counted meanwhile.
+    pub(super) fn finish(self, hops: Vec<[LinkStats; 2]>) -> Outcome {
         let counted = self.on_time.get(self.first as usize..).unwrap_or_default();
         let (mut missed, mut independent) = (0, 0);
         let mut last = None;
@@ -113,32 +121,72 @@ impl Tally {
             independent += u64::from(since > APART);
             last = Some(number);
         }
+        let packets = counted.len() as u64;
+        Outcome { packets, missed, late: self.late.min(missed), independent, latency: self.latency, hops }
+    }
+}
+
+/// What runs of a case came to, taken together.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    packets: u64,
+    missed: u64,
+    late: u64,
+    independent: u64,
+    latency: Histogram<u64>,
+    hops: Vec<[LinkStats; 2]>,
+}
+
+impl Outcome {
+    /// No run yet.
+    pub(super) fn new(case: &Case) -> Outcome {
+        let mut none = Tally::new(case).finish(vec![[LinkStats::default(); 2]; case.channels().count()]);
+        (none.packets, none.missed, none.independent) = (0, 0, 0);
+        none
+    }
+
+    /// Adds a run.
+    pub(super) fn add(&mut self, other: Outcome) {
+        self.packets += other.packets;
+        self.missed += other.missed;
+        self.late += other.late;
+        self.independent += other.independent;
+        self.latency.add(&other.latency).expect("all histograms have the same bounds");
+        for (hop, other) in self.hops.iter_mut().zip(&other.hops) {
+            *hop = [hop[0].plus(&other[0]), hop[1].plus(&other[1])];
+        }
+    }
+
+    /// The figures.
+    pub(super) fn report(&self, case: &Case) -> CaseReport {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
         let quantile = |at| self.latency.value_at_quantile(at) as f64 / 1e3;
+        let each = |share: &dyn Fn(&LinkStats, &LinkStats) -> f64| {
+            self.hops.iter().map(|[up, down]| share(up, down)).collect::<Vec<f64>>()
+        };
         let mut report = CaseReport {
             name: case.name.clone(),
-            packets: counted.len() as u64,
-            lost: missed - self.late.min(missed),
+            seeds: case.seeds.clone(),
+            packets: self.packets,
+            lost: self.missed - self.late,
             late: self.late,
-            independent_misses: independent,
-            residual: share(missed, counted.len() as u64),
-            overhead: hops
-                .iter()
-                .map(|[up, _]| share(up.arq_bytes_sent + up.fec_bytes_sent, up.media_bytes_sent))
-                .collect(),
-            ahead: hops.iter().map(|[up, _]| share(up.fec_bytes_sent, up.media_bytes_sent)).collect(),
-            recovered: hops
+            independent_misses: self.independent,
+            residual: share(self.missed, self.packets),
+            overhead: each(&|up, _| share(up.arq_bytes_sent + up.fec_bytes_sent, up.media_bytes_sent)),
+            ahead: each(&|up, _| share(up.fec_bytes_sent, up.media_bytes_sent)),
+            recovered: self
+                .hops
                 .iter()
                 .map(|[up, down]| {
                     [down.recovered_by_arq, down.recovered_by_fec].map(|by| share(by, up.media_packets_sent))
                 })
                 .collect(),
-            unneeded: hops.iter().map(|[up, down]| share(down.repair_unneeded, up.media_packets_sent)).collect(),
-            header: hops.first().map_or(0.0, |[up, _]| {
-                let payload = case.packets * case.size as u64;
-                up.media_bytes_sent as f64 / payload as f64 - 1.0
-            }),
-            feedback: hops.iter().map(|[up, down]| share(down.feedback_bytes_sent, up.media_bytes_sent)).collect(),
+            unneeded: each(&|up, down| share(down.repair_unneeded, up.media_packets_sent)),
+            header: self
+                .hops
+                .first()
+                .map_or(0.0, |[up, _]| share(up.media_bytes_sent, up.media_packets_sent * case.size as u64) - 1.0),
+            feedback: each(&|up, down| share(down.feedback_bytes_sent, up.media_bytes_sent)),
             latency_ms: [quantile(0.5), quantile(0.99), quantile(0.999), self.latency.max() as f64 / 1e3],
             verdict: Verdict::None,
         };

@@ -1,9 +1,10 @@
 //! A chain of hops in virtual time.
 
 use super::plan::Case;
-use super::report::{CaseReport, Tally};
+use super::report::{Outcome, Tally};
 use crate::channel::{Channel, Direction, derive, seed_for};
 use bytes::{Bytes, BytesMut};
+use link::stats::LinkStats;
 use link::{Delivery, Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -51,10 +52,10 @@ pub(super) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(case: &'a Case) -> World<'a> {
+    pub(super) fn new(case: &'a Case, seed: u64) -> World<'a> {
         let transits: Vec<Duration> = case.channels().map(|[forward, _]| forward.delay).collect();
         let clocks: Vec<Duration> = (0..=transits.len())
-            .map(|node| Duration::from_micros(derive(case.seed, &["clock", &node.to_string()]) >> 24))
+            .map(|node| Duration::from_micros(derive(seed, &["clock", &node.to_string()]) >> 24))
             .collect();
         let hops = case
             .channels()
@@ -64,11 +65,11 @@ impl<'a> World<'a> {
                 let mut directions = configs.into_iter().zip(Direction::BOTH);
                 let mut channel = || {
                     let (config, direction) = directions.next().expect("there are two");
-                    Channel::new(config.clone(), seed_for(case.seed, &name, direction))
+                    Channel::new(config.clone(), seed_for(seed, &name, direction))
                 };
                 let channels = [channel(), channel()];
                 let links = [0, 1].map(|end| {
-                    let seed = derive(case.seed, &["link", &name, Direction::BOTH[end].as_str()]);
+                    let seed = derive(seed, &["link", &name, Direction::BOTH[end].as_str()]);
                     let config =
                         LinkConfig { max_frame: case.max_frame, policy: case.policy, seed, ..LinkConfig::default() };
                     Link::new(Instant::ORIGIN + clocks[place + end], config)
@@ -90,7 +91,8 @@ impl<'a> World<'a> {
         }
     }
 
-    pub(super) fn run(mut self) -> CaseReport {
+    pub(super) fn run(mut self) -> Outcome {
+        let mut before = Vec::new();
         let interval = self.case.interval();
         let mut number = 0;
         let mut next_packet = Instant::ORIGIN + START;
@@ -107,6 +109,9 @@ impl<'a> World<'a> {
             if arrival == Some(next) {
                 self.deliver();
             } else if due == Some(next) {
+                if number == self.tally.first() {
+                    before = self.stats();
+                }
                 self.publish(number);
                 number += 1;
                 next_packet =
@@ -115,8 +120,13 @@ impl<'a> World<'a> {
                 self.wake();
             }
         }
-        let hops = self.hops.iter().map(|hop| [hop.links[0].stats(), hop.links[1].stats()]).collect();
-        self.tally.report(self.case, hops)
+        let after = self.stats();
+        let counted = after.iter().zip(&before).map(|(after, before)| [0, 1].map(|end| after[end].since(&before[end])));
+        self.tally.finish(counted.collect())
+    }
+
+    fn stats(&self) -> Vec<[LinkStats; 2]> {
+        self.hops.iter().map(|hop| [hop.links[0].stats(), hop.links[1].stats()]).collect()
     }
 
     fn local(&self, node: usize) -> Instant {
