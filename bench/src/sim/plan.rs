@@ -38,6 +38,9 @@ pub struct Case {
     /// Rate of the payload.
     #[serde(default = "ten_mbit")]
     pub rate: Bitrate,
+    /// Packets that leave together: 1 is an even flow; an encoder sends a picture's at once.
+    #[serde(default = "evenly")]
+    pub together: u64,
     /// From source to sink, one way.
     #[serde(with = "humantime_serde")]
     pub deadline: Duration,
@@ -165,9 +168,15 @@ impl Plan {
 }
 
 impl Case {
-    /// Time between packets.
+    /// Mean time between packets.
     pub fn interval(&self) -> Duration {
         self.rate.time_for(self.size as u64)
+    }
+
+    /// When the packet of this number leaves the source, after the first.
+    pub fn leaves(&self, number: u64) -> Duration {
+        let with = number / self.together * self.together;
+        Duration::from_nanos((self.interval().as_nanos() * u128::from(with)) as u64)
     }
 
     /// Each hop's channels, forward and backward.
@@ -187,6 +196,9 @@ impl Case {
         }
         if self.rate == Bitrate::ZERO || self.size == 0 {
             return Err("rate and size must be more than 0".into());
+        }
+        if self.together == 0 {
+            return Err("together: expected 1 packet or more".into());
         }
         self.channels().flatten().try_for_each(|channel| channel.validate().map_err(|error| error.to_string()))
     }
@@ -214,6 +226,10 @@ fn single() -> usize {
 
 fn ts_payload() -> usize {
     1316
+}
+
+fn evenly() -> u64 {
+    1
 }
 
 fn ten_mbit() -> Bitrate {

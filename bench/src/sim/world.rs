@@ -114,8 +114,7 @@ impl<'a> World<'a> {
                 }
                 self.publish(number);
                 number += 1;
-                next_packet =
-                    Instant::ORIGIN + START + Duration::from_nanos((interval.as_nanos() * u128::from(number)) as u64);
+                next_packet = Instant::ORIGIN + START + self.case.leaves(number);
             } else {
                 self.wake();
             }
@@ -198,7 +197,7 @@ impl<'a> World<'a> {
         let now = self.local(node);
         let Some(next) = self.hops.get_mut(node) else {
             let number = u64::from(delivery.seq.0);
-            let born = START + Duration::from_nanos((self.case.interval().as_nanos() * u128::from(number)) as u64);
+            let born = START + self.case.leaves(number);
             self.tally.arrived(number, self.now - (Instant::ORIGIN + born));
             return;
         };
