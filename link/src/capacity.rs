@@ -5,6 +5,11 @@
 //! (multiplicatively), until it has drained; while none does and more waits to be sent than may leave, it goes up (additively, by a
 //! step that grows with the root of the rate, so that links that share a bottleneck draw level: Chiu and Jain 1989).
 //! Delay that stays the same though less is sent than arrived is no queue of ours: the path has become longer, or others fill it.
+//!
+//! A machine that stalls delays as a queue does. What tells them apart is what arrives while the delay lasts: behind a bottleneck that is
+//! offered too much it is less than what is sent, for as long as that goes on; behind a stall, or on a path that has become longer, it is
+//! the same again after a moment. So the first queue counts as ours only when it has lasted, and too little arrived, over some hundred
+//! transmissions; while a bound is in force, every later one does.
 
 use crate::time::Instant;
 use crate::units::Bitrate;
@@ -25,6 +30,15 @@ const FIRM: f64 = 0.85;
 const CHANGE: Duration = Duration::from_millis(3);
 /// Growth in a tenth of a second at 1 Mbit/s; it goes with the root of the rate.
 const STEP: f64 = 50e3;
+/// Transmissions, and time, over which too little must arrive for a queue to be ours, and the time after which it is not.
+const ENOUGH: u64 = 100;
+const LASTING: Duration = Duration::from_millis(250);
+const SETTLED: Duration = Duration::from_millis(1000);
+/// Share that may be wanting of what was sent less what is lost as ever; a moment's stall may hold back more.
+const WANTING: f64 = 0.04;
+const STALL: Duration = Duration::from_millis(30);
+/// Growth in a tenth of a second as a share, up to what arrived when the queue was seen first.
+const REGROWTH: f64 = 0.05;
 /// Rates below this are not taken for an estimate of anything.
 const LEAST: f64 = 64e3;
 /// A bound that was not felt for so long is lifted.
@@ -37,6 +51,11 @@ pub(crate) struct Sample {
     pub(crate) delay: Duration,
     /// Bytes of ours that are news to have arrived.
     pub(crate) arrived: u64,
+    /// Transmissions sent, and arrived as far as is known, since the start.
+    pub(crate) sent_in_all: u64,
+    pub(crate) arrived_in_all: u64,
+    /// Share of transmissions that are lost, over some seconds.
+    pub(crate) loss: f64,
     /// Round-trip time.
     pub(crate) rtt: Duration,
     /// Whether something had to wait for the rate since the last report.
@@ -56,9 +75,21 @@ pub(crate) struct Capacity {
     period: Instant,
     /// Delay that turned out not to be a queue of ours.
     base: Duration,
+    /// The rate when the last queue was seen first: growth up to there is quick.
+    knee: f64,
+    standing: Option<Standing>,
     brake: Option<Brake>,
     raised: Instant,
     felt: Instant,
+}
+
+/// A queue stands, or what looks like one: what had been sent and had arrived when it began.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    since: Instant,
+    sent: u64,
+    arrived: u64,
+    loss: f64,
 }
 
 /// A queue is being drained.
@@ -81,6 +112,8 @@ impl Capacity {
             least: None,
             period: now,
             base: Duration::ZERO,
+            knee: 0.0,
+            standing: None,
             brake: None,
             raised: now,
             felt: now,
@@ -99,19 +132,43 @@ impl Capacity {
         if sample.limited {
             self.felt = now;
         }
-        let Some(least) = self.least.filter(|_| now - self.period >= PERIOD.max(sample.rtt)) else { return };
+        // What may become a queue is looked at more often than the growing round trip would have it.
+        let period = if self.standing.is_some() { PERIOD } else { PERIOD.max(sample.rtt) };
+        let Some(least) = self.least.filter(|_| now - self.period >= period) else { return };
         (self.least, self.period) = (None, now);
         if least + STANDING < self.base {
             // The path is as short as it was.
             self.base = least;
         }
         let queue = least.saturating_sub(self.base);
-        if queue > STANDING {
-            self.slow_down(now, queue, sample.rtt);
-        } else {
-            self.brake = None;
+        if queue <= STANDING {
+            (self.standing, self.brake) = (None, None);
             self.speed_up(now, sample.limited);
+        } else if self.rate.is_some() || self.is_ours(now, queue, &sample) {
+            self.slow_down(now, queue, sample.rtt);
         }
+    }
+
+    /// Whether a queue that stands is there because we send more than the path carries.
+    fn is_ours(&mut self, now: Instant, queue: Duration, sample: &Sample) -> bool {
+        let begins =
+            Standing { since: now, sent: sample.sent_in_all, arrived: sample.arrived_in_all, loss: sample.loss };
+        let standing = *self.standing.get_or_insert(begins);
+        let (span, sent) = (now - standing.since, sample.sent_in_all - standing.sent);
+        if span < LASTING || sent < ENOUGH {
+            return false;
+        }
+        let arrived = (sample.arrived_in_all - standing.arrived) as f64;
+        let due = (1.0 - standing.loss) * sent as f64;
+        let too_little = arrived < (1.0 - WANTING - STALL.div_duration_f64(span)) * due;
+        if too_little {
+            self.standing = None;
+        } else if span > SETTLED {
+            // All that is sent arrives: the path is longer than it was.
+            self.standing = None;
+            self.base += queue;
+        }
+        too_little
     }
 
     fn slow_down(&mut self, now: Instant, queue: Duration, rtt: Duration) {
@@ -119,7 +176,8 @@ impl Capacity {
             // Beyond a moment's stall, the best tenth of the last second tells what the path gives.
             let best = self.bins.iter().max().copied().unwrap_or(0);
             self.brake = Some(Brake { since: now, queue, before: self.rate, firm: false });
-            return self.set(GENTLE * per_second(best as f64));
+            self.knee = GENTLE * per_second(best as f64);
+            return self.set(self.knee);
         };
         if now - brake.since < 2 * rtt.max(PERIOD) || queue + CHANGE < brake.queue {
             // What was sent before still drains.
@@ -142,7 +200,8 @@ impl Capacity {
             self.rate = None;
         } else if limited && now - self.raised >= BIN {
             self.raised = now;
-            self.rate = Some(rate + STEP * (rate / 1e6).sqrt());
+            let step = STEP * (rate / 1e6).sqrt();
+            self.rate = Some(rate + if rate < self.knee { step.max(REGROWTH * rate) } else { step });
         }
     }
 
@@ -169,4 +228,44 @@ impl Capacity {
 
 fn per_second(bytes_in_bin: f64) -> f64 {
     8.0 * bytes_in_bin / BIN.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reports every 10 ms for a second: so many transmissions sent per report, of which all arrive, with this delay in each.
+    fn second(capacity: &mut Capacity, totals: &mut (u64, u64), sent: u64, delay: impl Fn(u64) -> u64) {
+        for _ in 0..100 {
+            totals.0 += 1;
+            totals.1 += sent;
+            let sample = Sample {
+                delay: Duration::from_millis(delay(totals.0)),
+                arrived: sent * 1350,
+                sent_in_all: totals.1,
+                arrived_in_all: totals.1,
+                loss: 0.05,
+                rtt: Duration::from_millis(40),
+                limited: false,
+            };
+            capacity.on_report(Instant::from_micros(totals.0 * 10_000), sample);
+        }
+    }
+
+    #[test]
+    fn neither_stalls_nor_a_longer_path_nor_a_quiet_link_slows() {
+        let mut totals = (0, 0);
+        let mut capacity = Capacity::new(Instant::ORIGIN);
+        for _ in 0..20 {
+            // 200 ms of 30 ms, three times a second.
+            second(&mut capacity, &mut totals, 10, |report| if report % 33 < 20 { 30 } else { 0 });
+            assert_eq!(capacity.rate(), None);
+        }
+        second(&mut capacity, &mut totals, 10, |_| 40);
+        second(&mut capacity, &mut totals, 10, |_| 40);
+        assert_eq!(capacity.rate(), None);
+        let mut quiet = Capacity::new(Instant::ORIGIN);
+        second(&mut quiet, &mut totals, 0, |_| 50);
+        assert_eq!(quiet.rate(), None);
+    }
 }

@@ -254,7 +254,8 @@ impl Link {
         }
         if self.probe_due() <= now {
             let start = out.len();
-            let probe = Probe { link_seq: self.sender.number(now), sent: stamp(now), horizon: self.sender.horizon() };
+            let probe =
+                Probe { link_seq: self.sender.number_probe(now), sent: stamp(now), horizon: self.sender.horizon() };
             probe.put(out);
             self.probe_packets_sent += 1;
             self.sender.on_other_sent(now, out.len() - start);
@@ -367,7 +368,7 @@ impl Link {
     }
 
     fn probe_due(&self) -> Instant {
-        self.sender.last_sent() + self.probe_interval
+        self.sender.probe_due(self.probe_interval)
     }
 }
 

@@ -23,9 +23,13 @@ const SLOW_AND_LOST: Duration = Duration::from_millis(10);
 const LOSSY: f64 = 0.005;
 /// Time between reports while nothing but reports and probes comes.
 const QUIET: Duration = Duration::from_millis(100);
-/// Share of the rate received that reports may take, and while something is missing and reports are lost.
+/// Share of the rate received that reports may take.
 const SHARE: f64 = 0.012;
-const SHARE_IN_NEED: f64 = 0.0145;
+/// The same while something is missing and reports are lost: the shorter the round trip, the more of its rounds does a
+/// burst of lost reports cost.
+const SHARE_IN_NEED: f64 = 0.0125;
+const SHARE_IN_NEED_NEARBY: f64 = 0.018;
+const NEARBY: Duration = Duration::from_millis(25);
 /// Runs told in a report.
 const RUNS: usize = 24;
 /// Bytes of a usual report, until some have been sent.
@@ -130,7 +134,12 @@ impl Receiver {
         let pause = if self.loss_found {
             AT_ONCE
         } else if !self.symbols.is_complete() {
-            self.affordable(if self.reports_lost { SHARE_IN_NEED } else { SHARE }, MISSING, SLOW_AND_LOST)
+            let share = match self.reports_lost {
+                true if timing.rtt().0 < NEARBY => SHARE_IN_NEED_NEARBY,
+                true => SHARE_IN_NEED,
+                false => SHARE,
+            };
+            self.affordable(share, MISSING, SLOW_AND_LOST)
         } else if self.media_came {
             self.affordable(SHARE, WHOLE, if self.reports_lost { SLOW_AND_LOST } else { SLOW })
         } else if !self.anything_came {

@@ -13,6 +13,9 @@ const MAX_RTT: u32 = 30_000_000;
 /// How long the smallest value counts at least; twice that at most.
 const MIN_SPAN: Duration = Duration::from_secs(5);
 
+/// By so many microseconds more, a way is another way.
+const LONGER: i32 = 3_000;
+
 /// What the stamps tell.
 #[derive(Debug)]
 pub(crate) struct Timing {
@@ -44,8 +47,13 @@ impl Timing {
     /// A transmission stamped `sent` by the peer has arrived.
     pub(crate) fn on_arrival(&mut self, now: Instant, sent: u32) {
         let back = stamp(now).wrapping_sub(sent);
+        let before = self.back.get();
         self.back.offer(now, back);
         if let Some(least) = self.back.get() {
+            if before.is_some_and(|before| least.wrapping_sub(before) as i32 > LONGER) {
+                // The quickest way is another one: what was late by the old one says nothing.
+                self.lateness = Lateness::default();
+            }
             self.lateness.add(back.wrapping_sub(least));
         }
     }

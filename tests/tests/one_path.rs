@@ -34,7 +34,9 @@ fn assert_lean(rig: &Rig, flow: &Flow, most: f64) {
 fn assert_same_stream(expected: &[u8], got: &[u8], account: impl FnOnce() -> String) {
     let holes = stream::left_out(expected, got).expect("what came out is part of what went in, in its order");
     let (packets, missing) = (expected.len() / 188, holes.iter().map(|(_, count)| count).sum::<usize>());
-    anabranch_tests::assert_complete(packets as u64, (packets - missing) as u64, || format!("holes {holes:?}\n{}", account()));
+    anabranch_tests::assert_complete(packets as u64, (packets - missing) as u64, || {
+        format!("holes {holes:?}\n{}", account())
+    });
 }
 
 fn datagrams(seed: u64, media: Media, span: Duration, most_overhead: f64) {

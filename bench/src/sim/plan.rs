@@ -1,6 +1,6 @@
 //! Plans: what is to be simulated, as data.
 
-use crate::channel::ChannelConfig;
+use crate::channel::{ChannelConfig, Outage};
 use link::Bitrate;
 use link::policy::Policy;
 use serde::{Deserialize, Serialize};
@@ -59,9 +59,31 @@ pub struct Case {
     /// The hops, from the source to the sink; at least one.
     #[serde(rename = "hop")]
     pub hops: Vec<Hop>,
+    /// What becomes different on the way, on every hop and in both directions.
+    #[serde(default, rename = "change")]
+    pub changes: Vec<Change>,
     /// What it should come to.
     #[serde(default)]
     pub expect: Expectation,
+}
+
+/// A step, or a ramp, from what was to something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Change {
+    /// When it begins, after the first packet.
+    #[serde(with = "humantime_serde")]
+    pub at: Duration,
+    /// How long it takes; a step where zero.
+    #[serde(with = "humantime_serde")]
+    pub over: Duration,
+    /// The delay of each direction from then on.
+    #[serde(with = "humantime_serde")]
+    pub delay: Option<Duration>,
+    /// The mean loss from then on, of a Gilbert model.
+    pub loss: Option<f64>,
+    /// The rate of the media from then on.
+    pub rate: Option<Bitrate>,
 }
 
 /// Hops of one kind.
@@ -173,10 +195,15 @@ impl Case {
         self.rate.time_for(self.size as u64)
     }
 
-    /// When the packet of this number leaves the source, after the first.
-    pub fn leaves(&self, number: u64) -> Duration {
-        let with = number / self.together * self.together;
-        Duration::from_nanos((self.interval().as_nanos() * u128::from(with)) as u64)
+    /// Overhead of a repair that sends again just what is lost, where the loss of the worst hop has a mean.
+    pub fn floor(&self) -> Option<f64> {
+        let mean = |channel: &ChannelConfig| {
+            let share =
+                |outage: &Outage| outage.every.map_or(0.0, |every| outage.lasts.as_secs_f64() / every.as_secs_f64());
+            channel.loss.mean() + channel.outages.iter().map(share).sum::<f64>()
+        };
+        let worst = self.channels().map(|[forward, _]| mean(forward)).fold(0.0, f64::max);
+        (self.changes.is_empty() && worst < 1.0).then(|| worst / (1.0 - worst))
     }
 
     /// Each hop's channels, forward and backward.
