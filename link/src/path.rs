@@ -52,6 +52,11 @@ impl Path {
         self.next - 1
     }
 
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flight.len()
+    }
+
     /// When a transmission left of which nothing has been reported yet.
     pub(crate) fn sent_at(&self, number: u64) -> Option<Instant> {
         let place = usize::try_from(number.checked_sub(self.first)?).ok()?;

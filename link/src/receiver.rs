@@ -25,11 +25,11 @@ const LOSSY: f64 = 0.005;
 const QUIET: Duration = Duration::from_millis(100);
 /// Share of the rate received that reports may take.
 const SHARE: f64 = 0.012;
-/// The same while something is missing and reports are lost: the shorter the round trip, the more of its rounds does a
-/// burst of lost reports cost.
-const SHARE_IN_NEED: f64 = 0.0125;
-const SHARE_IN_NEED_NEARBY: f64 = 0.018;
-const NEARBY: Duration = Duration::from_millis(25);
+/// The same while something is missing and reports are lost, on a path without length, and what each second of round trip takes
+/// off it: the shorter the round trip, the more of its rounds does a burst of lost reports cost.
+const SHARE_IN_NEED: f64 = 0.0188;
+const SHARE_PER_SECOND: f64 = 0.1;
+const LEAST_SHARE_IN_NEED: f64 = 0.0125;
 /// Runs told in a report.
 const RUNS: usize = 24;
 /// Bytes of a usual report, until some have been sent.
@@ -134,11 +134,8 @@ impl Receiver {
         let pause = if self.loss_found {
             AT_ONCE
         } else if !self.symbols.is_complete() {
-            let share = match self.reports_lost {
-                true if timing.rtt().0 < NEARBY => SHARE_IN_NEED_NEARBY,
-                true => SHARE_IN_NEED,
-                false => SHARE,
-            };
+            let in_need = SHARE_IN_NEED - SHARE_PER_SECOND * timing.rtt().0.as_secs_f64();
+            let share = if self.reports_lost { in_need.max(LEAST_SHARE_IN_NEED) } else { SHARE };
             self.affordable(share, MISSING, SLOW_AND_LOST)
         } else if self.media_came {
             self.affordable(SHARE, WHOLE, if self.reports_lost { SLOW_AND_LOST } else { SLOW })

@@ -295,6 +295,13 @@ impl Sender {
         Horizon { next_symbol: self.history.next() as u32, kept: kept.min(u64::from(u16::MAX)) as u16 }
     }
 
+    /// Things held, to see that nothing piles up.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        let symbols = (self.history.next() - self.history.first()) as usize;
+        symbols + self.unacked.len() + self.agenda.len() + self.path.in_flight() + self.pools.len()
+    }
+
     /// Whether symbols are kept.
     pub(crate) fn is_idle(&self) -> bool {
         self.history.next() == self.history.first()

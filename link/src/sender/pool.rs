@@ -52,6 +52,11 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pools.len()
+    }
+
     /// Adds a loss: to a pool of its kind that has room and time, else to a new one. Returns which.
     fn join(&mut self, symbol: u64, now: Instant, latest: Instant, ahead: bool) -> usize {
         let cause = if ahead { Cause::Ahead } else { Cause::Answer };
