@@ -144,6 +144,10 @@ pub struct StreamCounters {
     pub policed: u64,
     /// Packets handed to links, all outputs together.
     pub forwarded: u64,
+    /// Of these, sent to relays that had asked for them because they had not come.
+    pub pulled: u64,
+    /// Questions sent for what was missing here, or further below.
+    pub pulls: u64,
 }
 
 /// What is counted for a stream and the link it arrives on.

@@ -8,25 +8,58 @@ use crate::config::Limits;
 use crate::report::OverlayReport;
 use link::Instant;
 use node::PortId;
-use node::control::{Dissemination, Module};
+use node::control::{Control, Dissemination, Module};
 use own::Own;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use topology::graph::Graph;
-use topology::lsdb::{self, Advertisement, Database, Incarnation, Ingress, Outcome};
+use topology::graph::{EdgeIx, Graph};
+use topology::lsdb::{
+    self, Advertisement, Database, Incarnation, Ingress, LinkTrouble, Outcome, TroubleOutcome, TroubleReport,
+};
+use topology::select;
+use topology::trouble::{Condition, Level};
+use topology::weight::DEAD_PPM;
 use topology::{NodeName, StreamName};
 
 /// How often what is no longer repeated is looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
-/// An advertisement to be sent.
+/// News to be sent.
 #[derive(Clone, Debug)]
 pub struct Flood {
     /// What.
-    pub advertisement: Arc<Advertisement>,
+    pub news: News,
     /// To whom.
     pub to: Recipients,
+}
+
+/// What is flooded.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// What a relay says of itself.
+    Advertisement(Arc<Advertisement>),
+    /// What it says of the links into it.
+    Trouble(Arc<TroubleReport>),
+}
+
+impl News {
+    /// Who says it.
+    pub fn origin(&self) -> &NodeName {
+        match self {
+            News::Advertisement(advertisement) => &advertisement.origin,
+            News::Trouble(report) => &report.origin,
+        }
+    }
+
+    /// As a message.
+    pub fn message(&self) -> Control {
+        match self {
+            News::Advertisement(advertisement) => Control::Advertise((**advertisement).clone()),
+            News::Trouble(report) => Control::Trouble((**report).clone()),
+        }
+    }
 }
 
 /// Who is sent an advertisement.
@@ -41,15 +74,54 @@ pub enum Recipients {
 }
 
 /// The graphs of a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Graphs {
-    /// In the order of [`crate::system::plan`]: tree, then disjoint where that may be used.
+    /// By slot, as [`topology::select::Modules`] has them.
     pub modules: Vec<Module>,
+    /// By which of them packets travel.
+    pub rule: Rule,
     /// The egresses that are reached, this relay left out.
     pub egresses: Vec<NodeName>,
     /// How long the news of them takes to the last of their relays.
     pub longest: Duration,
 }
+
+/// By which modules packets travel.
+#[derive(Clone, Debug)]
+pub enum Rule {
+    /// By these, whatever happens.
+    Fixed(select::Modules),
+    /// As the conditions of links demand.
+    Watched(Rc<Watched>),
+}
+
+impl Default for Rule {
+    fn default() -> Rule {
+        Rule::Fixed(select::Modules::BASE)
+    }
+}
+
+/// What a choice depends on, and the graph whose edges it speaks of.
+#[derive(Debug)]
+pub struct Watched {
+    graph: Rc<Graph>,
+    /// The choice.
+    pub plan: select::Plan,
+}
+
+impl Watched {
+    /// The edges of its graph among `troubled`.
+    pub fn conditions(&self, troubled: &[Troubled]) -> Vec<(EdgeIx, Condition)> {
+        let edge = |(from, to, condition): &Troubled| {
+            let (from, to) = (self.graph.find(from)?, self.graph.find(to)?);
+            Some((self.graph.between(from, to)?, *condition))
+        };
+        troubled.iter().filter_map(edge).collect()
+    }
+}
+
+/// A link in trouble: from, to, and how.
+pub type Troubled = (NodeName, NodeName, Condition);
 
 /// The state of the overlay as this relay knows it. After each call, drain [`Directory::next_flood`].
 #[derive(Debug)]
@@ -57,9 +129,12 @@ pub struct Directory {
     own: Own,
     database: Database,
     /// The database as a graph, as of [`Directory::generation`].
-    graph: Graph,
+    graph: Rc<Graph>,
     graph_of: u64,
     floods: VecDeque<Flood>,
+    /// What was last said of the links into this relay, and when.
+    troubles: Vec<LinkTrouble>,
+    troubles_told: Option<Instant>,
     next_expiry: Instant,
 }
 
@@ -70,9 +145,11 @@ impl Directory {
         Directory {
             own: Own::new(),
             database: Database::new(name, boot, limits),
-            graph: Graph::default(),
+            graph: Rc::default(),
             graph_of: 0,
             floods: VecDeque::new(),
+            troubles: Vec::new(),
+            troubles_told: None,
             next_expiry: Instant::ORIGIN,
         }
     }
@@ -104,10 +181,10 @@ impl Directory {
             Ok(Outcome::Newer) => {
                 let stored = self.database.get(&origin).cloned();
                 let to = Recipients::AllBut(from);
-                self.floods.extend(stored.map(|advertisement| Flood { advertisement, to }));
+                self.floods.extend(stored.map(|stored| Flood { news: News::Advertisement(stored), to }));
             }
             Ok(Outcome::Older(advertisement)) => {
-                self.floods.push_back(Flood { advertisement, to: Recipients::Only(from) });
+                self.floods.push_back(Flood { news: News::Advertisement(advertisement), to: Recipients::Only(from) });
             }
             Ok(Outcome::Overtaken) => self.own.repeat(),
             Ok(Outcome::Same) => {}
@@ -119,11 +196,55 @@ impl Directory {
         true
     }
 
+    /// Takes in what a relay says of the links into it. `false` where it was out of bounds.
+    pub fn receive_trouble(&mut self, now: Instant, from: PortId, report: TroubleReport) -> bool {
+        let (report, to) = match self.database.apply_trouble(since_origin(now), report) {
+            Ok(TroubleOutcome::Newer(report)) => (report, Recipients::AllBut(from)),
+            Ok(TroubleOutcome::Older(report)) => (report, Recipients::Only(from)),
+            Ok(TroubleOutcome::Overtaken) => {
+                self.troubles_told = None;
+                return true;
+            }
+            Ok(TroubleOutcome::Same) => return true,
+            Err(refused) => {
+                tracing::warn!(%refused, "a report of trouble is not taken in");
+                return false;
+            }
+        };
+        self.floods.push_back(Flood { news: News::Trouble(report), to });
+        true
+    }
+
+    /// Says of the links into this relay which are in trouble; told at once where that has changed.
+    pub fn set_troubles(&mut self, now: Instant, troubles: Vec<LinkTrouble>) {
+        let stale = self.troubles_told.is_none_or(|told| now.saturating_since(told) >= lsdb::REFRESH);
+        if !stale && troubles == self.troubles {
+            return;
+        }
+        self.troubles_told = Some(now);
+        self.troubles = troubles.clone();
+        let report = self.database.announce_trouble(since_origin(now), troubles);
+        self.floods.push_back(Flood { news: News::Trouble(report), to: Recipients::All });
+    }
+
+    /// All links in trouble, as far as is known.
+    pub fn troubled(&self) -> Vec<Troubled> {
+        let of = |report: &Arc<TroubleReport>| {
+            let to = report.origin.clone();
+            let link = move |link: &LinkTrouble| {
+                let condition = Condition { level: Level::of(link.loss_ppm), late: link.late };
+                (link.peer.clone(), to.clone(), condition)
+            };
+            report.links.iter().map(link).collect::<Vec<_>>()
+        };
+        self.database.troubles().flat_map(of).collect()
+    }
+
     /// Tells what has changed here, repeats what has not, forgets what is no longer repeated.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(statement) = self.own.statement(now) {
             let advertisement = self.database.announce(since_origin(now), statement);
-            self.floods.push_back(Flood { advertisement, to: Recipients::All });
+            self.floods.push_back(Flood { news: News::Advertisement(advertisement), to: Recipients::All });
         }
         if now >= self.next_expiry {
             self.next_expiry = now + EXPIRE_EVERY;
@@ -133,7 +254,7 @@ impl Directory {
         }
         if self.graph_of != self.database.generation() {
             self.graph_of = self.database.generation();
-            self.graph = Graph::from_database(&self.database);
+            self.graph = Rc::new(Graph::from_database(&self.database));
         }
     }
 
@@ -148,8 +269,9 @@ impl Directory {
     }
 
     /// All that is known, for a neighbour that is new.
-    pub fn snapshot(&self) -> Vec<Arc<Advertisement>> {
-        self.database.snapshot()
+    pub fn snapshot(&self) -> Vec<News> {
+        let troubles = self.database.troubles().cloned().map(News::Trouble);
+        self.database.snapshot().into_iter().map(News::Advertisement).chain(troubles).collect()
     }
 
     /// Counts up whenever what is known changes; a mere repetition is no change.
@@ -176,10 +298,10 @@ impl Directory {
             || claims.any(|claim| claim.node == ingress && claim.state.incarnation == incarnation)
     }
 
-    /// Whether the overlay has a working link from one relay to another.
+    /// Whether the overlay has a working link from one relay to another: it is there, and does not lose everything.
     pub fn is_up(&self, from: &NodeName, to: &NodeName) -> bool {
-        let ends = self.graph.find(from).zip(self.graph.find(to));
-        ends.is_some_and(|(from, to)| self.graph.between(from, to).is_some())
+        let edge = self.graph.find(from).zip(self.graph.find(to)).and_then(|(from, to)| self.graph.between(from, to));
+        edge.is_some_and(|edge| self.graph[edge].metric.loss_ppm < DEAD_PPM)
     }
 
     /// The graphs of a stream published here, and the egresses they reach.

@@ -175,7 +175,7 @@ impl Own {
 }
 
 /// Whether a delay is so far from the one told that it must be told anew.
-fn delay_moved(told_us: u32, now_us: u32) -> bool {
+pub(crate) fn delay_moved(told_us: u32, now_us: u32) -> bool {
     let by = told_us.abs_diff(now_us);
     by > 2_000 && by > told_us / 4
 }

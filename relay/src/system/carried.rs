@@ -1,5 +1,6 @@
 //! A stream carried here, as the slow path knows it: its names and its graphs. Pure.
 
+use crate::forward::lack::Ask;
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
 use link::Instant;
 use node::PortId;
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use topology::lsdb::Incarnation;
+use topology::select::Modules;
 use topology::{NodeName, StreamName};
 
 /// An epoch that a newer one has replaced is kept at least this long, and four deadlines.
@@ -35,6 +37,8 @@ pub struct Carried {
     pub content: Content,
     /// Since when nothing brings it here, or its ingress does not advertise it.
     pub orphan_since: Option<Instant>,
+    /// What was last asked on for relays below, and when.
+    pub asked: Option<(Instant, Ask)>,
     boot: u64,
     /// Graphs went: outputs that only they had are to be closed.
     untidy: bool,
@@ -62,7 +66,16 @@ pub enum Adopted {
 impl Carried {
     /// A stream without graphs.
     pub fn new(key: StreamKey, deadline_us: u32, content: Content) -> Carried {
-        Carried { key, deadline_us, content, orphan_since: None, boot: 0, untidy: false, graphs: Vec::new() }
+        Carried {
+            key,
+            deadline_us,
+            content,
+            orphan_since: None,
+            asked: None,
+            boot: 0,
+            untidy: false,
+            graphs: Vec::new(),
+        }
     }
 
     /// Its deadline.
@@ -124,13 +137,25 @@ impl Carried {
     }
 
     /// The graphs kept, oldest first.
-    pub fn graphs(&self) -> impl Iterator<Item = &Rc<Install>> {
+    pub fn graphs(&self) -> impl DoubleEndedIterator<Item = &Rc<Install>> {
         self.graphs.iter().map(|graph| &graph.install)
     }
 
     /// The newest graph.
     pub fn newest(&self) -> Option<&Rc<Install>> {
         self.graphs.last().map(|graph| &graph.install)
+    }
+
+    /// The relays from which `me` has the stream in two disjoint ways, in the newest graph that has such.
+    pub fn upstream(&self, me: &NodeName) -> Vec<NodeName> {
+        let module = Modules::DISJOINT.0.trailing_zeros() as usize;
+        let into = |install: &Rc<Install>| {
+            let edges = install.modules.get(module).map(|module| &module.edges).into_iter().flatten();
+            let mut from: Vec<NodeName> = edges.filter(|edge| edge.to == *me).map(|edge| edge.from.clone()).collect();
+            from.dedup();
+            from
+        };
+        self.graphs().rev().map(into).find(|from| !from.is_empty()).unwrap_or_default()
     }
 
     /// The relays below `me` in any graph kept.

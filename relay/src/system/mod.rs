@@ -5,6 +5,8 @@
 //! | `neighbours` | links to relays: which connection of a pair survives, when a link counts as up, link state |
 //! | `clients` | sources and sinks: rights, names, bounds |
 //! | `streams` | what is carried: announcements, graphs, the end of a stream |
+//! | `pull` | what is missing is asked for, and answered |
+//! | `watch` | trouble on the links into this relay |
 //! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
@@ -14,9 +16,11 @@ pub mod plan;
 
 mod clients;
 mod neighbours;
+mod pull;
 mod report;
 mod signals;
 mod streams;
+mod watch;
 
 use crate::config::{Limits, Neighbour};
 use crate::directory::{Directory, Flood, Recipients};
@@ -37,6 +41,12 @@ use topology::{NodeName, StreamName};
 
 /// How often links are looked at and what grew old is let go.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often the links to relays are listened to.
+const LISTEN: Duration = Duration::from_millis(10);
+
+/// How often streams that sinks watch here are looked through for what is missing.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How a relay is made.
 #[derive(Clone, Debug)]
@@ -96,6 +106,10 @@ pub struct RelaySystem {
     draining: bool,
     next_tick: Instant,
     ticks: u64,
+    /// When links are next listened to.
+    next_listening: Instant,
+    /// When streams are next looked through for what is missing.
+    next_look: Instant,
     /// When a graph is to be computed or a label switched.
     plan_due: Option<Instant>,
     planned: u64,
@@ -145,6 +159,8 @@ impl RelaySystem {
             refused: RefusalCounters::default(),
             draining: false,
             next_tick: Instant::ORIGIN,
+            next_listening: Instant::ORIGIN,
+            next_look: Instant::ORIGIN,
             ticks: 0,
             plan_due: None,
             planned: u64::MAX,
@@ -198,12 +214,12 @@ impl RelaySystem {
     /// Follows what has changed: tells the neighbours, computes graphs, switches labels.
     fn settle(&mut self, now: Instant, ports: &mut Ports) {
         self.directory.handle_timeout(now);
-        while let Some(Flood { advertisement, to }) = self.directory.next_flood() {
+        while let Some(Flood { news, to }) = self.directory.next_flood() {
             let mut wanted_by = Vec::new();
             for (name, port) in &self.relays {
                 let wanted = match to {
-                    Recipients::All => *name != advertisement.origin,
-                    Recipients::AllBut(from) => *port != from && *name != advertisement.origin,
+                    Recipients::All => name != news.origin(),
+                    Recipients::AllBut(from) => *port != from && name != news.origin(),
                     Recipients::Only(only) => *port == only,
                 };
                 if wanted {
@@ -211,7 +227,7 @@ impl RelaySystem {
                 }
             }
             for port in wanted_by {
-                let message = Control::Advertise((*advertisement).clone());
+                let message = news.message();
                 self.signal(now, port, &message, ports);
                 ports.control(port, message);
             }
@@ -272,6 +288,8 @@ impl EndSystem for RelaySystem {
                 message @ (Control::StreamOpen(_)
                 | Control::StreamClose { .. }
                 | Control::Advertise(_)
+                | Control::Trouble(_)
+                | Control::Pull(_)
                 | Control::Install(_)),
             ) => self.take_from_relay(now, port, message, ports),
             (_, Control::Goodbye { .. } | Control::Hello(_) | Control::Welcome(_) | Control::Refused(_)) => {}
@@ -290,12 +308,22 @@ impl EndSystem for RelaySystem {
             self.tick(now, ports);
         }
         self.repeat_signals(now, ports);
+        if now >= self.next_listening {
+            self.next_listening = now + LISTEN;
+            self.listen(now, ports);
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.ask_for_missing(now, ports);
+        }
         self.settle(now, ports);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let next = self.next_tick.min(self.directory.poll_timeout());
-        [self.plan_due, self.repeat_due()].into_iter().flatten().chain([next]).min()
+        let listening = (!self.relays.is_empty()).then_some(self.next_listening);
+        let look = (listening.is_some() && !self.wanted.is_empty()).then_some(self.next_look);
+        [self.plan_due, self.repeat_due(), listening, look].into_iter().flatten().chain([next]).min()
     }
 }
 
@@ -308,7 +336,11 @@ impl RelaySystem {
             Control::Advertise(advertisement) => {
                 self.refused.protocol += u64::from(!self.directory.receive(now, port, advertisement));
             }
+            Control::Trouble(report) => {
+                self.refused.protocol += u64::from(!self.directory.receive_trouble(now, port, report));
+            }
             Control::Install(install) => self.install(now, Some(port), install, ports),
+            Control::Pull(pull) => self.pulled(now, port, &pull, ports),
             _ => self.violation(port, "a message that relays do not tell each other", ports),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Kind, Port, RelaySystem};
 use link::stats::LinkQuality;
 use link::{Delivery, Instant};
-use node::control::{CloseCode, Control};
+use node::control::CloseCode;
 use node::trust::Role;
 use node::{Peer, PortId, Ports};
 use std::time::Duration;
@@ -42,9 +42,9 @@ impl RelaySystem {
         self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(Box::default()) });
         self.relays.insert(name.clone(), port);
         self.watch_link(now, &name, port, ports);
-        for advertisement in self.directory.snapshot() {
-            if advertisement.origin != name {
-                ports.control(port, Control::Advertise((*advertisement).clone()));
+        for news in self.directory.snapshot() {
+            if *news.origin() != name {
+                ports.control(port, news.message());
             }
         }
         self.reattach(now, &name, port, ports);

@@ -8,6 +8,8 @@ use link::{Instant, LinkConfig};
 use node::testing::{Delay, End, Join, NodeId, World};
 use node::trust::{Direction, Grant, Role};
 use node::{EndSystem, Peer, PortId, Ports};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use topology::NodeName;
@@ -24,6 +26,8 @@ pub(crate) struct Overlay {
     nodes: u64,
     /// How much longer control messages take than media.
     pub(crate) control_lag: Duration,
+    /// Of links between relays made from here on.
+    pub(crate) config: LinkConfig,
 }
 
 impl Overlay {
@@ -35,6 +39,7 @@ impl Overlay {
             lives: 0,
             nodes: 0,
             control_lag: Duration::ZERO,
+            config: LinkConfig::default(),
         };
         for name in relays {
             overlay.start(name);
@@ -106,10 +111,11 @@ impl Overlay {
 
     /// A link of which no end is told the delay.
     pub(crate) fn link_measured(&mut self, a: &str, b: &str, delay: u64) -> End {
+        let config = self.config;
         let join = |name: &str, node, dialled: bool, control_delay| Join {
             node,
             peer: peer(name, Role::Relay, !dialled, Vec::new()),
-            config: LinkConfig::default(),
+            config,
             path: Box::new(Delay(ms(delay))),
             control_delay,
         };
@@ -163,8 +169,40 @@ impl Overlay {
         self.world.with(self.relays[name], act)
     }
 
+    pub(crate) fn is_running(&self, name: &str) -> bool {
+        self.relays.contains_key(name)
+    }
+
     pub(crate) fn relay_node(&self, name: &str) -> NodeId {
         self.relays[name]
+    }
+
+    /// For so many milliseconds nothing gets from `a` to its neighbour `b`: neither media nor control messages, which come
+    /// when it is over. Nobody is told.
+    pub(crate) fn outage(&mut self, a: &str, b: &str, delay: u64, millis: u64) {
+        self.lossy(a, b, delay, millis, 1.0, 0);
+    }
+
+    /// For so many milliseconds this share of what leaves `a` for `b` is lost.
+    pub(crate) fn lossy(&mut self, a: &str, b: &str, delay: u64, millis: u64, share: f64, seed: u64) {
+        let port = self.relay(a, |_, system, _| system.relay(&b.parse().expect("valid"))).expect("linked");
+        let end = End { node: self.relays[a], port };
+        let until = self.world.now() + ms(millis);
+        let mut random = StdRng::seed_from_u64(seed);
+        self.world.set_path(end, move |now: Instant, _: &[u8]| {
+            (now >= until || !random.random_bool(share)).then(|| now + ms(delay))
+        });
+        let mut random = StdRng::seed_from_u64(seed + 1);
+        self.world.set_control_delay(end, move |now| {
+            // A segment that is lost is sent again when a probe timeout has passed (RFC 9002).
+            let mut at = now;
+            let mut timeout = ms(delay * 3 + 25);
+            while at < until && random.random_bool(share) {
+                at += timeout;
+                timeout *= 2;
+            }
+            at.saturating_since(now) + ms(delay)
+        });
     }
 
     /// From now on nothing that leaves this end arrives.
