@@ -106,6 +106,9 @@ pub enum Control {
     Trouble(TroubleReport),
     /// Relay → relay, against the direction of the media: send again what I lack. Since 1.1.
     Pull(Pull),
+    /// Relay → relay: an `Advertise`, `Trouble` or `Install`, signed by the relay that says it and passed on as it is.
+    /// Since 1.1.
+    Signed(Signed),
 }
 
 /// Who dials, and what it brings.
@@ -238,6 +241,17 @@ pub struct Edge {
     pub rest_min_us: u32,
     /// The same to the farthest egress.
     pub rest_max_us: u32,
+}
+
+/// A statement of a relay, signed ([`crate::trust::Seal`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// The encoded message.
+    pub body: Vec<u8>,
+    /// The relay's certificate, in DER.
+    pub certificate: Vec<u8>,
+    /// Ed25519 signature (RFC 8032) of a text that names its purpose, and the body.
+    pub signature: Vec<u8>,
 }
 
 /// What a relay lacks of a stream. Who holds it sends it; who does not asks on, and passes it on when it comes.

@@ -242,6 +242,8 @@ mod tests {
             mode: None,
             epoch: Some(3),
             label: None,
+            spread: Vec::new(),
+            graph: Vec::new(),
             subscribers: 2,
             counters: StreamCounters { unique: 41, ..StreamCounters::default() },
             inputs: Vec::new(),

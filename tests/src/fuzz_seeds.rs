@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::control::{
-    CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Pull, Refusal, StreamOpen,
-    VERSION,
+    CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Pull, Refusal, Signed,
+    StreamOpen, VERSION,
 };
 use node::trust::{Authority, Claims, Direction, Role};
 use std::time::Duration;
@@ -151,6 +151,7 @@ fn messages() -> Vec<Control> {
             links: vec![LinkTrouble { peer: node("par"), loss_ppm: 200_000, late: true }],
         }),
         Control::Pull(Pull { handle: 5, after: Some(700), missing: vec![(650, 3), (690, 1)], hops: 12 }),
+        Control::Signed(Signed { body: vec![14, 0], certificate: vec![0x30, 0x82], signature: vec![7; 64] }),
     ]
 }
 

@@ -5,12 +5,13 @@ pub mod own;
 mod routes;
 
 use crate::config::Limits;
-use crate::report::OverlayReport;
+use crate::report::{OverlayLink, OverlayReport};
 use link::Instant;
 use node::PortId;
 use node::control::{Control, Dissemination, Module};
+use node::trust::Seal;
 use own::Own;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,31 +36,13 @@ pub struct Flood {
     pub to: Recipients,
 }
 
-/// What is flooded.
+/// What is flooded: a message, signed by its origin where the overlay has keys, and passed on as it came.
 #[derive(Clone, Debug)]
-pub enum News {
-    /// What a relay says of itself.
-    Advertisement(Arc<Advertisement>),
-    /// What it says of the links into it.
-    Trouble(Arc<TroubleReport>),
-}
-
-impl News {
+pub struct News {
     /// Who says it.
-    pub fn origin(&self) -> &NodeName {
-        match self {
-            News::Advertisement(advertisement) => &advertisement.origin,
-            News::Trouble(report) => &report.origin,
-        }
-    }
-
-    /// As a message.
-    pub fn message(&self) -> Control {
-        match self {
-            News::Advertisement(advertisement) => Control::Advertise((**advertisement).clone()),
-            News::Trouble(report) => Control::Trouble((**report).clone()),
-        }
-    }
+    pub origin: NodeName,
+    /// What it says.
+    pub message: Rc<Control>,
 }
 
 /// Who is sent an advertisement.
@@ -132,6 +115,10 @@ pub struct Directory {
     graph: Rc<Graph>,
     graph_of: u64,
     floods: VecDeque<Flood>,
+    seal: Option<Rc<Seal>>,
+    /// What stands, in the form in which it is passed on.
+    advertised: BTreeMap<NodeName, Rc<Control>>,
+    reported: BTreeMap<NodeName, Rc<Control>>,
     /// What was last said of the links into this relay, and when.
     troubles: Vec<LinkTrouble>,
     troubles_told: Option<Instant>,
@@ -140,7 +127,7 @@ pub struct Directory {
 
 impl Directory {
     /// Nothing known. `boot` is the node's wall clock at start in microseconds, used only to order the relay's lives.
-    pub fn new(name: NodeName, boot: u64, limits: &Limits) -> Directory {
+    pub fn new(name: NodeName, boot: u64, limits: &Limits, seal: Option<Rc<Seal>>) -> Directory {
         let limits = lsdb::Limits { origins: limits.max_relays, ..lsdb::Limits::default() };
         Directory {
             own: Own::new(),
@@ -148,6 +135,9 @@ impl Directory {
             graph: Rc::default(),
             graph_of: 0,
             floods: VecDeque::new(),
+            seal,
+            advertised: BTreeMap::new(),
+            reported: BTreeMap::new(),
             troubles: Vec::new(),
             troubles_told: None,
             next_expiry: Instant::ORIGIN,
@@ -174,17 +164,18 @@ impl Directory {
         &self.own
     }
 
-    /// Takes in what a neighbour says or passes on. `false` where it was out of bounds.
-    pub fn receive(&mut self, now: Instant, from: PortId, advertisement: Advertisement) -> bool {
-        let origin = advertisement.origin.clone();
-        match self.database.apply(since_origin(now), advertisement) {
+    /// Takes in what a neighbour says or passes on; `message` is what it came as. `false` where it was out of bounds.
+    pub fn receive(&mut self, now: Instant, from: PortId, ad: Advertisement, message: Rc<Control>) -> bool {
+        let origin = ad.origin.clone();
+        match self.database.apply(since_origin(now), ad) {
             Ok(Outcome::Newer) => {
-                let stored = self.database.get(&origin).cloned();
-                let to = Recipients::AllBut(from);
-                self.floods.extend(stored.map(|stored| Flood { news: News::Advertisement(stored), to }));
+                self.advertised.insert(origin.clone(), message.clone());
+                self.flood(origin, message, Recipients::AllBut(from));
             }
-            Ok(Outcome::Older(advertisement)) => {
-                self.floods.push_back(Flood { news: News::Advertisement(advertisement), to: Recipients::Only(from) });
+            Ok(Outcome::Older(_)) => {
+                if let Some(stands) = self.advertised.get(&origin).cloned() {
+                    self.flood(origin, stands, Recipients::Only(from));
+                }
             }
             Ok(Outcome::Overtaken) => self.own.repeat(),
             Ok(Outcome::Same) => {}
@@ -196,23 +187,65 @@ impl Directory {
         true
     }
 
-    /// Takes in what a relay says of the links into it. `false` where it was out of bounds.
-    pub fn receive_trouble(&mut self, now: Instant, from: PortId, report: TroubleReport) -> bool {
-        let (report, to) = match self.database.apply_trouble(since_origin(now), report) {
-            Ok(TroubleOutcome::Newer(report)) => (report, Recipients::AllBut(from)),
-            Ok(TroubleOutcome::Older(report)) => (report, Recipients::Only(from)),
-            Ok(TroubleOutcome::Overtaken) => {
-                self.troubles_told = None;
-                return true;
+    /// Takes in what a relay says of the links into it, as [`Directory::receive`] does.
+    pub fn receive_trouble(&mut self, now: Instant, from: PortId, report: TroubleReport, message: Rc<Control>) -> bool {
+        let origin = report.origin.clone();
+        match self.database.apply_trouble(since_origin(now), report) {
+            Ok(TroubleOutcome::Newer(_)) => {
+                self.reported.insert(origin.clone(), message.clone());
+                self.flood(origin, message, Recipients::AllBut(from));
             }
-            Ok(TroubleOutcome::Same) => return true,
+            Ok(TroubleOutcome::Older(_)) => {
+                if let Some(stands) = self.reported.get(&origin).cloned() {
+                    self.flood(origin, stands, Recipients::Only(from));
+                }
+            }
+            Ok(TroubleOutcome::Overtaken) => self.troubles_told = None,
+            Ok(TroubleOutcome::Same) => {}
             Err(refused) => {
                 tracing::warn!(%refused, "a report of trouble is not taken in");
                 return false;
             }
-        };
-        self.floods.push_back(Flood { news: News::Trouble(report), to });
+        }
         true
+    }
+
+    fn flood(&mut self, origin: NodeName, message: Rc<Control>, to: Recipients) {
+        self.floods.push_back(Flood { news: News { origin, message }, to });
+    }
+
+    /// A message of this relay as it is sent: signed, where there is a key.
+    pub fn sealed(&self, message: Control) -> Rc<Control> {
+        let signed = self.seal.as_ref().map(|seal| seal.sign(&message));
+        Rc::new(match signed {
+            Some(Ok(signed)) => Control::Signed(signed),
+            Some(Err(error)) => {
+                tracing::error!(%error, "a statement cannot be signed");
+                message
+            }
+            None => message,
+        })
+    }
+
+    /// Who said what came, and what: a signed statement must be its signer's own, and where there is a key only signed ones
+    /// are believed.
+    pub fn opened(&self, message: &Control, unix: u64) -> Result<Control, String> {
+        let (signer, inner) = match (message, &self.seal) {
+            (Control::Signed(signed), Some(seal)) => seal.open(signed, unix).map_err(|error| error.to_string())?,
+            (Control::Signed(_), None) => return Err("signed, and there is no key to check it by".to_owned()),
+            (_, Some(_)) => return Err("it is not signed".to_owned()),
+            (plain, None) => return Ok(plain.clone()),
+        };
+        let origin = match &inner {
+            Control::Advertise(ad) => &ad.origin,
+            Control::Trouble(report) => &report.origin,
+            Control::Install(install) => &install.ingress,
+            _ => return Err(format!("{signer} signed what is no statement")),
+        };
+        if *origin != signer {
+            return Err(format!("{signer} signed it in the name of {origin}"));
+        }
+        Ok(inner)
     }
 
     /// Says of the links into this relay which are in trouble; told at once where that has changed.
@@ -224,7 +257,9 @@ impl Directory {
         self.troubles_told = Some(now);
         self.troubles = troubles.clone();
         let report = self.database.announce_trouble(since_origin(now), troubles);
-        self.floods.push_back(Flood { news: News::Trouble(report), to: Recipients::All });
+        let message = self.sealed(Control::Trouble((*report).clone()));
+        self.reported.insert(report.origin.clone(), message.clone());
+        self.flood(report.origin.clone(), message, Recipients::All);
     }
 
     /// All links in trouble, as far as is known.
@@ -244,12 +279,16 @@ impl Directory {
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(statement) = self.own.statement(now) {
             let advertisement = self.database.announce(since_origin(now), statement);
-            self.floods.push_back(Flood { news: News::Advertisement(advertisement), to: Recipients::All });
+            let message = self.sealed(Control::Advertise((*advertisement).clone()));
+            self.advertised.insert(advertisement.origin.clone(), message.clone());
+            self.flood(advertisement.origin.clone(), message, Recipients::All);
         }
         if now >= self.next_expiry {
             self.next_expiry = now + EXPIRE_EVERY;
             for relay in self.database.expire(since_origin(now)) {
                 tracing::info!(%relay, "no longer heard of");
+                self.advertised.remove(&relay);
+                self.reported.remove(&relay);
             }
         }
         if self.graph_of != self.database.generation() {
@@ -270,8 +309,12 @@ impl Directory {
 
     /// All that is known, for a neighbour that is new.
     pub fn snapshot(&self) -> Vec<News> {
-        let troubles = self.database.troubles().cloned().map(News::Trouble);
-        self.database.snapshot().into_iter().map(News::Advertisement).chain(troubles).collect()
+        // This relay's own first, so that the neighbour can use it at once.
+        let me = self.me();
+        let own = self.advertised.get_key_value(me);
+        let others = self.advertised.iter().filter(|(origin, _)| *origin != me);
+        let all = own.into_iter().chain(others).chain(&self.reported);
+        all.map(|(origin, message)| News { origin: origin.clone(), message: message.clone() }).collect()
     }
 
     /// Counts up whenever what is known changes; a mere repetition is no change.
@@ -314,8 +357,21 @@ impl Directory {
         OverlayReport {
             relays: self.database.iter().map(|ad| ad.origin.clone()).collect(),
             links: self.graph.edge_count(),
+            link_states: self.graph.edges().map(|edge| self.link_state(edge)).collect(),
             streams: self.database.streams().count(),
             generation: self.generation(),
+        }
+    }
+
+    fn link_state(&self, edge: EdgeIx) -> OverlayLink {
+        let edge = self.graph[edge];
+        let (from, to) = (self.graph.name(edge.from), self.graph.name(edge.to));
+        OverlayLink {
+            from: from.clone(),
+            to: to.clone(),
+            delay_ms: f64::from(edge.metric.delay_us) / 1000.0,
+            loss: f64::from(edge.metric.loss_ppm) / 1e6,
+            late: self.database.condition(from, to).is_some_and(|condition| condition.late),
         }
     }
 

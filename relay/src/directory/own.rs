@@ -126,10 +126,10 @@ impl Own {
         self.changed |= self.subscriptions.remove(name).is_some();
     }
 
-    /// This relay is about to stop.
-    pub fn set_draining(&mut self) {
-        self.changed |= !self.draining;
-        self.draining = true;
+    /// Whether streams shall no longer pass through this relay.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.changed |= self.draining != draining;
+        self.draining = draining;
     }
 
     /// Whether another stream or subscription under `name` would still fit the advertisement.

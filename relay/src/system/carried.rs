@@ -4,8 +4,9 @@ use crate::forward::lack::Ask;
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
 use link::Instant;
 use node::PortId;
-use node::control::{Content, Install, StreamOpen};
+use node::control::{Content, Control, Install, StreamOpen};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 use topology::lsdb::Incarnation;
@@ -48,8 +49,24 @@ pub struct Carried {
 
 #[derive(Debug)]
 struct Graph {
-    install: Rc<Install>,
+    install: Rc<Installed>,
     replaced: Option<Instant>,
+}
+
+/// An installation, and what it came as: it is passed on as it is.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// What it says.
+    pub install: Install,
+    /// As which message.
+    pub message: Rc<Control>,
+}
+
+impl Deref for Installed {
+    type Target = Install;
+    fn deref(&self) -> &Install {
+        &self.install
+    }
 }
 
 /// What an installation is to a stream.
@@ -84,7 +101,7 @@ impl Carried {
     }
 
     /// Takes a graph in, once per epoch.
-    pub fn adopt(&mut self, now: Instant, install: Rc<Install>) -> Adopted {
+    pub fn adopt(&mut self, now: Instant, install: Rc<Installed>) -> Adopted {
         if install.boot < self.boot {
             return Adopted::Old;
         }
@@ -137,19 +154,19 @@ impl Carried {
     }
 
     /// The graphs kept, oldest first.
-    pub fn graphs(&self) -> impl DoubleEndedIterator<Item = &Rc<Install>> {
+    pub fn graphs(&self) -> impl DoubleEndedIterator<Item = &Rc<Installed>> {
         self.graphs.iter().map(|graph| &graph.install)
     }
 
     /// The newest graph.
-    pub fn newest(&self) -> Option<&Rc<Install>> {
+    pub fn newest(&self) -> Option<&Rc<Installed>> {
         self.graphs.last().map(|graph| &graph.install)
     }
 
     /// The relays from which `me` has the stream in two disjoint ways, in the newest graph that has such.
     pub fn upstream(&self, me: &NodeName) -> Vec<NodeName> {
         let module = Modules::DISJOINT.0.trailing_zeros() as usize;
-        let into = |install: &Rc<Install>| {
+        let into = |install: &Rc<Installed>| {
             let edges = install.modules.get(module).map(|module| &module.edges).into_iter().flatten();
             let mut from: Vec<NodeName> = edges.filter(|edge| edge.to == *me).map(|edge| edge.from.clone()).collect();
             from.dedup();
@@ -195,8 +212,8 @@ mod tests {
     use super::*;
     use crate::forward::Forwarder;
 
-    fn install(boot: u64, epoch: u16) -> Rc<Install> {
-        Rc::new(Install {
+    fn install(boot: u64, epoch: u16) -> Rc<Installed> {
+        let install = Install {
             name: "t/c".parse().expect("valid"),
             incarnation: Incarnation(1),
             ingress: "a".parse().expect("valid"),
@@ -205,7 +222,8 @@ mod tests {
             deadline_us: 200_000,
             content: Content::Datagrams,
             modules: Vec::new(),
-        })
+        };
+        Rc::new(Installed { message: Rc::new(Control::Install(install.clone())), install })
     }
 
     fn carried() -> Carried {

@@ -1,6 +1,6 @@
 //! Sources and sinks: rights, names, bounds; the plans of the streams that enter here.
 
-use super::carried::StreamId;
+use super::carried::{Installed, StreamId};
 use super::plan::{Choice, Plan};
 use super::streams::MAX_DEADLINE_US;
 use super::{Kind, Port, RelaySystem, refusal};
@@ -39,7 +39,7 @@ pub(super) struct Published {
     gone_since: Option<Instant>,
     /// Unpublished: let go at that time.
     ending: Option<Instant>,
-    plan: Plan,
+    pub(super) plan: Plan,
     /// How long packets take from the source to here, in microseconds.
     first_mile_us: u32,
     /// What its source was told of the way from here on, in microseconds.
@@ -403,7 +403,8 @@ impl RelaySystem {
             content: carried.content,
             modules: published.plan.modules().to_vec(),
         };
-        self.install(now, None, install, ports);
+        let message = self.directory.sealed(Control::Install(install.clone()));
+        self.install(now, None, Installed { install, message }, ports);
     }
 
     /// Whether a peer's tokens allow it what it asks for, and until when.

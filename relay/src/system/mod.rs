@@ -27,15 +27,16 @@ use crate::directory::{Directory, Flood, Recipients};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{Forwarder, StreamKey};
 use crate::report::RefusalCounters;
-use carried::{Carried, StreamId};
+use carried::{Carried, Installed, StreamId};
 use clients::{Published, Wanted};
 use link::policy::Policy;
 use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
-use node::trust::Role;
+use node::trust::{Role, Seal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use signals::{Echo, Neighbour as RelayPort};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 use topology::{NodeName, StreamName};
 
@@ -61,6 +62,8 @@ pub struct Options {
     pub source_grace: Duration,
     /// What the operator says of links, by the neighbour's name.
     pub links: BTreeMap<NodeName, LinkOptions>,
+    /// Its key, and by what those of others are judged. Without it (in simulations) nothing is signed, and all is believed.
+    pub seal: Option<Rc<Seal>>,
     /// A moment on the node's clock and the same in seconds since 1970: the expiry of rights is told from it.
     pub unix: (Instant, u64),
 }
@@ -104,6 +107,8 @@ pub struct RelaySystem {
     echoes: [VecDeque<Echo>; 2],
     refused: RefusalCounters,
     draining: bool,
+    /// Links that are to carry nothing, by the neighbour.
+    drained: BTreeSet<NodeName>,
     next_tick: Instant,
     ticks: u64,
     /// When links are next listened to.
@@ -145,7 +150,7 @@ impl RelaySystem {
     pub fn new(options: Options) -> RelaySystem {
         RelaySystem {
             forward: Forwarder::new(options.limits.max_stream_history),
-            directory: Directory::new(options.name.clone(), options.boot, &options.limits),
+            directory: Directory::new(options.name.clone(), options.boot, &options.limits, options.seal.clone()),
             options,
             ports: BTreeMap::new(),
             relays: BTreeMap::new(),
@@ -158,6 +163,7 @@ impl RelaySystem {
             echoes: Default::default(),
             refused: RefusalCounters::default(),
             draining: false,
+            drained: BTreeSet::new(),
             next_tick: Instant::ORIGIN,
             next_listening: Instant::ORIGIN,
             next_look: Instant::ORIGIN,
@@ -192,7 +198,26 @@ impl RelaySystem {
     /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.
     pub fn drain(&mut self, now: Instant, ports: &mut Ports) {
         self.draining = true;
-        self.directory.own().set_draining();
+        self.directory.own().set_draining(true);
+        self.settle(now, ports);
+    }
+
+    /// Takes streams off the link to a neighbour, or lets them on again. The link stands, and what is on its way over it
+    /// arrives; the overlay is told that it is not there. `false` where there is no such neighbour.
+    pub fn drain_link(&mut self, now: Instant, peer: &NodeName, drain: bool, ports: &mut Ports) -> bool {
+        if drain && !self.relays.contains_key(peer) {
+            return false;
+        }
+        let changed = if drain { self.drained.insert(peer.clone()) } else { self.drained.remove(peer) };
+        self.watch_links(now, ports);
+        self.settle(now, ports);
+        changed
+    }
+
+    /// Ends what [`RelaySystem::drain`] began: streams may pass through this relay again.
+    pub fn resume(&mut self, now: Instant, ports: &mut Ports) {
+        self.draining = false;
+        self.directory.own().set_draining(false);
         self.settle(now, ports);
     }
 
@@ -218,8 +243,8 @@ impl RelaySystem {
             let mut wanted_by = Vec::new();
             for (name, port) in &self.relays {
                 let wanted = match to {
-                    Recipients::All => name != news.origin(),
-                    Recipients::AllBut(from) => *port != from && name != news.origin(),
+                    Recipients::All => *name != news.origin,
+                    Recipients::AllBut(from) => *port != from && *name != news.origin,
                     Recipients::Only(only) => *port == only,
                 };
                 if wanted {
@@ -227,9 +252,8 @@ impl RelaySystem {
                 }
             }
             for port in wanted_by {
-                let message = news.message();
-                self.signal(now, port, &message, ports);
-                ports.control(port, message);
+                self.signal(now, port, &news.message, ports);
+                ports.control(port, (*news.message).clone());
             }
         }
         let stale = self.planned != self.directory.generation() || self.planned_boot != self.directory.boot();
@@ -290,6 +314,7 @@ impl EndSystem for RelaySystem {
                 | Control::Advertise(_)
                 | Control::Trouble(_)
                 | Control::Pull(_)
+                | Control::Signed(_)
                 | Control::Install(_)),
             ) => self.take_from_relay(now, port, message, ports),
             (_, Control::Goodbye { .. } | Control::Hello(_) | Control::Welcome(_) | Control::Refused(_)) => {}
@@ -333,16 +358,33 @@ impl RelaySystem {
         match message {
             Control::StreamOpen(open) => self.stream_open(now, port, open, ports),
             Control::StreamClose { handle, ended } => self.stream_close(now, port, handle, ended, ports),
-            Control::Advertise(advertisement) => {
-                self.refused.protocol += u64::from(!self.directory.receive(now, port, advertisement));
-            }
-            Control::Trouble(report) => {
-                self.refused.protocol += u64::from(!self.directory.receive_trouble(now, port, report));
-            }
-            Control::Install(install) => self.install(now, Some(port), install, ports),
             Control::Pull(pull) => self.pulled(now, port, &pull, ports),
-            _ => self.violation(port, "a message that relays do not tell each other", ports),
+            statement => self.take_statement(now, port, statement, ports),
         }
+    }
+
+    /// What a relay says to all others, from itself or passed on.
+    fn take_statement(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports) {
+        let opened = match self.directory.opened(&message, self.unix(now)) {
+            Ok(opened) => opened,
+            Err(why) => {
+                self.refused.forged += 1;
+                let from = self.ports.get(&port).map(|port| port.peer.name.as_str());
+                tracing::warn!(from, why, "a statement is not believed");
+                return;
+            }
+        };
+        let message = Rc::new(message);
+        let taken = match opened {
+            Control::Advertise(advertisement) => self.directory.receive(now, port, advertisement, message),
+            Control::Trouble(report) => self.directory.receive_trouble(now, port, report, message),
+            Control::Install(install) => {
+                self.install(now, Some(port), Installed { install, message }, ports);
+                true
+            }
+            _ => false,
+        };
+        self.refused.protocol += u64::from(!taken);
     }
 }
 

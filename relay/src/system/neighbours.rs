@@ -43,8 +43,8 @@ impl RelaySystem {
         self.relays.insert(name.clone(), port);
         self.watch_link(now, &name, port, ports);
         for news in self.directory.snapshot() {
-            if *news.origin() != name {
-                ports.control(port, news.message());
+            if news.origin != name {
+                ports.control(port, (*news.message).clone());
             }
         }
         self.reattach(now, &name, port, ports);
@@ -96,8 +96,10 @@ impl RelaySystem {
         let options = self.options.links.get(name);
         let delay = options.and_then(|options| options.delay).or_else(|| measured(&quality));
         let cost = options.map_or(10, |options| options.cost);
+        let drained = self.drained.contains(name);
         let own = self.directory.own();
         match delay {
+            _ if drained => own.remove_link(name),
             Some(delay) if is_up(&quality, own.has_link(name)) => {
                 let loss_ppm = (quality.loss_sent * 1e6) as u32;
                 own.set_link(now, name, delay.as_micros().min(10_000_000) as u32, loss_ppm, cost);

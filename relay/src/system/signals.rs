@@ -113,7 +113,11 @@ impl RelaySystem {
                 }
             }
             Ok(Some(
-                message @ (Control::Install(_) | Control::Advertise(_) | Control::Trouble(_) | Control::Pull(_)),
+                message @ (Control::Install(_)
+                | Control::Advertise(_)
+                | Control::Trouble(_)
+                | Control::Pull(_)
+                | Control::Signed(_)),
             )) => {
                 self.take_from_relay(now, port, message, ports);
             }

@@ -6,11 +6,12 @@ use anabranch_relay::config::Limits;
 use anabranch_relay::system::{LinkOptions, Options, RelaySystem};
 use link::{Instant, LinkConfig};
 use node::testing::{Delay, End, Join, NodeId, World};
-use node::trust::{Direction, Grant, Role};
+use node::trust::{Authority, Direction, Grant, Role, Seal};
 use node::{EndSystem, Peer, PortId, Ports};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 use topology::NodeName;
 
@@ -28,6 +29,8 @@ pub(crate) struct Overlay {
     pub(crate) control_lag: Duration,
     /// Of links between relays made from here on.
     pub(crate) config: LinkConfig,
+    /// Signs the certificates of relays that are started from here on; without it nothing is signed.
+    pub(crate) authority: Option<Authority>,
 }
 
 impl Overlay {
@@ -40,6 +43,7 @@ impl Overlay {
             nodes: 0,
             control_lag: Duration::ZERO,
             config: LinkConfig::default(),
+            authority: None,
         };
         for name in relays {
             overlay.start(name);
@@ -81,10 +85,19 @@ impl Overlay {
             limits: Limits::default(),
             source_grace: Duration::from_secs(10),
             links: BTreeMap::new(),
+            seal: self.seal_of(name),
             unix: (now, UNIX),
         };
         let id = self.add(RelaySystem::new(options));
         self.relays.insert(name.to_string(), id);
+    }
+
+    fn seal_of(&self, name: &str) -> Option<Rc<Seal>> {
+        let authority = self.authority.as_ref()?;
+        let name: NodeName = name.parse().expect("valid");
+        let identity = authority.issue(&name, Role::Relay, UNIX, Duration::from_secs(86_400)).expect("issued");
+        let credentials = authority.credentials(Some(&identity)).expect("made");
+        credentials.seal().expect("readable").map(Rc::new)
     }
 
     /// Kills a relay: its connections are lost. What its neighbours do about it is up to them.

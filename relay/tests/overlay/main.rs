@@ -3,6 +3,7 @@
 #[path = "../common/clients.rs"]
 mod clients;
 mod failures;
+mod forgery;
 mod harness;
 mod start;
 
@@ -444,6 +445,34 @@ fn a_draining_relay_hands_its_streams_on_without_losing_a_packet() {
     let sent = overlay.send(source, false);
     overlay.run(500);
     overlay.of_sink(sink, |sink| sink.assert_whole(1, 0..sent));
+}
+
+#[test]
+fn a_drained_link_is_left_without_losing_a_packet_and_taken_again() {
+    for mode in [Dissemination::Tree, Dissemination::Auto] {
+        let mut overlay = diamond();
+        let sink = overlay.sink("d", "s");
+        let source = overlay.source("a", "camera", Source::new(1).mode(mode));
+        overlay.run(300);
+        overlay.send(source, true);
+        overlay.run(1000);
+        let d = "d".parse().expect("valid");
+        assert!(overlay.relay("b", |now, system, ports| system.drain_link(now, &d, true, ports)));
+        overlay.run(1000);
+        let before = overlay.report("b").streams.first().map(|stream| stream.counters.forwarded);
+        overlay.run(1000);
+        let after = overlay.report("b").streams.first().map(|stream| stream.counters.forwarded);
+        assert_eq!(before, after, "nothing passes b any more");
+        assert!(overlay.relay("b", |now, system, ports| system.drain_link(now, &d, false, ports)));
+        overlay.run(3000);
+        let sent = overlay.send(source, false);
+        overlay.run(500);
+        overlay.of_sink(sink, |sink| {
+            sink.assert_whole(1, 0..sent);
+            let fast = sink.got.values().filter(|(_, age)| *age < ms(40)).count();
+            assert!(fast > 2000, "{fast} packets took the short way");
+        });
+    }
 }
 
 #[test]
