@@ -8,14 +8,14 @@
 use crate::trust::Role;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use topology::lsdb::{Advertisement, Incarnation};
+use topology::lsdb::{Advertisement, Incarnation, TroubleReport};
 use topology::{NodeName, StreamName};
 
 /// Most bytes of one message.
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
 /// The protocol this build speaks. Peers of the same major version understand each other.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 
 /// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +102,13 @@ pub enum Control {
         /// The transit in microseconds.
         rest_us: u32,
     },
+    /// Relay → relay: links in trouble, flooded. Since 1.1.
+    Trouble(TroubleReport),
+    /// Relay → relay, against the direction of the media: send again what I lack. Since 1.1.
+    Pull(Pull),
+    /// Relay → relay: an `Advertise`, `Trouble` or `Install`, signed by the relay that says it and passed on as it is.
+    /// Since 1.1.
+    Signed(Signed),
 }
 
 /// Who dials, and what it brings.
@@ -160,6 +167,10 @@ pub enum Dissemination {
     Tree,
     /// Two node-disjoint ways to every egress.
     Disjoint,
+    /// Two node-disjoint ways, and more where there is trouble. Since 1.1.
+    Targeted,
+    /// Every link by which a packet can be in time. Since 1.1.
+    Flood,
 }
 
 /// What a stream carries.
@@ -230,6 +241,30 @@ pub struct Edge {
     pub rest_min_us: u32,
     /// The same to the farthest egress.
     pub rest_max_us: u32,
+}
+
+/// A statement of a relay, signed ([`crate::trust::Seal`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// The encoded message.
+    pub body: Vec<u8>,
+    /// The relay's certificate, in DER.
+    pub certificate: Vec<u8>,
+    /// Ed25519 signature (RFC 8032) of a text that names its purpose, and the body.
+    pub signature: Vec<u8>,
+}
+
+/// What a relay lacks of a stream. Who holds it sends it; who does not asks on, and passes it on when it comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// The handle under which the asked relay sends the stream to the asking one.
+    pub handle: u16,
+    /// All that is newer than this number, now and for a while: nothing comes any more.
+    pub after: Option<u32>,
+    /// Numbers that are missing in between: the first of a run, and how many.
+    pub missing: Vec<(u32, u16)>,
+    /// How many more relays may ask on.
+    pub hops: u8,
 }
 
 /// Why something was refused.

@@ -134,6 +134,12 @@ const STREAM: &[Of<StreamReport>] = &[
     (counter("anabranch_stream_late_packets_total", "Packets thrown away: after their deadline"), |s| {
         s.counters.late as f64
     }),
+    (counter("anabranch_stream_pulls_total", "Questions sent for what was missing here or below"), |s| {
+        s.counters.pulls as f64
+    }),
+    (counter("anabranch_stream_pulled_packets_total", "Packets sent to relays that had asked for them"), |s| {
+        s.counters.pulled as f64
+    }),
     (counter("anabranch_stream_policed_packets_total", "Packets thrown away: beyond the publisher's rate"), |s| {
         s.counters.policed as f64
     }),
@@ -236,6 +242,8 @@ mod tests {
             mode: None,
             epoch: Some(3),
             label: None,
+            spread: Vec::new(),
+            graph: Vec::new(),
             subscribers: 2,
             counters: StreamCounters { unique: 41, ..StreamCounters::default() },
             inputs: Vec::new(),

@@ -2,17 +2,46 @@
 
 use crate::metrics;
 use crate::report::Report;
-use axum::extract::State;
+use axum::extract::{FromRef, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use topology::NodeName;
 
-/// Serves until it is dropped. `report` is read at each request.
-pub async fn serve(listener: TcpListener, report: watch::Receiver<Report>) -> std::io::Result<()> {
-    axum::serve(listener, router(report)).await
+/// What the operator asks a running relay to do.
+#[derive(Debug)]
+pub struct Order {
+    /// The neighbour whose link is meant; without it, the relay as a whole.
+    pub link: Option<NodeName>,
+    /// Whether to take streams off, or to let them on again.
+    pub drain: bool,
+    /// Whether it was done.
+    pub done: oneshot::Sender<bool>,
+}
+
+#[derive(Clone)]
+struct Relay {
+    report: watch::Receiver<Report>,
+    orders: mpsc::Sender<Order>,
+}
+
+impl FromRef<Relay> for watch::Receiver<Report> {
+    fn from_ref(relay: &Relay) -> watch::Receiver<Report> {
+        relay.report.clone()
+    }
+}
+
+/// Serves until it is dropped. `report` is read at each request, orders go to `orders`.
+pub async fn serve(
+    listener: TcpListener,
+    report: watch::Receiver<Report>,
+    orders: mpsc::Sender<Order>,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(Relay { report, orders })).await
 }
 
 /// The routes:
@@ -23,13 +52,33 @@ pub async fn serve(listener: TcpListener, report: watch::Receiver<Report>) -> st
 /// | `/readyz` | 200 while the relay serves, 503 while it starts or is about to stop |
 /// | `/metrics` | [`crate::metrics`] in the text format of Prometheus |
 /// | `/api/v1/status` | the [`Report`] as JSON |
-fn router(report: watch::Receiver<Report>) -> Router {
+/// | `POST /api/v1/drain` | takes streams off this relay, or with `?link=NEIGHBOUR` off one link; 404 where there is none |
+/// | `POST /api/v1/resume` | lets them on again |
+fn router(relay: Relay) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(prometheus))
         .route("/api/v1/status", get(status))
-        .with_state(report)
+        .route("/api/v1/drain", post(|relay, link| order(relay, link, true)))
+        .route("/api/v1/resume", post(|relay, link| order(relay, link, false)))
+        .with_state(relay)
+}
+
+#[derive(Deserialize)]
+struct Meant {
+    link: Option<NodeName>,
+}
+
+async fn order(State(relay): State<Relay>, Query(Meant { link }): Query<Meant>, drain: bool) -> Response {
+    let (done, answer) = oneshot::channel();
+    if relay.orders.send(Order { link, drain, done }).await.is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    match answer.await {
+        Ok(true) => "done\n".into_response(),
+        _ => (StatusCode::NOT_FOUND, "nothing to do: no such neighbour, or it is so already\n").into_response(),
+    }
 }
 
 async fn ready(State(report): State<watch::Receiver<Report>>) -> Response {

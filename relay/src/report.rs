@@ -115,6 +115,10 @@ pub struct StreamReport {
     pub epoch: Option<u16>,
     /// The label in force, where this is the ingress.
     pub label: Option<u32>,
+    /// What that label stands for, where this is the ingress: the names of its modules.
+    pub spread: Vec<String>,
+    /// The edges of the newest graph installed here.
+    pub graph: Vec<GraphEdge>,
     /// Sinks that watch it here.
     pub subscribers: usize,
     /// The stream's own counters.
@@ -123,6 +127,34 @@ pub struct StreamReport {
     pub inputs: Vec<InputReport>,
     /// Where it goes.
     pub outputs: Vec<OutputReport>,
+}
+
+/// One edge of a stream's graph.
+#[derive(Clone, Debug, Serialize)]
+pub struct GraphEdge {
+    /// The relay that sends.
+    pub from: NodeName,
+    /// The relay that receives.
+    pub to: NodeName,
+    /// The modules it belongs to, by bit.
+    pub modules: u16,
+    /// Bare transit from `to` on to the farthest egress below in any of them, in milliseconds.
+    pub rest_ms: f64,
+}
+
+/// One direction of a link of the overlay, as it is advertised.
+#[derive(Clone, Debug, Serialize)]
+pub struct OverlayLink {
+    /// The relay that sends.
+    pub from: NodeName,
+    /// The relay that receives.
+    pub to: NodeName,
+    /// One-way delay in milliseconds.
+    pub delay_ms: f64,
+    /// Share lost, as the receiving end reports it.
+    pub loss: f64,
+    /// Whether it is later than usual.
+    pub late: bool,
 }
 
 /// What is counted for a stream as a whole.
@@ -144,6 +176,10 @@ pub struct StreamCounters {
     pub policed: u64,
     /// Packets handed to links, all outputs together.
     pub forwarded: u64,
+    /// Of these, sent to relays that had asked for them because they had not come.
+    pub pulled: u64,
+    /// Questions sent for what was missing here, or further below.
+    pub pulls: u64,
 }
 
 /// What is counted for a stream and the link it arrives on.
@@ -207,6 +243,8 @@ pub struct OverlayReport {
     pub relays: Vec<NodeName>,
     /// Directed links known between them.
     pub links: usize,
+    /// Each of them.
+    pub link_states: Vec<OverlayLink>,
     /// Streams known anywhere.
     pub streams: usize,
     /// Counts up with every change.
@@ -224,4 +262,6 @@ pub struct RefusalCounters {
     pub subscribe: u64,
     /// Messages that the protocol does not allow where they came.
     pub protocol: u64,
+    /// Statements of relays that are not signed by who they say they are of.
+    pub forged: u64,
 }

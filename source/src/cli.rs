@@ -86,7 +86,7 @@ struct Arguments {
     #[arg(long)]
     priority: Option<Priority>,
 
-    /// How the streams are spread: auto, tree (one way) or disjoint (two ways at once) [default: auto]
+    /// How the streams are spread: auto, tree (one way), disjoint (two ways at once), targeted (two, and more where there is trouble) or flood [default: auto]
     #[arg(long, value_parser = parse_mode)]
     mode: Option<Dissemination>,
 
@@ -229,9 +229,11 @@ fn add_inputs(arguments: &Arguments, config: &mut Config) -> Result<(), Failure>
 fn parse_mode(text: &str) -> Result<Dissemination, String> {
     match text {
         "auto" => Ok(Dissemination::Auto),
+        "targeted" => Ok(Dissemination::Targeted),
+        "flood" => Ok(Dissemination::Flood),
         "tree" => Ok(Dissemination::Tree),
         "disjoint" => Ok(Dissemination::Disjoint),
-        _ => Err("expected auto, tree or disjoint".into()),
+        _ => Err("expected auto, tree, disjoint, targeted or flood".into()),
     }
 }
 
@@ -424,7 +426,7 @@ mod tests {
             (&["-r", "a:1", "--loop", "a/b=-"], "no file"),
             (&["-r", "a:1", "--deadline", "1ms", "a/b=-"], "expected 5ms to 60s"),
             (&["-r", "a:1", "--deadline", "soon", "a/b=-"], "deadline"),
-            (&["-r", "a:1", "--mode", "flood", "a/b=-"], "auto, tree or disjoint"),
+            (&["-r", "a:1", "--mode", "wide", "a/b=-"], "auto, tree, disjoint, targeted or flood"),
         ] {
             let (exit, message) = configured(arguments).unwrap_err();
             assert_eq!(exit, 64, "{arguments:?}: {message}");

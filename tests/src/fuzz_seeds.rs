@@ -3,11 +3,12 @@
 use bytes::BytesMut;
 use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::control::{
-    CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Refusal, StreamOpen, VERSION,
+    CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Pull, Refusal, Signed,
+    StreamOpen, VERSION,
 };
 use node::trust::{Authority, Claims, Direction, Role};
 use std::time::Duration;
-use topology::lsdb::{Advertisement, Incarnation, LinkState, StreamState, Subscription};
+use topology::lsdb::{Advertisement, Incarnation, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport};
 use topology::{NodeName, StreamName, StreamPattern};
 
 /// Target, file name and content of every seed.
@@ -143,6 +144,14 @@ fn messages() -> Vec<Control> {
         }),
         Control::Goodbye { reason: "stopping".into() },
         Control::Rest { name: stream("news/main"), rest_us: 45_000 },
+        Control::Trouble(TroubleReport {
+            origin: node("lon"),
+            boot: 1_700_000_000_000_000,
+            seq: 9,
+            links: vec![LinkTrouble { peer: node("par"), loss_ppm: 200_000, late: true }],
+        }),
+        Control::Pull(Pull { handle: 5, after: Some(700), missing: vec![(650, 3), (690, 1)], hops: 12 }),
+        Control::Signed(Signed { body: vec![14, 0], certificate: vec![0x30, 0x82], signature: vec![7; 64] }),
     ]
 }
 

@@ -50,12 +50,15 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// The graph of all relays in `database` and of the links whose two ends both advertise them.
+    /// The graph of all relays in `database` and of the links whose two ends both advertise them. A link loses what its
+    /// receiving end reports; what its sender believes where that has never reported.
     pub fn from_database(database: &Database) -> Self {
         let nodes = database.iter().map(|ad| (ad.origin.clone(), !ad.draining));
         let links = database.links().map(|link| {
             let state = link.state;
-            let metric = Metric { delay_us: state.delay_us, loss_ppm: state.loss_ppm, cost: state.cost };
+            let reported = database.condition(link.from, link.to).map(|condition| condition.level.ppm());
+            let loss_ppm = reported.unwrap_or(state.loss_ppm);
+            let metric = Metric { delay_us: state.delay_us, loss_ppm, cost: state.cost };
             (link.from.clone(), link.to.clone(), metric)
         });
         Graph::new(nodes, links)

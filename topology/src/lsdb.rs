@@ -1,6 +1,7 @@
 //! The link-state database: what every relay says of itself, flooded, sequence-numbered and expiring.
 
 use crate::names::{NodeName, StreamName};
+use crate::trouble::{Condition, Level};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,6 +64,31 @@ pub struct Subscription {
     pub last_mile_us: u32,
 }
 
+/// What a relay says of the links that lead into it, as their receiving end: short, and flooded at once on every change of a
+/// level. A newer one replaces an older one of the same origin whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleReport {
+    /// Who says it.
+    pub origin: NodeName,
+    /// As [`Advertisement::boot`].
+    pub boot: u64,
+    /// Counts up within a boot, apart from [`Advertisement::seq`].
+    pub seq: u64,
+    /// The links that are not as usual; all others are.
+    pub links: Vec<LinkTrouble>,
+}
+
+/// A link in trouble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkTrouble {
+    /// The other end, which sends on it.
+    pub peer: NodeName,
+    /// Share of transmissions lost, in parts per million; counts as the highest of [`crate::trouble::LEVELS_PPM`] that it reaches.
+    pub loss_ppm: u32,
+    /// Whether its delay stands above what is usual.
+    pub late: bool,
+}
+
 /// How often a relay says again what has not changed.
 pub const REFRESH: Duration = Duration::from_secs(30);
 
@@ -102,6 +128,19 @@ pub enum Outcome {
     Older(Arc<Advertisement>),
     /// It claims to be our own and is newer than what we last said: an earlier life of ours whose clock was ahead.
     /// Announce ourselves again at once; [`Database::announce`] goes above it.
+    Overtaken,
+}
+
+/// What to do with a report of trouble that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TroubleOutcome {
+    /// It is news: flood it on to every neighbour but the one it came from.
+    Newer(Arc<TroubleReport>),
+    /// It is known: do nothing.
+    Same,
+    /// It is out of date: send this one back to who sent it.
+    Older(Arc<TroubleReport>),
+    /// It claims to be our own and is newer than what we last said: say ours again.
     Overtaken,
 }
 
@@ -185,7 +224,18 @@ pub struct Database {
     expired: BTreeMap<NodeName, Tombstone>,
     published: BTreeMap<StreamName, BTreeMap<NodeName, StreamState>>,
     watched: BTreeMap<StreamName, BTreeMap<NodeName, u32>>,
+    /// By the relay that the links lead into.
+    troubles: BTreeMap<NodeName, Trouble>,
+    /// Number of our next report of trouble.
+    next_trouble: (u64, u64),
     generation: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Trouble {
+    report: Arc<TroubleReport>,
+    conditions: BTreeMap<NodeName, Condition>,
+    heard: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -211,6 +261,8 @@ impl Database {
             expired: BTreeMap::new(),
             published: BTreeMap::new(),
             watched: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            next_trouble: (boot, 1),
             generation: 0,
         }
     }
@@ -275,6 +327,71 @@ impl Database {
         Ok(Outcome::Newer)
     }
 
+    /// Says of the links into us which are in trouble; returns what to flood. To be called on every change, and when our
+    /// own advertisement is refreshed.
+    pub fn announce_trouble(&mut self, now: Duration, links: Vec<LinkTrouble>) -> Arc<TroubleReport> {
+        let (boot, seq) = self.next_trouble;
+        self.next_trouble = (boot, seq.saturating_add(1));
+        let report = Arc::new(TroubleReport { origin: self.own.clone(), boot, seq, links });
+        self.store_trouble(now, report.clone());
+        report
+    }
+
+    /// Takes in what a relay says of the links into it.
+    ///
+    /// # Errors
+    /// [`Refused`] where it is out of bounds; the database is unchanged then.
+    pub fn apply_trouble(&mut self, now: Duration, report: TroubleReport) -> Result<TroubleOutcome, Refused> {
+        let (found, most) = (report.links.len(), self.limits.links);
+        if found > most {
+            return Err(Refused::TooMany { origin: report.origin, what: "links in trouble", found, most });
+        }
+        let number = (report.boot, report.seq);
+        if let Some(known) = self.troubles.get(&report.origin) {
+            let known_number = (known.report.boot, known.report.seq);
+            if number == known_number {
+                return Ok(TroubleOutcome::Same);
+            }
+            if number < known_number {
+                return Ok(TroubleOutcome::Older(known.report.clone()));
+            }
+        }
+        if report.origin == self.own {
+            if number >= self.next_trouble {
+                self.next_trouble = (number.0, number.1.saturating_add(1));
+            }
+            return Ok(TroubleOutcome::Overtaken);
+        }
+        if !self.troubles.contains_key(&report.origin) && self.troubles.len() >= self.limits.origins {
+            return Err(Refused::TooManyOrigins { origin: report.origin, most: self.limits.origins });
+        }
+        let report = Arc::new(report);
+        self.store_trouble(now, report.clone());
+        Ok(TroubleOutcome::Newer(report))
+    }
+
+    /// All reports of trouble, for a neighbour that has just joined.
+    pub fn troubles(&self) -> impl Iterator<Item = &Arc<TroubleReport>> {
+        self.troubles.values().map(|trouble| &trouble.report)
+    }
+
+    /// What its receiving end says of the link `from` → `to`; `None` where that has never said anything.
+    pub fn condition(&self, from: &NodeName, to: &NodeName) -> Option<Condition> {
+        let trouble = self.troubles.get(to)?;
+        Some(trouble.conditions.get(from).copied().unwrap_or_default())
+    }
+
+    fn store_trouble(&mut self, now: Duration, report: Arc<TroubleReport>) {
+        let condition =
+            |link: &LinkTrouble| (link.peer.clone(), Condition { level: Level::of(link.loss_ppm), late: link.late });
+        let conditions: BTreeMap<NodeName, Condition> = report.links.iter().map(condition).collect();
+        let origin = report.origin.clone();
+        let before = self.troubles.insert(origin, Trouble { report, conditions: conditions.clone(), heard: now });
+        if before.is_none_or(|before| before.conditions != conditions) {
+            self.generation += 1;
+        }
+    }
+
     /// Drops what has not been refreshed for [`EXPIRY`], and returns whose it was. Our own never expires.
     pub fn expire(&mut self, now: Duration) -> Vec<NodeName> {
         self.expired.retain(|_, dead| now.saturating_sub(dead.since) < MEMORY);
@@ -286,6 +403,8 @@ impl Database {
         for name in &gone {
             self.bury(now, name);
         }
+        let own = &self.own;
+        self.troubles.retain(|name, trouble| name == own || now.saturating_sub(trouble.heard) < EXPIRY);
         gone
     }
 

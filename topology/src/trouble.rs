@@ -4,7 +4,9 @@
 //! in the fast window and f ≥ 2m + 5 %; it counts at once with all of f. Otherwise the slow window speaks. What is
 //! reported is one of nine levels, so that noise makes no news; a level rises at once and falls only when nothing has
 //! justified it for a while (one second after a fast trigger, two after a slow one), so that nothing flaps. Silence is
-//! loss: a link on which not even a probe has come for 100 ms loses everything.
+//! loss: a link on which nothing has come for 100 ms loses everything; where little is sent, or much of it is lost, only when
+//! six transmissions in a row are missing, or more than chance would explain. (A link with nothing but a probe every 25 ms is
+//! found silent after 150 ms: a shorter run of losses befalls a link that loses half every second.)
 
 use std::time::Duration;
 
@@ -23,8 +25,17 @@ pub const HOLD_FAST: Duration = Duration::from_secs(1);
 /// How long a level stands that the slow window raised.
 pub const HOLD_SLOW: Duration = Duration::from_secs(2);
 
-/// A link that has been silent so long loses everything. Probes come every 25 ms where no data flows.
+/// A link that has been silent so long loses everything, if much more than that was to be expected.
 pub const SILENCE: Duration = Duration::from_millis(100);
+
+/// No silence is taken for chance that lasts longer.
+pub const LONGEST_SILENCE: Duration = Duration::from_millis(600);
+
+/// A silence is one when chance explains it less often than once in ten thousand: the natural logarithm of that.
+const SURPRISE: f64 = 9.2;
+
+/// So many transmissions must have failed to come, at the rate of the last second.
+const FEWEST_SILENT: f64 = 6.0;
 
 /// Fewer losses than these prove nothing.
 const FEWEST: u32 = 3;
@@ -142,7 +153,7 @@ impl Watch {
     /// What is to be said of the link. To be asked every 5 to 10 ms; a change is to be flooded.
     pub fn condition(&mut self, now: Duration) -> Condition {
         self.turn(now);
-        let silent = now.saturating_sub(self.heard) >= SILENCE;
+        let silent = now.saturating_sub(self.heard) >= self.silence();
         let (fast, fast_lost) = self.loss_ppm(FAST_SLOTS);
         let (slow, slow_lost) = self.loss_ppm(SLOW_SLOTS);
         let onset = fast_lost >= FEWEST && fast >= slow.saturating_mul(2).saturating_add(50_000);
@@ -156,6 +167,20 @@ impl Watch {
         let slow = if slow_lost >= FEWEST { Level::of(slow) } else { Level::NONE };
         self.slow.raise(slow, now, HOLD_SLOW);
         Condition { level: self.fast.level.max(self.slow.level), late: self.delay.is_late(now) }
+    }
+
+    /// How long a silence must last to count: at the rate and with the loss of the last second, chance hardly explains it.
+    fn silence(&self) -> Duration {
+        let seen: u32 =
+            self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.received).saturating_add(slot.lost));
+        let lost: u32 = self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.lost));
+        if seen == 0 {
+            return SILENCE;
+        }
+        let (seen, share) = (f64::from(seen), f64::from(lost) / f64::from(seen));
+        let explained = if lost < FEWEST { 0.0 } else { SURPRISE / -share.min(0.99).ln() };
+        let surprising = explained.max(FEWEST_SILENT);
+        Duration::from_secs_f64((surprising * SLOW.as_secs_f64() / seen).min(1.0)).clamp(SILENCE, LONGEST_SILENCE)
     }
 
     /// Share lost and number lost over the last `slots` slots.

@@ -1,8 +1,10 @@
 //! Name and role inside a certificate: a subject alternative name `anabranch://ROLE/NAME` (a URI, RFC 5280 §4.2.1.6).
 
 use super::{Role, TrustError};
+use ed25519_dalek::{Signature, VerifyingKey};
 use rustls_pki_types::CertificateDer;
 use topology::NodeName;
+use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const SCHEME: &str = "anabranch://";
@@ -39,6 +41,17 @@ pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Result<String, Tr
     let parsed = parse(certificate)?;
     let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     Ok(name.unwrap_or_default().to_owned())
+}
+
+/// Whether the holder of this ed25519 key signed a certificate.
+pub(super) fn signed_by(certificate: &CertificateDer<'_>, key: &[u8; 32]) -> Result<bool, TrustError> {
+    let parsed = parse(certificate)?;
+    let key = VerifyingKey::from_bytes(key).map_err(malformed)?;
+    let is_ed25519 = parsed.signature_algorithm.algorithm == OID_SIG_ED25519;
+    let signature = Signature::from_slice(&parsed.signature_value.data);
+    let verified =
+        signature.is_ok_and(|signature| key.verify_strict(parsed.tbs_certificate.as_ref(), &signature).is_ok());
+    Ok(is_ed25519 && verified)
 }
 
 /// When a certificate's time is over: seconds since 1970, UTC.

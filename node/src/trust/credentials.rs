@@ -1,7 +1,10 @@
 //! What an endpoint shows and whom it trusts, as TLS configurations.
 
 use super::certificate::{peer_identity, public_key};
+use super::seal::Seal;
 use super::{Identity, Role, TrustError, Verifier, files};
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::DecodePrivateKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
@@ -46,6 +49,13 @@ impl Credentials {
     /// What checks the peers that dial this node.
     pub fn verifier(&self) -> Result<Verifier, TrustError> {
         Ok(Verifier::new(public_key(&self.authority)?))
+    }
+
+    /// What signs this node's statements and checks those of others; `None` for who has no key.
+    pub fn seal(&self) -> Result<Option<Seal>, TrustError> {
+        let Some(identity) = &self.identity else { return Ok(None) };
+        let key = SigningKey::from_pkcs8_der(identity.key.secret_der()).map_err(library)?;
+        Ok(Some(Seal::new(key, identity.certificate.to_vec(), public_key(&self.authority)?)))
     }
 
     /// For dialling: the server must show a relay's certificate of this overlay, by whatever address it was reached.

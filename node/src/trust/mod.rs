@@ -17,6 +17,7 @@ mod certificate;
 mod credentials;
 mod files;
 mod keys;
+mod seal;
 mod token;
 mod verifier;
 
@@ -24,6 +25,7 @@ pub use authority::{Authority, Identity};
 pub use certificate::peer_identity;
 pub use credentials::{ALPN, Credentials};
 pub use keys::{init, inspect, issue_node, issue_token};
+pub use seal::Seal;
 pub use token::{Claims, TokenIssuer};
 pub use verifier::{Identified, Verifier};
 

@@ -1,5 +1,8 @@
 //! `ctl`: asking a running relay.
 
+#[path = "views.rs"]
+mod views;
+
 use clap::{Args, Subcommand};
 use node::exit::{Exit, Failure};
 use serde_json::Value;
@@ -19,36 +22,99 @@ const MOST: u64 = 64 << 20;
 pub(super) enum Ctl {
     /// Print how the relay, its links and its streams are
     Status(Status),
+    /// Print the links of the whole overlay, as they are advertised: delay, loss, lateness
+    Links(Status),
+    /// Print round trip and one-way delay of this relay's links, with their bounds
+    Rtt(Status),
+    /// Print the graph of a stream: which modules are in force, and each edge with its delay, loss and slack
+    Route(Route),
+    /// Take streams off this relay, or off one of its links, without losing a packet; for maintenance
+    Drain(Drain),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
-    /// The relay's operations port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS")]
-    ops: SocketAddr,
+    #[command(flatten)]
+    at: At,
     /// Print the whole report as JSON
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Route {
+    /// The stream; ask its ingress to see what is in force
+    stream: String,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Drain {
+    /// Only the link to this neighbour
+    #[arg(long, value_name = "NAME")]
+    link: Option<topology::NodeName>,
+    /// Let streams on again
+    #[arg(long)]
+    undo: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct At {
+    /// The relay's operations port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS")]
+    ops: SocketAddr,
+}
+
 impl Ctl {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let Ctl::Status(status) = self;
-        let body = node::host::block_on_local(get(status.ops, "/api/v1/status"))?;
-        if status.json {
+        let (ops, json, view): (SocketAddr, bool, fn(&Value) -> String) = match self {
+            Ctl::Status(status) => (status.at.ops, status.json, summary),
+            Ctl::Links(status) => (status.at.ops, status.json, views::links),
+            Ctl::Rtt(status) => (status.at.ops, status.json, views::rtt),
+            Ctl::Route(route) => return route.execute(),
+            Ctl::Drain(drain) => return drain.execute(),
+        };
+        let body = node::host::block_on_local(request("GET", ops, "/api/v1/status"))?;
+        if json {
             return super::print(&(body + "\n"));
         }
-        let report: Value = serde_json::from_str(&body)
-            .map_err(|error| unavailable(status.ops, &format!("its answer is not a relay's: {error}")))?;
-        super::print(&summary(&report))
+        super::print(&view(&parse(ops, &body)?))
     }
 }
 
+impl Route {
+    fn execute(self) -> Result<(), Failure> {
+        let body = node::host::block_on_local(request("GET", self.at.ops, "/api/v1/status"))?;
+        match views::route(&parse(self.at.ops, &body)?, &self.stream) {
+            Some(text) => super::print(&text),
+            None => Err(unavailable(self.at.ops, &format!("it does not carry {}", self.stream))),
+        }
+    }
+}
+
+impl Drain {
+    fn execute(self) -> Result<(), Failure> {
+        let act = if self.undo { "resume" } else { "drain" };
+        let link = self.link.map(|link| format!("?link={link}")).unwrap_or_default();
+        let answer = node::host::block_on_local(request("POST", self.at.ops, &format!("/api/v1/{act}{link}")))?;
+        super::print(&answer)
+    }
+}
+
+fn parse(ops: SocketAddr, body: &str) -> Result<Value, Failure> {
+    serde_json::from_str(body).map_err(|error| unavailable(ops, &format!("its answer is not a relay's: {error}")))
+}
+
 /// A request of HTTP/1.0, whose answer ends with the connection (RFC 1945).
-async fn get(address: SocketAddr, path: &str) -> Result<String, Failure> {
+async fn request(method: &str, address: SocketAddr, path: &str) -> Result<String, Failure> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        stream
+            .write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+            .await?;
         let mut answer = String::new();
         stream.take(MOST).read_to_string(&mut answer).await?;
         std::io::Result::Ok(answer)
@@ -131,15 +197,15 @@ fn summary(report: &Value) -> String {
     out
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("")
 }
 
-fn number(value: &Value) -> f64 {
+pub(super) fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
 }
 

@@ -5,28 +5,44 @@ pub mod own;
 mod routes;
 
 use crate::config::Limits;
-use crate::report::OverlayReport;
+use crate::report::{OverlayLink, OverlayReport};
 use link::Instant;
 use node::PortId;
-use node::control::{Dissemination, Module};
+use node::control::{Control, Dissemination, Module};
+use node::trust::Seal;
 use own::Own;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use topology::graph::Graph;
-use topology::lsdb::{self, Advertisement, Database, Incarnation, Ingress, Outcome};
+use topology::graph::{EdgeIx, Graph};
+use topology::lsdb::{
+    self, Advertisement, Database, Incarnation, Ingress, LinkTrouble, Outcome, TroubleOutcome, TroubleReport,
+};
+use topology::select;
+use topology::trouble::{Condition, Level};
+use topology::weight::DEAD_PPM;
 use topology::{NodeName, StreamName};
 
 /// How often what is no longer repeated is looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
-/// An advertisement to be sent.
+/// News to be sent.
 #[derive(Clone, Debug)]
 pub struct Flood {
     /// What.
-    pub advertisement: Arc<Advertisement>,
+    pub news: News,
     /// To whom.
     pub to: Recipients,
+}
+
+/// What is flooded: a message, signed by its origin where the overlay has keys, and passed on as it came.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// Who says it.
+    pub origin: NodeName,
+    /// What it says.
+    pub message: Rc<Control>,
 }
 
 /// Who is sent an advertisement.
@@ -41,15 +57,54 @@ pub enum Recipients {
 }
 
 /// The graphs of a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Graphs {
-    /// In the order of [`crate::system::plan`]: tree, then disjoint where that may be used.
+    /// By slot, as [`topology::select::Modules`] has them.
     pub modules: Vec<Module>,
+    /// By which of them packets travel.
+    pub rule: Rule,
     /// The egresses that are reached, this relay left out.
     pub egresses: Vec<NodeName>,
     /// How long the news of them takes to the last of their relays.
     pub longest: Duration,
 }
+
+/// By which modules packets travel.
+#[derive(Clone, Debug)]
+pub enum Rule {
+    /// By these, whatever happens.
+    Fixed(select::Modules),
+    /// As the conditions of links demand.
+    Watched(Rc<Watched>),
+}
+
+impl Default for Rule {
+    fn default() -> Rule {
+        Rule::Fixed(select::Modules::BASE)
+    }
+}
+
+/// What a choice depends on, and the graph whose edges it speaks of.
+#[derive(Debug)]
+pub struct Watched {
+    graph: Rc<Graph>,
+    /// The choice.
+    pub plan: select::Plan,
+}
+
+impl Watched {
+    /// The edges of its graph among `troubled`.
+    pub fn conditions(&self, troubled: &[Troubled]) -> Vec<(EdgeIx, Condition)> {
+        let edge = |(from, to, condition): &Troubled| {
+            let (from, to) = (self.graph.find(from)?, self.graph.find(to)?);
+            Some((self.graph.between(from, to)?, *condition))
+        };
+        troubled.iter().filter_map(edge).collect()
+    }
+}
+
+/// A link in trouble: from, to, and how.
+pub type Troubled = (NodeName, NodeName, Condition);
 
 /// The state of the overlay as this relay knows it. After each call, drain [`Directory::next_flood`].
 #[derive(Debug)]
@@ -57,22 +112,34 @@ pub struct Directory {
     own: Own,
     database: Database,
     /// The database as a graph, as of [`Directory::generation`].
-    graph: Graph,
+    graph: Rc<Graph>,
     graph_of: u64,
     floods: VecDeque<Flood>,
+    seal: Option<Rc<Seal>>,
+    /// What stands, in the form in which it is passed on.
+    advertised: BTreeMap<NodeName, Rc<Control>>,
+    reported: BTreeMap<NodeName, Rc<Control>>,
+    /// What was last said of the links into this relay, and when.
+    troubles: Vec<LinkTrouble>,
+    troubles_told: Option<Instant>,
     next_expiry: Instant,
 }
 
 impl Directory {
     /// Nothing known. `boot` is the node's wall clock at start in microseconds, used only to order the relay's lives.
-    pub fn new(name: NodeName, boot: u64, limits: &Limits) -> Directory {
+    pub fn new(name: NodeName, boot: u64, limits: &Limits, seal: Option<Rc<Seal>>) -> Directory {
         let limits = lsdb::Limits { origins: limits.max_relays, ..lsdb::Limits::default() };
         Directory {
             own: Own::new(),
             database: Database::new(name, boot, limits),
-            graph: Graph::default(),
+            graph: Rc::default(),
             graph_of: 0,
             floods: VecDeque::new(),
+            seal,
+            advertised: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            troubles: Vec::new(),
+            troubles_told: None,
             next_expiry: Instant::ORIGIN,
         }
     }
@@ -97,17 +164,18 @@ impl Directory {
         &self.own
     }
 
-    /// Takes in what a neighbour says or passes on. `false` where it was out of bounds.
-    pub fn receive(&mut self, now: Instant, from: PortId, advertisement: Advertisement) -> bool {
-        let origin = advertisement.origin.clone();
-        match self.database.apply(since_origin(now), advertisement) {
+    /// Takes in what a neighbour says or passes on; `message` is what it came as. `false` where it was out of bounds.
+    pub fn receive(&mut self, now: Instant, from: PortId, ad: Advertisement, message: Rc<Control>) -> bool {
+        let origin = ad.origin.clone();
+        match self.database.apply(since_origin(now), ad) {
             Ok(Outcome::Newer) => {
-                let stored = self.database.get(&origin).cloned();
-                let to = Recipients::AllBut(from);
-                self.floods.extend(stored.map(|advertisement| Flood { advertisement, to }));
+                self.advertised.insert(origin.clone(), message.clone());
+                self.flood(origin, message, Recipients::AllBut(from));
             }
-            Ok(Outcome::Older(advertisement)) => {
-                self.floods.push_back(Flood { advertisement, to: Recipients::Only(from) });
+            Ok(Outcome::Older(_)) => {
+                if let Some(stands) = self.advertised.get(&origin).cloned() {
+                    self.flood(origin, stands, Recipients::Only(from));
+                }
             }
             Ok(Outcome::Overtaken) => self.own.repeat(),
             Ok(Outcome::Same) => {}
@@ -119,21 +187,113 @@ impl Directory {
         true
     }
 
+    /// Takes in what a relay says of the links into it, as [`Directory::receive`] does.
+    pub fn receive_trouble(&mut self, now: Instant, from: PortId, report: TroubleReport, message: Rc<Control>) -> bool {
+        let origin = report.origin.clone();
+        match self.database.apply_trouble(since_origin(now), report) {
+            Ok(TroubleOutcome::Newer(_)) => {
+                self.reported.insert(origin.clone(), message.clone());
+                self.flood(origin, message, Recipients::AllBut(from));
+            }
+            Ok(TroubleOutcome::Older(_)) => {
+                if let Some(stands) = self.reported.get(&origin).cloned() {
+                    self.flood(origin, stands, Recipients::Only(from));
+                }
+            }
+            Ok(TroubleOutcome::Overtaken) => self.troubles_told = None,
+            Ok(TroubleOutcome::Same) => {}
+            Err(refused) => {
+                tracing::warn!(%refused, "a report of trouble is not taken in");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn flood(&mut self, origin: NodeName, message: Rc<Control>, to: Recipients) {
+        self.floods.push_back(Flood { news: News { origin, message }, to });
+    }
+
+    /// A message of this relay as it is sent: signed, where there is a key.
+    pub fn sealed(&self, message: Control) -> Rc<Control> {
+        let signed = self.seal.as_ref().map(|seal| seal.sign(&message));
+        Rc::new(match signed {
+            Some(Ok(signed)) => Control::Signed(signed),
+            Some(Err(error)) => {
+                tracing::error!(%error, "a statement cannot be signed");
+                message
+            }
+            None => message,
+        })
+    }
+
+    /// Who said what came, and what: a signed statement must be its signer's own, and where there is a key only signed ones
+    /// are believed.
+    pub fn opened(&self, message: &Control, unix: u64) -> Result<Control, String> {
+        let (signer, inner) = match (message, &self.seal) {
+            (Control::Signed(signed), Some(seal)) => seal.open(signed, unix).map_err(|error| error.to_string())?,
+            (Control::Signed(_), None) => return Err("signed, and there is no key to check it by".to_owned()),
+            (_, Some(_)) => return Err("it is not signed".to_owned()),
+            (plain, None) => return Ok(plain.clone()),
+        };
+        let origin = match &inner {
+            Control::Advertise(ad) => &ad.origin,
+            Control::Trouble(report) => &report.origin,
+            Control::Install(install) => &install.ingress,
+            _ => return Err(format!("{signer} signed what is no statement")),
+        };
+        if *origin != signer {
+            return Err(format!("{signer} signed it in the name of {origin}"));
+        }
+        Ok(inner)
+    }
+
+    /// Says of the links into this relay which are in trouble; told at once where that has changed.
+    pub fn set_troubles(&mut self, now: Instant, troubles: Vec<LinkTrouble>) {
+        let stale = self.troubles_told.is_none_or(|told| now.saturating_since(told) >= lsdb::REFRESH);
+        if !stale && troubles == self.troubles {
+            return;
+        }
+        self.troubles_told = Some(now);
+        self.troubles = troubles.clone();
+        let report = self.database.announce_trouble(since_origin(now), troubles);
+        let message = self.sealed(Control::Trouble((*report).clone()));
+        self.reported.insert(report.origin.clone(), message.clone());
+        self.flood(report.origin.clone(), message, Recipients::All);
+    }
+
+    /// All links in trouble, as far as is known.
+    pub fn troubled(&self) -> Vec<Troubled> {
+        let of = |report: &Arc<TroubleReport>| {
+            let to = report.origin.clone();
+            let link = move |link: &LinkTrouble| {
+                let condition = Condition { level: Level::of(link.loss_ppm), late: link.late };
+                (link.peer.clone(), to.clone(), condition)
+            };
+            report.links.iter().map(link).collect::<Vec<_>>()
+        };
+        self.database.troubles().flat_map(of).collect()
+    }
+
     /// Tells what has changed here, repeats what has not, forgets what is no longer repeated.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(statement) = self.own.statement(now) {
             let advertisement = self.database.announce(since_origin(now), statement);
-            self.floods.push_back(Flood { advertisement, to: Recipients::All });
+            let message = self.sealed(Control::Advertise((*advertisement).clone()));
+            self.advertised.insert(advertisement.origin.clone(), message.clone());
+            self.flood(advertisement.origin.clone(), message, Recipients::All);
         }
         if now >= self.next_expiry {
             self.next_expiry = now + EXPIRE_EVERY;
             for relay in self.database.expire(since_origin(now)) {
                 tracing::info!(%relay, "no longer heard of");
+                self.advertised.remove(&relay);
+                self.reported.remove(&relay);
             }
         }
         if self.graph_of != self.database.generation() {
             self.graph_of = self.database.generation();
-            self.graph = Graph::from_database(&self.database);
+            self.graph = Rc::new(Graph::from_database(&self.database));
         }
     }
 
@@ -148,8 +308,13 @@ impl Directory {
     }
 
     /// All that is known, for a neighbour that is new.
-    pub fn snapshot(&self) -> Vec<Arc<Advertisement>> {
-        self.database.snapshot()
+    pub fn snapshot(&self) -> Vec<News> {
+        // This relay's own first, so that the neighbour can use it at once.
+        let me = self.me();
+        let own = self.advertised.get_key_value(me);
+        let others = self.advertised.iter().filter(|(origin, _)| *origin != me);
+        let all = own.into_iter().chain(others).chain(&self.reported);
+        all.map(|(origin, message)| News { origin: origin.clone(), message: message.clone() }).collect()
     }
 
     /// Counts up whenever what is known changes; a mere repetition is no change.
@@ -176,10 +341,10 @@ impl Directory {
             || claims.any(|claim| claim.node == ingress && claim.state.incarnation == incarnation)
     }
 
-    /// Whether the overlay has a working link from one relay to another.
+    /// Whether the overlay has a working link from one relay to another: it is there, and does not lose everything.
     pub fn is_up(&self, from: &NodeName, to: &NodeName) -> bool {
-        let ends = self.graph.find(from).zip(self.graph.find(to));
-        ends.is_some_and(|(from, to)| self.graph.between(from, to).is_some())
+        let edge = self.graph.find(from).zip(self.graph.find(to)).and_then(|(from, to)| self.graph.between(from, to));
+        edge.is_some_and(|edge| self.graph[edge].metric.loss_ppm < DEAD_PPM)
     }
 
     /// The graphs of a stream published here, and the egresses they reach.
@@ -192,8 +357,21 @@ impl Directory {
         OverlayReport {
             relays: self.database.iter().map(|ad| ad.origin.clone()).collect(),
             links: self.graph.edge_count(),
+            link_states: self.graph.edges().map(|edge| self.link_state(edge)).collect(),
             streams: self.database.streams().count(),
             generation: self.generation(),
+        }
+    }
+
+    fn link_state(&self, edge: EdgeIx) -> OverlayLink {
+        let edge = self.graph[edge];
+        let (from, to) = (self.graph.name(edge.from), self.graph.name(edge.to));
+        OverlayLink {
+            from: from.clone(),
+            to: to.clone(),
+            delay_ms: f64::from(edge.metric.delay_us) / 1000.0,
+            loss: f64::from(edge.metric.loss_ppm) / 1e6,
+            late: self.database.condition(from, to).is_some_and(|condition| condition.late),
         }
     }
 

@@ -126,10 +126,10 @@ impl Own {
         self.changed |= self.subscriptions.remove(name).is_some();
     }
 
-    /// This relay is about to stop.
-    pub fn set_draining(&mut self) {
-        self.changed |= !self.draining;
-        self.draining = true;
+    /// Whether streams shall no longer pass through this relay.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.changed |= self.draining != draining;
+        self.draining = draining;
     }
 
     /// Whether another stream or subscription under `name` would still fit the advertisement.
@@ -175,7 +175,7 @@ impl Own {
 }
 
 /// Whether a delay is so far from the one told that it must be told anew.
-fn delay_moved(told_us: u32, now_us: u32) -> bool {
+pub(crate) fn delay_moved(told_us: u32, now_us: u32) -> bool {
     let by = told_us.abs_diff(now_us);
     by > 2_000 && by > told_us / 4
 }

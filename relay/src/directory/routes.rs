@@ -1,19 +1,22 @@
 //! The graphs of a stream, from the state of the overlay.
 
-use super::Graphs;
+use super::{Graphs, Rule, Watched};
 use node::control::{Dissemination, Edge, Module};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
-use topology::dissemination::Route;
+use topology::dissemination::{Repertoire, Route, Ways};
 use topology::graph::{Graph, NodeIx};
 use topology::lsdb::Database;
 use topology::module::{self, Demand, Egress};
+use topology::select::Modules;
+use topology::targeted;
 use topology::{NodeName, StreamName};
 
-/// The graphs of a stream that enters at `ingress`, in the order of [`crate::system::plan`].
+/// The graphs of a stream that enters at `ingress`.
 pub(super) fn graphs(
     database: &Database,
-    graph: &Graph,
+    graph: &Rc<Graph>,
     ingress: &NodeName,
     name: &StreamName,
     deadline_us: u32,
@@ -25,16 +28,37 @@ pub(super) fn graphs(
         Some(Egress { node, last_mile_us })
     };
     let demand = Demand { ingress: at, egresses: database.egresses(name).filter_map(egress).collect(), deadline_us };
-    let route = Route::new(graph, &demand);
-    // What may never be used is not installed.
-    let modules: &[&module::Module] =
-        if mode == Dissemination::Tree { &[&route.tree] } else { &[&route.tree, &route.disjoint] };
+    let (modules, rule, ways) = spread(graph, &demand, mode);
     let reach_us = modules.iter().map(|module| module.reach_us).max().unwrap_or(0);
     Graphs {
         modules: modules.iter().map(|module| named(graph, module)).collect(),
-        egresses: route.ways.iter().map(|ways| graph.name(ways.egress.node).clone()).collect(),
+        rule,
+        egresses: ways.iter().map(|ways| graph.name(ways.egress.node).clone()).collect(),
         longest: Duration::from_micros(reach_us),
     }
+}
+
+/// The modules of a demand, by which of them packets travel, and what each egress gets. Two disjoint ways are there in
+/// every mode: what is missing is asked for along them.
+fn spread(graph: &Rc<Graph>, demand: &Demand, mode: Dissemination) -> (Vec<module::Module>, Rule, Vec<Ways>) {
+    let pull = match mode {
+        Dissemination::Auto => true,
+        Dissemination::Targeted => false,
+        Dissemination::Tree | Dissemination::Disjoint | Dissemination::Flood => {
+            let route = Route::new(graph, demand);
+            let hedged = mode == Dissemination::Disjoint && !route.disjoint.edges.is_empty();
+            let first = match mode {
+                Dissemination::Flood => module::Module::new(graph, demand, &targeted::flood(graph, demand)),
+                _ => route.tree,
+            };
+            let used = if hedged { Modules::DISJOINT } else { Modules::BASE };
+            return (vec![first, route.disjoint], Rule::Fixed(used), route.ways);
+        }
+    };
+    let repertoire = Repertoire::new(graph, demand, pull);
+    let modules = repertoire.modules(graph, demand);
+    let watched = Watched { graph: graph.clone(), plan: repertoire.plan };
+    (modules, Rule::Watched(Rc::new(watched)), repertoire.ways)
 }
 
 fn named(graph: &Graph, module: &module::Module) -> Module {

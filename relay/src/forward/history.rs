@@ -118,6 +118,16 @@ impl History {
         self.bytes
     }
 
+    /// Packets kept.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     /// What is kept, in the order of its arrival.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Kept> {
         self.kept.iter()

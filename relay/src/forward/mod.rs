@@ -12,16 +12,19 @@ pub mod handles;
 pub mod held;
 pub mod history;
 pub mod label;
+pub mod lack;
 pub mod police;
 pub mod signal;
 pub mod window;
 
+mod pull;
 mod stream;
 
 pub use stream::{EPOCHS, Hop, Rest};
 
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use handles::{HandleSpace, HandleTable, Target};
+use lack::Ask;
 use link::{Delivery, Instant, Label, Packet, SendError, StreamHandle};
 use node::{PortId, Ports};
 use police::Police;
@@ -268,6 +271,42 @@ impl Forwarder {
         if let Some(stream) = self.stream_mut(key) {
             stream.retire(epoch);
         }
+    }
+
+    /// A relay below at `port` asks for what it lacks of the stream that goes there under `handle`: sends what is kept, and
+    /// for a while what comes. Returns the stream, and what is to be asked further up.
+    pub fn pull(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        handle: StreamHandle,
+        ask: Ask,
+        egress: &mut impl Egress,
+    ) -> Option<(StreamKey, Option<Ask>)> {
+        let at = self.streams.iter().find_map(|(key, stream)| {
+            let is_it = |output: &Option<Output>| output.as_ref().is_some_and(|o| o.port == port && o.handle == handle);
+            Some((key, stream.outputs.iter().position(is_it)?))
+        });
+        let (key, slot) = at?;
+        Some((StreamKey(key as u32), self.streams[key].pull(now, slot as u32, ask, egress)))
+    }
+
+    /// What is missing of streams that sinks watch here, and is to be asked for.
+    pub fn lacking(&mut self, now: Instant) -> Vec<(StreamKey, Ask)> {
+        let of = |(key, stream): (usize, &mut Stream)| Some((StreamKey(key as u32), stream.lacks(now)?));
+        self.streams.iter_mut().filter_map(of).collect()
+    }
+
+    /// Counts questions that were sent about a stream.
+    pub fn count_pulls(&mut self, key: StreamKey, count: u64) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.counters.pulls += count;
+        }
+    }
+
+    /// The handles under which a stream arrives.
+    pub fn input_handles(&self, key: StreamKey) -> impl Iterator<Item = (PortId, StreamHandle)> {
+        self.stream(key).into_iter().flat_map(Stream::inputs).map(|input| (input.port, input.handle))
     }
 
     /// The epochs of a stream known here, oldest first.

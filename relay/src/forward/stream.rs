@@ -2,7 +2,9 @@
 
 use super::history::History;
 use super::label::{self, MAX_MODULES};
+use super::lack::Lack;
 use super::police::Police;
+use super::pull::Interest;
 use super::window::{Seen, Window};
 use super::{Egress, Verdict};
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
@@ -33,19 +35,23 @@ pub struct Hop {
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    deadline: Duration,
-    seen: Window,
+    pub(super) deadline: Duration,
+    pub(super) seen: Window,
     /// Oldest first; never more than [`EPOCHS`].
-    epochs: Vec<Epoch>,
+    pub(super) epochs: Vec<Epoch>,
     /// The label of packets that enter the overlay here.
-    stamp: Option<Label>,
+    pub(super) stamp: Option<Label>,
     police: Option<Police>,
     /// Slots keep their index while they are in use: handles and epochs point at them.
     inputs: Vec<Option<Input>>,
-    outputs: Vec<Option<Output>>,
+    pub(super) outputs: Vec<Option<Output>>,
     /// Slots of the outputs to sinks.
-    locals: Vec<u32>,
+    pub(super) locals: Vec<u32>,
     pub(super) history: History,
+    /// What relays below lack.
+    pub(super) interests: Vec<Interest>,
+    /// What is missing here, where sinks watch.
+    pub(super) lack: Lack,
     pub(super) counters: StreamCounters,
 }
 
@@ -67,7 +73,7 @@ pub(super) struct Output {
 }
 
 #[derive(Debug)]
-struct Epoch {
+pub(super) struct Epoch {
     number: u16,
     modules: usize,
     branches: Vec<Branch>,
@@ -94,6 +100,8 @@ impl Stream {
             outputs: Vec::new(),
             locals: Vec::new(),
             history: History::new(0),
+            interests: Vec::new(),
+            lack: Lack::default(),
             counters: StreamCounters::default(),
         }
     }
@@ -141,6 +149,7 @@ impl Stream {
             return Verdict::Late;
         }
         let from = input.port;
+        self.note_lack(now, &delivery);
         self.history.push(now, from, label, &delivery);
         let mut sending = Sending { now, slack, label, delivery, sent: 0 };
         self.send_below(from, &mut sending, egress);
@@ -150,6 +159,9 @@ impl Stream {
             {
                 sending.send(output, Rest::default(), egress);
             }
+        }
+        if !self.interests.is_empty() {
+            self.serve(from, &mut sending, egress);
         }
         self.counters.forwarded += u64::from(sending.sent);
         Verdict::Forwarded(sending.sent)
@@ -253,6 +265,7 @@ impl Stream {
     pub(super) fn remove_output(&mut self, port: PortId) -> Option<Output> {
         let slot = self.outputs.iter().position(|output| output.as_ref().is_some_and(|o| o.port == port))?;
         self.locals.retain(|local| *local as usize != slot);
+        self.interests.retain(|interest| !interest.is_of(slot as u32));
         for epoch in &mut self.epochs {
             epoch.remove(slot as u32);
         }
@@ -298,19 +311,19 @@ impl Stream {
 }
 
 /// A packet on its way out.
-struct Sending {
-    now: Instant,
-    slack: Duration,
-    label: Label,
-    delivery: Delivery,
-    sent: u32,
+pub(super) struct Sending {
+    pub(super) now: Instant,
+    pub(super) slack: Duration,
+    pub(super) label: Label,
+    pub(super) delivery: Delivery,
+    pub(super) sent: u32,
 }
 
 impl Sending {
     /// Sends one copy. The hop may spend what the packet has left less the bare transit of the farthest rest of its
     /// way; where that is past, of the nearest.
     #[inline]
-    fn send(&mut self, output: &mut Output, rest: Rest, egress: &mut impl Egress) {
+    pub(super) fn send(&mut self, output: &mut Output, rest: Rest, egress: &mut impl Egress) {
         for rest_us in [rest.max_us, rest.min_us] {
             let Some(hop) = self.slack.checked_sub(Duration::from_micros(u64::from(rest_us))) else { continue };
             match egress.send(self.now, output.port, self.packet(output.handle, hop)) {
@@ -408,11 +421,20 @@ fn epoch_for(epochs: &[Epoch], label: Label) -> Option<&Epoch> {
 }
 
 /// The rest of the way beyond an output on which a packet of this label leaves; `None` where it does not.
-fn rest_of(epochs: &[Epoch], label: Label, output: u32) -> Option<Rest> {
+pub(super) fn rest_of(epochs: &[Epoch], label: Label, output: u32) -> Option<Rest> {
     let epoch = epoch_for(epochs, label)?;
     let at = epoch.branches.iter().position(|branch| branch.output == output)?;
     let shared = epoch.branches[at].modules & epoch.known(label::modules(label));
     (shared != 0).then(|| epoch.rest(at, shared))
+}
+
+/// The rest of the way beyond an output by whatever module of the newest epoch that has it; nothing, where none does.
+pub(super) fn rest_below(epochs: &[Epoch], output: u32) -> Rest {
+    let found = epochs.iter().rev().find_map(|epoch| {
+        let at = epoch.branches.iter().position(|branch| branch.output == output)?;
+        Some(epoch.rest(at, epoch.branches[at].modules))
+    });
+    found.unwrap_or_default()
 }
 
 fn place<T>(slots: &mut Vec<Option<T>>, value: T) -> u32 {

@@ -65,6 +65,11 @@ impl Window {
         }
     }
 
+    /// Whether `seq` was seen; `false` where it cannot be told any more.
+    pub fn contains(&self, seq: StreamSeq) -> bool {
+        self.main.contains(seq) || self.spare.contains(seq)
+    }
+
     #[cold]
     fn insert_far(&mut self, seq: StreamSeq, place: Place) -> Seen {
         if place == Place::Empty {
@@ -140,6 +145,12 @@ impl Island {
         } else {
             Place::Behind
         }
+    }
+
+    fn contains(&self, seq: StreamSeq) -> bool {
+        let at = seq.0 % WINDOW;
+        let is_within = self.place(seq) == Place::Inside && seq.distance(self.newest) <= 0;
+        is_within && self.bits[(at / 64) as usize] >> (at % 64) & 1 == 1
     }
 
     /// Marks a number that is `Inside`, moving the window up where it is the newest. Whether it was unmarked.

@@ -3,7 +3,7 @@
 mod dial;
 
 use crate::config::{Config, Identity, Neighbour};
-use crate::ops;
+use crate::ops::{self, Order};
 use crate::report::{NeighbourReport, NeighbourState, Report};
 use crate::system::{LinkOptions, Options, RelaySystem};
 use dial::Dialler;
@@ -13,7 +13,7 @@ use node::clock::{self, Clock};
 use node::control::CloseCode;
 use node::endpoint::{Endpoint, EndpointOptions, Session};
 use node::exit::{Exit, Failure};
-use node::trust::{Credentials, Role, TrustError};
+use node::trust::{Credentials, Role, Seal, TrustError};
 use node::{Host, PortId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -53,7 +53,8 @@ pub async fn run_reloading(
     let mut renew = tokio::time::interval(relay.shared.config.report_interval);
     renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let ops = relay.ops.take();
-    let serving = ops.map(|listener| tokio::task::spawn_local(ops::serve(listener, report.subscribe())));
+    let (order, mut orders) = mpsc::channel(1);
+    let serving = ops.map(|listener| tokio::task::spawn_local(ops::serve(listener, report.subscribe(), order)));
     let _serving = AbortOnDrop(serving);
     tracing::info!(relay = %relay.shared.name, listen = ?relay.listen, ops = ?relay.ops_address, "ready");
     loop {
@@ -62,6 +63,7 @@ pub async fn run_reloading(
                 report.send_replace(relay.report());
             }
             Some(config) = reloads.recv() => relay.reload(config),
+            Some(order) = orders.recv() => relay.obey(order),
             // A shutdown that nobody can ask for any more is one that is asked for.
             _ = shutdown.wait_for(|stop| *stop) => break,
         }
@@ -115,7 +117,8 @@ impl Relay {
         let ops_address = ops.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
         let boot = clock::unix_micros();
-        let system = RelaySystem::new(options(&config, &name, boot, clock.now()));
+        let seal = credentials.seal().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        let system = RelaySystem::new(options(&config, &name, boot, clock.now(), seal.map(Rc::new)));
         let shared = Rc::new(Shared {
             name,
             clock,
@@ -211,6 +214,27 @@ impl Relay {
             }
         }
         tracing::info!("configuration reloaded: neighbours are in force, all else waits for a restart");
+    }
+
+    /// Takes streams off this relay or one of its links, or lets them on again.
+    fn obey(&mut self, Order { link, drain, done }: Order) {
+        tracing::info!(?link, drain, "the operator asks");
+        let did = self.shared.host.with(|now, system, ports| match &link {
+            Some(link) => system.drain_link(now, link, drain, ports),
+            None if drain => {
+                system.drain(now, ports);
+                true
+            }
+            None => {
+                system.resume(now, ports);
+                true
+            }
+        });
+        if link.is_none() {
+            self.draining = drain;
+        }
+        // Who asked may have gone away.
+        let _ = done.send(did);
     }
 
     fn report(&self) -> Report {
@@ -352,7 +376,7 @@ async fn bind_ops(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot listen on tcp {address} (ops): {error}")))
 }
 
-fn options(config: &Config, name: &NodeName, boot: u64, now: Instant) -> Options {
+fn options(config: &Config, name: &NodeName, boot: u64, now: Instant, seal: Option<Rc<Seal>>) -> Options {
     let links = config.neighbours.iter();
     let links: BTreeMap<NodeName, LinkOptions> =
         links.filter_map(|neighbour| Some((neighbour.name.clone()?, LinkOptions::from(neighbour)))).collect();
@@ -362,6 +386,7 @@ fn options(config: &Config, name: &NodeName, boot: u64, now: Instant) -> Options
         limits: config.limits.clone(),
         source_grace: config.source_grace,
         links,
+        seal,
         unix: (now, clock::unix_seconds()),
     }
 }

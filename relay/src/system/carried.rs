@@ -1,13 +1,16 @@
 //! A stream carried here, as the slow path knows it: its names and its graphs. Pure.
 
+use crate::forward::lack::Ask;
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
 use link::Instant;
 use node::PortId;
-use node::control::{Content, Install, StreamOpen};
+use node::control::{Content, Control, Install, StreamOpen};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 use topology::lsdb::Incarnation;
+use topology::select::Modules;
 use topology::{NodeName, StreamName};
 
 /// An epoch that a newer one has replaced is kept at least this long, and four deadlines.
@@ -35,6 +38,8 @@ pub struct Carried {
     pub content: Content,
     /// Since when nothing brings it here, or its ingress does not advertise it.
     pub orphan_since: Option<Instant>,
+    /// What was last asked on for relays below, and when.
+    pub asked: Option<(Instant, Ask)>,
     boot: u64,
     /// Graphs went: outputs that only they had are to be closed.
     untidy: bool,
@@ -44,8 +49,24 @@ pub struct Carried {
 
 #[derive(Debug)]
 struct Graph {
-    install: Rc<Install>,
+    install: Rc<Installed>,
     replaced: Option<Instant>,
+}
+
+/// An installation, and what it came as: it is passed on as it is.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// What it says.
+    pub install: Install,
+    /// As which message.
+    pub message: Rc<Control>,
+}
+
+impl Deref for Installed {
+    type Target = Install;
+    fn deref(&self) -> &Install {
+        &self.install
+    }
 }
 
 /// What an installation is to a stream.
@@ -62,7 +83,16 @@ pub enum Adopted {
 impl Carried {
     /// A stream without graphs.
     pub fn new(key: StreamKey, deadline_us: u32, content: Content) -> Carried {
-        Carried { key, deadline_us, content, orphan_since: None, boot: 0, untidy: false, graphs: Vec::new() }
+        Carried {
+            key,
+            deadline_us,
+            content,
+            orphan_since: None,
+            asked: None,
+            boot: 0,
+            untidy: false,
+            graphs: Vec::new(),
+        }
     }
 
     /// Its deadline.
@@ -71,7 +101,7 @@ impl Carried {
     }
 
     /// Takes a graph in, once per epoch.
-    pub fn adopt(&mut self, now: Instant, install: Rc<Install>) -> Adopted {
+    pub fn adopt(&mut self, now: Instant, install: Rc<Installed>) -> Adopted {
         if install.boot < self.boot {
             return Adopted::Old;
         }
@@ -124,13 +154,25 @@ impl Carried {
     }
 
     /// The graphs kept, oldest first.
-    pub fn graphs(&self) -> impl Iterator<Item = &Rc<Install>> {
+    pub fn graphs(&self) -> impl DoubleEndedIterator<Item = &Rc<Installed>> {
         self.graphs.iter().map(|graph| &graph.install)
     }
 
     /// The newest graph.
-    pub fn newest(&self) -> Option<&Rc<Install>> {
+    pub fn newest(&self) -> Option<&Rc<Installed>> {
         self.graphs.last().map(|graph| &graph.install)
+    }
+
+    /// The relays from which `me` has the stream in two disjoint ways, in the newest graph that has such.
+    pub fn upstream(&self, me: &NodeName) -> Vec<NodeName> {
+        let module = Modules::DISJOINT.0.trailing_zeros() as usize;
+        let into = |install: &Rc<Installed>| {
+            let edges = install.modules.get(module).map(|module| &module.edges).into_iter().flatten();
+            let mut from: Vec<NodeName> = edges.filter(|edge| edge.to == *me).map(|edge| edge.from.clone()).collect();
+            from.dedup();
+            from
+        };
+        self.graphs().rev().map(into).find(|from| !from.is_empty()).unwrap_or_default()
     }
 
     /// The relays below `me` in any graph kept.
@@ -170,8 +212,8 @@ mod tests {
     use super::*;
     use crate::forward::Forwarder;
 
-    fn install(boot: u64, epoch: u16) -> Rc<Install> {
-        Rc::new(Install {
+    fn install(boot: u64, epoch: u16) -> Rc<Installed> {
+        let install = Install {
             name: "t/c".parse().expect("valid"),
             incarnation: Incarnation(1),
             ingress: "a".parse().expect("valid"),
@@ -180,7 +222,8 @@ mod tests {
             deadline_us: 200_000,
             content: Content::Datagrams,
             modules: Vec::new(),
-        })
+        };
+        Rc::new(Installed { message: Rc::new(Control::Install(install.clone())), install })
     }
 
     fn carried() -> Carried {

@@ -1,9 +1,10 @@
 //! Sources and sinks: rights, names, bounds; the plans of the streams that enter here.
 
-use super::carried::StreamId;
+use super::carried::{Installed, StreamId};
 use super::plan::{Choice, Plan};
 use super::streams::MAX_DEADLINE_US;
 use super::{Kind, Port, RelaySystem, refusal};
+use crate::directory::own::delay_moved;
 use crate::forward::label;
 use crate::forward::police::Police;
 use link::{Bitrate, Instant};
@@ -38,7 +39,9 @@ pub(super) struct Published {
     gone_since: Option<Instant>,
     /// Unpublished: let go at that time.
     ending: Option<Instant>,
-    plan: Plan,
+    pub(super) plan: Plan,
+    /// How long packets take from the source to here, in microseconds.
+    first_mile_us: u32,
     /// What its source was told of the way from here on, in microseconds.
     told_rest_us: u32,
 }
@@ -99,14 +102,16 @@ impl RelaySystem {
         self.forward.set_police(key, rate.map(Police::new));
         let (incarnation, deadline_us) = (publish.incarnation, publish.deadline_us);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
+        let first_mile_us = first_mile_us(now, port, ports);
         let old = self.published.remove(&name).filter(|old| old.id == id);
         let mut plan = old.map_or_else(|| Plan::new(self.last_epoch), |old| old.plan);
         plan.outdate();
         let mode = publish.mode;
-        let (port_of, gone_since, ending) = (Some(port), None, None);
-        let published = Published { id, publisher, mode, port: port_of, gone_since, ending, plan, told_rest_us: 0 };
+        let (source, port_of, gone_since, ending) = (port, Some(port), None, None);
+        let (port, told_rest_us) = (port_of, 0);
+        let published = Published { id, publisher, mode, port, gone_since, ending, plan, first_mile_us, told_rest_us };
         self.published.insert(name.clone(), published);
-        self.note(port, name, right.expires);
+        self.note(source, name, right.expires);
         self.plan_due = Some(now);
         Ok(handle.0)
     }
@@ -291,6 +296,15 @@ impl RelaySystem {
     }
 
     pub(super) fn measure_last_miles(&mut self, now: Instant, ports: &Ports) {
+        for published in self.published.values_mut() {
+            let Some(port) = published.port else { continue };
+            let measured = first_mile_us(now, port, ports);
+            if delay_moved(published.first_mile_us, measured) {
+                published.first_mile_us = measured;
+                published.plan.outdate();
+                self.plan_due = Some(now);
+            }
+        }
         let names: Vec<StreamName> =
             self.wanted.iter().filter(|(_, wanted)| !wanted.sinks.is_empty()).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -327,6 +341,8 @@ impl RelaySystem {
             self.planned_boot = self.directory.boot();
             self.published.values_mut().for_each(|published| published.plan.renew());
         }
+        // What is installed already can be selected at once; computing may take its time.
+        self.stamp_labels(now, generation);
         let due: Vec<StreamName> = self
             .published
             .iter()
@@ -336,9 +352,17 @@ impl RelaySystem {
         for name in due {
             self.compute(now, generation, &name, ports);
         }
+        self.stamp_labels(now, generation);
+    }
+
+    /// Stamps what the rule selects from the graphs in force.
+    fn stamp_labels(&mut self, now: Instant, generation: u64) {
+        let troubled = self.directory.troubled();
         let mut next: Option<Instant> = None;
         for published in self.published.values_mut() {
-            if let (Some(label), Some(carried)) = (published.plan.label(now), self.carried.get(&published.id)) {
+            if let (Some(label), Some(carried)) =
+                (published.plan.label(now, &troubled), self.carried.get(&published.id))
+            {
                 self.forward.set_stamp(carried.key, label);
             }
             let wakes = [published.plan.compute_due(generation), published.plan.switch_due()];
@@ -350,7 +374,8 @@ impl RelaySystem {
     fn compute(&mut self, now: Instant, generation: u64, name: &StreamName, ports: &mut Ports) {
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else { return };
-        let graphs = self.directory.graphs(name, carried.deadline_us, published.mode);
+        let deadline_us = carried.deadline_us.saturating_sub(published.first_mile_us);
+        let graphs = self.directory.graphs(name, deadline_us, published.mode);
         let rest_us = graphs.longest.as_micros().min(u128::from(carried.deadline_us)) as u32;
         if let Some(port) = published.port
             && rest_us != published.told_rest_us
@@ -359,15 +384,11 @@ impl RelaySystem {
             ports.control(port, Control::Rest { name: name.clone(), rest_us });
         }
         let choice = Choice {
-            mode: published.mode,
-            deadline: carried.deadline(),
             ingress: self.directory.me(),
-            egresses: &graphs.egresses,
             is_up: &|from, to| self.directory.is_up(from, to),
-            longest: graphs.longest,
             young: self.forward.is_young(carried.key),
         };
-        let Some(epoch) = published.plan.adopt(now, generation, graphs.modules, choice) else { return };
+        let Some(epoch) = published.plan.adopt(now, generation, &graphs, &choice) else { return };
         if label::later(epoch, self.last_epoch) {
             self.last_epoch = epoch;
         }
@@ -382,7 +403,8 @@ impl RelaySystem {
             content: carried.content,
             modules: published.plan.modules().to_vec(),
         };
-        self.install(now, None, install, ports);
+        let message = self.directory.sealed(Control::Install(install.clone()));
+        self.install(now, None, Installed { install, message }, ports);
     }
 
     /// Whether a peer's tokens allow it what it asks for, and until when.
@@ -417,4 +439,11 @@ impl RelaySystem {
             streams.remove(name);
         }
     }
+}
+
+/// How long packets take from a source to here.
+fn first_mile_us(now: Instant, port: PortId, ports: &Ports) -> u32 {
+    let quality = ports.link(port).map(|link| link.quality(now));
+    let measured = quality.filter(|quality| quality.rtt_min > Duration::ZERO);
+    measured.map_or(LAST_MILE_US, |quality| (quality.rtt_min / 2).as_micros().min(10_000_000) as u32)
 }

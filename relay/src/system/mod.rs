@@ -5,6 +5,8 @@
 //! | `neighbours` | links to relays: which connection of a pair survives, when a link counts as up, link state |
 //! | `clients` | sources and sinks: rights, names, bounds |
 //! | `streams` | what is carried: announcements, graphs, the end of a stream |
+//! | `pull` | what is missing is asked for, and answered |
+//! | `watch` | trouble on the links into this relay |
 //! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
@@ -14,29 +16,38 @@ pub mod plan;
 
 mod clients;
 mod neighbours;
+mod pull;
 mod report;
 mod signals;
 mod streams;
+mod watch;
 
 use crate::config::{Limits, Neighbour};
 use crate::directory::{Directory, Flood, Recipients};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{Forwarder, StreamKey};
 use crate::report::RefusalCounters;
-use carried::{Carried, StreamId};
+use carried::{Carried, Installed, StreamId};
 use clients::{Published, Wanted};
 use link::policy::Policy;
 use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
-use node::trust::Role;
+use node::trust::{Role, Seal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use signals::{Echo, Neighbour as RelayPort};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 use topology::{NodeName, StreamName};
 
 /// How often links are looked at and what grew old is let go.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often the links to relays are listened to.
+const LISTEN: Duration = Duration::from_millis(10);
+
+/// How often streams that sinks watch here are looked through for what is missing.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How a relay is made.
 #[derive(Clone, Debug)]
@@ -51,6 +62,8 @@ pub struct Options {
     pub source_grace: Duration,
     /// What the operator says of links, by the neighbour's name.
     pub links: BTreeMap<NodeName, LinkOptions>,
+    /// Its key, and by what those of others are judged. Without it (in simulations) nothing is signed, and all is believed.
+    pub seal: Option<Rc<Seal>>,
     /// A moment on the node's clock and the same in seconds since 1970: the expiry of rights is told from it.
     pub unix: (Instant, u64),
 }
@@ -94,8 +107,14 @@ pub struct RelaySystem {
     echoes: [VecDeque<Echo>; 2],
     refused: RefusalCounters,
     draining: bool,
+    /// Links that are to carry nothing, by the neighbour.
+    drained: BTreeSet<NodeName>,
     next_tick: Instant,
     ticks: u64,
+    /// When links are next listened to.
+    next_listening: Instant,
+    /// When streams are next looked through for what is missing.
+    next_look: Instant,
     /// When a graph is to be computed or a label switched.
     plan_due: Option<Instant>,
     planned: u64,
@@ -131,7 +150,7 @@ impl RelaySystem {
     pub fn new(options: Options) -> RelaySystem {
         RelaySystem {
             forward: Forwarder::new(options.limits.max_stream_history),
-            directory: Directory::new(options.name.clone(), options.boot, &options.limits),
+            directory: Directory::new(options.name.clone(), options.boot, &options.limits, options.seal.clone()),
             options,
             ports: BTreeMap::new(),
             relays: BTreeMap::new(),
@@ -144,7 +163,10 @@ impl RelaySystem {
             echoes: Default::default(),
             refused: RefusalCounters::default(),
             draining: false,
+            drained: BTreeSet::new(),
             next_tick: Instant::ORIGIN,
+            next_listening: Instant::ORIGIN,
+            next_look: Instant::ORIGIN,
             ticks: 0,
             plan_due: None,
             planned: u64::MAX,
@@ -176,7 +198,26 @@ impl RelaySystem {
     /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.
     pub fn drain(&mut self, now: Instant, ports: &mut Ports) {
         self.draining = true;
-        self.directory.own().set_draining();
+        self.directory.own().set_draining(true);
+        self.settle(now, ports);
+    }
+
+    /// Takes streams off the link to a neighbour, or lets them on again. The link stands, and what is on its way over it
+    /// arrives; the overlay is told that it is not there. `false` where there is no such neighbour.
+    pub fn drain_link(&mut self, now: Instant, peer: &NodeName, drain: bool, ports: &mut Ports) -> bool {
+        if drain && !self.relays.contains_key(peer) {
+            return false;
+        }
+        let changed = if drain { self.drained.insert(peer.clone()) } else { self.drained.remove(peer) };
+        self.watch_links(now, ports);
+        self.settle(now, ports);
+        changed
+    }
+
+    /// Ends what [`RelaySystem::drain`] began: streams may pass through this relay again.
+    pub fn resume(&mut self, now: Instant, ports: &mut Ports) {
+        self.draining = false;
+        self.directory.own().set_draining(false);
         self.settle(now, ports);
     }
 
@@ -198,12 +239,12 @@ impl RelaySystem {
     /// Follows what has changed: tells the neighbours, computes graphs, switches labels.
     fn settle(&mut self, now: Instant, ports: &mut Ports) {
         self.directory.handle_timeout(now);
-        while let Some(Flood { advertisement, to }) = self.directory.next_flood() {
+        while let Some(Flood { news, to }) = self.directory.next_flood() {
             let mut wanted_by = Vec::new();
             for (name, port) in &self.relays {
                 let wanted = match to {
-                    Recipients::All => *name != advertisement.origin,
-                    Recipients::AllBut(from) => *port != from && *name != advertisement.origin,
+                    Recipients::All => *name != news.origin,
+                    Recipients::AllBut(from) => *port != from && *name != news.origin,
                     Recipients::Only(only) => *port == only,
                 };
                 if wanted {
@@ -211,9 +252,8 @@ impl RelaySystem {
                 }
             }
             for port in wanted_by {
-                let message = Control::Advertise((*advertisement).clone());
-                self.signal(now, port, &message, ports);
-                ports.control(port, message);
+                self.signal(now, port, &news.message, ports);
+                ports.control(port, (*news.message).clone());
             }
         }
         let stale = self.planned != self.directory.generation() || self.planned_boot != self.directory.boot();
@@ -272,6 +312,9 @@ impl EndSystem for RelaySystem {
                 message @ (Control::StreamOpen(_)
                 | Control::StreamClose { .. }
                 | Control::Advertise(_)
+                | Control::Trouble(_)
+                | Control::Pull(_)
+                | Control::Signed(_)
                 | Control::Install(_)),
             ) => self.take_from_relay(now, port, message, ports),
             (_, Control::Goodbye { .. } | Control::Hello(_) | Control::Welcome(_) | Control::Refused(_)) => {}
@@ -290,12 +333,22 @@ impl EndSystem for RelaySystem {
             self.tick(now, ports);
         }
         self.repeat_signals(now, ports);
+        if now >= self.next_listening {
+            self.next_listening = now + LISTEN;
+            self.listen(now, ports);
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.ask_for_missing(now, ports);
+        }
         self.settle(now, ports);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let next = self.next_tick.min(self.directory.poll_timeout());
-        [self.plan_due, self.repeat_due()].into_iter().flatten().chain([next]).min()
+        let listening = (!self.relays.is_empty()).then_some(self.next_listening);
+        let look = (listening.is_some() && !self.wanted.is_empty()).then_some(self.next_look);
+        [self.plan_due, self.repeat_due(), listening, look].into_iter().flatten().chain([next]).min()
     }
 }
 
@@ -305,12 +358,33 @@ impl RelaySystem {
         match message {
             Control::StreamOpen(open) => self.stream_open(now, port, open, ports),
             Control::StreamClose { handle, ended } => self.stream_close(now, port, handle, ended, ports),
-            Control::Advertise(advertisement) => {
-                self.refused.protocol += u64::from(!self.directory.receive(now, port, advertisement));
-            }
-            Control::Install(install) => self.install(now, Some(port), install, ports),
-            _ => self.violation(port, "a message that relays do not tell each other", ports),
+            Control::Pull(pull) => self.pulled(now, port, &pull, ports),
+            statement => self.take_statement(now, port, statement, ports),
         }
+    }
+
+    /// What a relay says to all others, from itself or passed on.
+    fn take_statement(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports) {
+        let opened = match self.directory.opened(&message, self.unix(now)) {
+            Ok(opened) => opened,
+            Err(why) => {
+                self.refused.forged += 1;
+                let from = self.ports.get(&port).map(|port| port.peer.name.as_str());
+                tracing::warn!(from, why, "a statement is not believed");
+                return;
+            }
+        };
+        let message = Rc::new(message);
+        let taken = match opened {
+            Control::Advertise(advertisement) => self.directory.receive(now, port, advertisement, message),
+            Control::Trouble(report) => self.directory.receive_trouble(now, port, report, message),
+            Control::Install(install) => {
+                self.install(now, Some(port), Installed { install, message }, ports);
+                true
+            }
+            _ => false,
+        };
+        self.refused.protocol += u64::from(!taken);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Kind, Port, RelaySystem};
 use link::stats::LinkQuality;
 use link::{Delivery, Instant};
-use node::control::{CloseCode, Control};
+use node::control::CloseCode;
 use node::trust::Role;
 use node::{Peer, PortId, Ports};
 use std::time::Duration;
@@ -42,9 +42,9 @@ impl RelaySystem {
         self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(Box::default()) });
         self.relays.insert(name.clone(), port);
         self.watch_link(now, &name, port, ports);
-        for advertisement in self.directory.snapshot() {
-            if advertisement.origin != name {
-                ports.control(port, Control::Advertise((*advertisement).clone()));
+        for news in self.directory.snapshot() {
+            if news.origin != name {
+                ports.control(port, (*news.message).clone());
             }
         }
         self.reattach(now, &name, port, ports);
@@ -96,8 +96,10 @@ impl RelaySystem {
         let options = self.options.links.get(name);
         let delay = options.and_then(|options| options.delay).or_else(|| measured(&quality));
         let cost = options.map_or(10, |options| options.cost);
+        let drained = self.drained.contains(name);
         let own = self.directory.own();
         match delay {
+            _ if drained => own.remove_link(name),
             Some(delay) if is_up(&quality, own.has_link(name)) => {
                 let loss_ppm = (quality.loss_sent * 1e6) as u32;
                 own.set_link(now, name, delay.as_micros().min(10_000_000) as u32, loss_ppm, cost);

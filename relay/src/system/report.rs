@@ -2,11 +2,14 @@
 
 use super::carried::{Carried, StreamId};
 use super::{Kind, Port, RelaySystem};
-use crate::report::{InputReport, LinkReport, OutputReport, Report, StreamReport};
+use crate::report::{GraphEdge, InputReport, LinkReport, OutputReport, Report, StreamReport};
 use link::stats::LinkStats;
 use link::{Instant, Link};
+use node::control::Install;
 use node::{PortId, Ports};
+use std::collections::BTreeMap;
 use topology::NodeName;
+use topology::select::Modules;
 
 impl RelaySystem {
     /// Fills in what the end system knows; the shell adds addresses and neighbours.
@@ -36,6 +39,8 @@ impl RelaySystem {
             mode: published.map(|published| published.mode),
             epoch: carried.newest().map(|install| install.epoch),
             label: self.forward.stamp(key).map(|label| label.0),
+            spread: published.map(|published| spread(published.plan.selected())).unwrap_or_default(),
+            graph: carried.newest().map(|install| graph(install)).unwrap_or_default(),
             subscribers: self.forward.locals(key),
             counters: self.forward.counters(key),
             inputs: self
@@ -63,6 +68,35 @@ impl RelaySystem {
     pub fn clients(&self) -> usize {
         self.ports.values().filter(|port| matches!(port.kind, Kind::Client(_))).count()
     }
+}
+
+/// The names of modules.
+fn spread(modules: Modules) -> Vec<String> {
+    let name = |slot: usize| match slot {
+        0 => "base".to_owned(),
+        1 => "two disjoint ways".to_owned(),
+        2 => "source graph".to_owned(),
+        3 => "robust graph".to_owned(),
+        _ => format!("destination graph {}", slot - Modules::FIRST_DESTINATION),
+    };
+    modules.slots().map(name).collect()
+}
+
+/// The edges of all modules of a graph, each once.
+fn graph(install: &Install) -> Vec<GraphEdge> {
+    let mut edges: BTreeMap<(&NodeName, &NodeName), (u16, u32)> = BTreeMap::new();
+    for (slot, module) in install.modules.iter().enumerate() {
+        for edge in &module.edges {
+            let (modules, rest) = edges.entry((&edge.from, &edge.to)).or_default();
+            *modules |= 1 << slot;
+            *rest = edge.rest_max_us.max(*rest);
+        }
+    }
+    let edge = |((from, to), (modules, rest)): ((&NodeName, &NodeName), (u16, u32))| {
+        let rest_ms = f64::from(rest) / 1000.0;
+        GraphEdge { from: from.clone(), to: to.clone(), modules, rest_ms }
+    };
+    edges.into_iter().map(edge).collect()
 }
 
 fn link_report(now: Instant, id: PortId, port: &Port, link: &Link) -> LinkReport {

@@ -1,5 +1,6 @@
 //! What is said to neighbouring relays among the media, so that it arrives before the media it explains.
 
+use super::watch::Ear;
 use super::{Kind, RelaySystem};
 use crate::forward::held::Held;
 use crate::forward::signal::{Signal, Signals};
@@ -22,6 +23,8 @@ pub(super) struct Neighbour {
     /// Media that overtook the announcement of its stream.
     pub(super) held: Held,
     signals: Signals,
+    /// What is heard of the link into this relay.
+    pub(super) ear: Ear,
     /// Handles that it closed lately.
     closed: VecDeque<(Instant, u16)>,
 }
@@ -57,11 +60,16 @@ impl RelaySystem {
     /// Tells a neighbouring relay something that media depend on: at once among the media, twice more soon after, and by
     /// the control stream.
     pub(super) fn announce(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports) {
-        let parts = self.signal(now, port, &message, ports);
+        self.signal_often(now, port, &message, ports);
+        ports.control(port, message);
+    }
+
+    /// Sends a message among the media, and twice more soon after.
+    pub(super) fn signal_often(&mut self, now: Instant, port: PortId, message: &Control, ports: &mut Ports) {
+        let parts = self.signal(now, port, message, ports);
         if !parts.is_empty() {
             self.echoes[0].push_back(Echo { due: now + REPEATS[0], port, parts });
         }
-        ports.control(port, message);
     }
 
     /// Sends a message among the media, once. Returns its parts, to be sent again; none where it goes by no signal.
@@ -104,7 +112,13 @@ impl RelaySystem {
                     self.stream_open(now, port, open, ports);
                 }
             }
-            Ok(Some(message @ (Control::Install(_) | Control::Advertise(_)))) => {
+            Ok(Some(
+                message @ (Control::Install(_)
+                | Control::Advertise(_)
+                | Control::Trouble(_)
+                | Control::Pull(_)
+                | Control::Signed(_)),
+            )) => {
                 self.take_from_relay(now, port, message, ports);
             }
             Ok(Some(_)) | Err(_) => self.refused.protocol += 1,

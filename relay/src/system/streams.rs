@@ -1,11 +1,11 @@
 //! What is carried: announcements, graphs, the end of a stream.
 
-use super::carried::{Adopted, Carried, StreamId, hops};
+use super::carried::{Adopted, Carried, Installed, StreamId, hops};
 use super::{Ended, Kind, RelaySystem};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{StreamKey, label};
 use link::{Instant, StreamHandle};
-use node::control::{Content, Control, Install, StreamOpen};
+use node::control::{Content, Control, StreamOpen};
 use node::{PortId, Ports};
 use std::rc::Rc;
 use std::time::Duration;
@@ -144,8 +144,8 @@ impl RelaySystem {
 
     /// Takes a graph in, from a neighbour or (`None`) of this relay's own making; passes it on along its own edges
     /// and along those it replaces, so that those who are left out hear of it too.
-    pub(super) fn install(&mut self, now: Instant, from: Option<PortId>, install: Install, ports: &mut Ports) {
-        let id = StreamId::from(&install);
+    pub(super) fn install(&mut self, now: Instant, from: Option<PortId>, install: Installed, ports: &mut Ports) {
+        let id = StreamId::from(&*install);
         let edges: usize = install.modules.iter().map(|module| module.edges.len()).sum();
         if install.modules.len() > label::MAX_MODULES || edges > MAX_EDGES {
             self.refused.protocol += 1;
@@ -169,7 +169,7 @@ impl RelaySystem {
         }
         for (_, port) in self.below(&id) {
             if Some(port) != from {
-                self.announce(now, port, Control::Install((*install).clone()), ports);
+                self.announce(now, port, (*install.message).clone(), ports);
             }
             self.open_to(now, &id, port, false, ports);
         }
@@ -193,7 +193,7 @@ impl RelaySystem {
                 continue;
             }
             if let Some(newest) = carried.newest().cloned() {
-                self.announce(now, port, Control::Install((*newest).clone()), ports);
+                self.announce(now, port, (*newest.message).clone(), ports);
             }
             self.open_to(now, &id, port, false, ports);
             let Some(carried) = self.carried.get(&id) else { continue };

@@ -6,9 +6,12 @@ use anabranch_relay::config::Limits;
 use anabranch_relay::system::{LinkOptions, Options, RelaySystem};
 use link::{Instant, LinkConfig};
 use node::testing::{Delay, End, Join, NodeId, World};
-use node::trust::{Direction, Grant, Role};
+use node::trust::{Authority, Direction, Grant, Role, Seal};
 use node::{EndSystem, Peer, PortId, Ports};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 use topology::NodeName;
 
@@ -24,6 +27,10 @@ pub(crate) struct Overlay {
     nodes: u64,
     /// How much longer control messages take than media.
     pub(crate) control_lag: Duration,
+    /// Of links between relays made from here on.
+    pub(crate) config: LinkConfig,
+    /// Signs the certificates of relays that are started from here on; without it nothing is signed.
+    pub(crate) authority: Option<Authority>,
 }
 
 impl Overlay {
@@ -35,6 +42,8 @@ impl Overlay {
             lives: 0,
             nodes: 0,
             control_lag: Duration::ZERO,
+            config: LinkConfig::default(),
+            authority: None,
         };
         for name in relays {
             overlay.start(name);
@@ -76,10 +85,19 @@ impl Overlay {
             limits: Limits::default(),
             source_grace: Duration::from_secs(10),
             links: BTreeMap::new(),
+            seal: self.seal_of(name),
             unix: (now, UNIX),
         };
         let id = self.add(RelaySystem::new(options));
         self.relays.insert(name.to_string(), id);
+    }
+
+    fn seal_of(&self, name: &str) -> Option<Rc<Seal>> {
+        let authority = self.authority.as_ref()?;
+        let name: NodeName = name.parse().expect("valid");
+        let identity = authority.issue(&name, Role::Relay, UNIX, Duration::from_secs(86_400)).expect("issued");
+        let credentials = authority.credentials(Some(&identity)).expect("made");
+        credentials.seal().expect("readable").map(Rc::new)
     }
 
     /// Kills a relay: its connections are lost. What its neighbours do about it is up to them.
@@ -106,10 +124,11 @@ impl Overlay {
 
     /// A link of which no end is told the delay.
     pub(crate) fn link_measured(&mut self, a: &str, b: &str, delay: u64) -> End {
+        let config = self.config;
         let join = |name: &str, node, dialled: bool, control_delay| Join {
             node,
             peer: peer(name, Role::Relay, !dialled, Vec::new()),
-            config: LinkConfig::default(),
+            config,
             path: Box::new(Delay(ms(delay))),
             control_delay,
         };
@@ -163,8 +182,40 @@ impl Overlay {
         self.world.with(self.relays[name], act)
     }
 
+    pub(crate) fn is_running(&self, name: &str) -> bool {
+        self.relays.contains_key(name)
+    }
+
     pub(crate) fn relay_node(&self, name: &str) -> NodeId {
         self.relays[name]
+    }
+
+    /// For so many milliseconds nothing gets from `a` to its neighbour `b`: neither media nor control messages, which come
+    /// when it is over. Nobody is told.
+    pub(crate) fn outage(&mut self, a: &str, b: &str, delay: u64, millis: u64) {
+        self.lossy(a, b, delay, millis, 1.0, 0);
+    }
+
+    /// For so many milliseconds this share of what leaves `a` for `b` is lost.
+    pub(crate) fn lossy(&mut self, a: &str, b: &str, delay: u64, millis: u64, share: f64, seed: u64) {
+        let port = self.relay(a, |_, system, _| system.relay(&b.parse().expect("valid"))).expect("linked");
+        let end = End { node: self.relays[a], port };
+        let until = self.world.now() + ms(millis);
+        let mut random = StdRng::seed_from_u64(seed);
+        self.world.set_path(end, move |now: Instant, _: &[u8]| {
+            (now >= until || !random.random_bool(share)).then(|| now + ms(delay))
+        });
+        let mut random = StdRng::seed_from_u64(seed + 1);
+        self.world.set_control_delay(end, move |now| {
+            // A segment that is lost is sent again when a probe timeout has passed (RFC 9002).
+            let mut at = now;
+            let mut timeout = ms(delay * 3 + 25);
+            while at < until && random.random_bool(share) {
+                at += timeout;
+                timeout *= 2;
+            }
+            at.saturating_since(now) + ms(delay)
+        });
     }
 
     /// From now on nothing that leaves this end arrives.

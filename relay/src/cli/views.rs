@@ -1,0 +1,106 @@
+//! What `ctl` shows of a relay's report.
+
+use super::{list, number, text};
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// The links of the overlay.
+pub(super) fn links(report: &Value) -> String {
+    let mut out = format!("{:<24} {:<24} {:>9} {:>8}\n", "FROM", "TO", "DELAY ms", "LOSS %");
+    for link in list(&report["overlay"]["link_states"]) {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "{:<24} {:<24} {:>9.1} {:>8.2}{}",
+            text(&link["from"]),
+            text(&link["to"]),
+            number(&link["delay_ms"]),
+            number(&link["loss"]) * 100.0,
+            if link["late"] == true { "  late" } else { "" },
+        );
+    }
+    out
+}
+
+/// What is measured of the time that packets take on this relay's links.
+pub(super) fn rtt(report: &Value) -> String {
+    let mut out =
+        format!("{:<24} {:>10} {:>10} {:>10} {:>20}\n", "LINK", "RTT ms", "LEAST ms", "VARIES ms", "ONE WAY ms");
+    for link in list(&report["links"]) {
+        let quality = &link["quality"];
+        let one_way = format!("{:.2} ± {:.2}", millis(&quality["transit"]), millis(&quality["transit_bound"]));
+        let _ = writeln!(
+            out,
+            "{:<24} {:>10.2} {:>10.2} {:>10.2} {one_way:>20}",
+            text(&link["peer"]),
+            millis(&quality["rtt"]),
+            millis(&quality["rtt_min"]),
+            millis(&quality["rtt_variation"]),
+        );
+    }
+    out
+}
+
+/// The graph of a stream; `None` where the relay does not carry it.
+pub(super) fn route(report: &Value, stream: &str) -> Option<String> {
+    let found = list(&report["streams"]).find(|found| text(&found["name"]) == stream)?;
+    let mut out = format!(
+        "{stream} from {}, {} ms, epoch {}\n",
+        text(&found["ingress"]),
+        number(&found["deadline_ms"]),
+        found["epoch"]
+    );
+    let spread: Vec<&str> = list(&found["spread"]).map(text).collect();
+    let in_force = found["label"].as_u64().map(|label| label as u16);
+    let _ = match in_force {
+        Some(_) => writeln!(out, "mode {}; in force: {}", text(&found["mode"]), spread.join(", ")),
+        None => writeln!(out, "this relay is not its ingress: what is installed, not what is in force"),
+    };
+    let _ = writeln!(out, "{:<24} {:<24} {:>9} {:>8} {:>9}  USED", "FROM", "TO", "DELAY ms", "LOSS %", "REST ms");
+    for edge in list(&found["graph"]) {
+        let modules = edge["modules"].as_u64().unwrap_or(0) as u16;
+        let state = list(&report["overlay"]["link_states"])
+            .find(|link| link["from"] == edge["from"] && link["to"] == edge["to"]);
+        let used = in_force.is_none_or(|in_force| in_force & modules != 0);
+        let _ = writeln!(
+            out,
+            "{:<24} {:<24} {:>9.1} {:>8.2} {:>9.1}  {}",
+            text(&edge["from"]),
+            text(&edge["to"]),
+            state.map_or(0.0, |state| number(&state["delay_ms"])),
+            state.map_or(0.0, |state| number(&state["loss"]) * 100.0),
+            number(&edge["rest_ms"]),
+            if used { "yes" } else { "ready" },
+        );
+    }
+    Some(out)
+}
+
+fn millis(duration: &Value) -> f64 {
+    number(&duration["secs"]) * 1e3 + number(&duration["nanos"]) / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_route_says_what_is_used_and_what_is_ready() {
+        let report = json!({
+            "streams": [{
+                "name": "t/c", "ingress": "a", "deadline_ms": 200.0, "epoch": 3, "label": 0x0003_0001, "mode": "auto",
+                "spread": ["base"],
+                "graph": [
+                    {"from": "a", "to": "b", "modules": 3, "rest_ms": 5.0},
+                    {"from": "a", "to": "c", "modules": 2, "rest_ms": 9.0},
+                ],
+            }],
+            "overlay": {"link_states": [{"from": "a", "to": "b", "delay_ms": 10.5, "loss": 0.02, "late": false}]},
+        });
+        let text = route(&report, "t/c").expect("it is carried");
+        assert!(text.contains("in force: base") && text.contains("10.5     2.00"), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("a ") && line.contains(" c ") && line.ends_with("ready")));
+        assert_eq!(route(&report, "t/d"), None);
+    }
+}

@@ -1,0 +1,254 @@
+//! What an egress lacks of a stream, and when to ask for it.
+//!
+//! A number that others have overtaken is asked for when it is [`NOTICE`] later than packets usually are, or as late as
+//! leaves time for two attempts: on its own hop it is being repaired all the while. When nothing newer comes at all, for
+//! longer than the stream usually pauses, all that is newer is asked for.
+
+use super::window::Window;
+use link::{Instant, StreamSeq};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Later than usual by this much is missing.
+pub const NOTICE: Duration = Duration::from_millis(10);
+
+/// What was asked for and has not come after so long is asked for once more.
+pub const RETRY: Duration = Duration::from_millis(45);
+
+/// What finding and answering takes beside the way.
+const ANSWER: Duration = Duration::from_millis(20);
+
+/// Longest pause between two questions into a silence.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// A pause of the stream counts for at most this much.
+const MOST_PAUSE: Duration = Duration::from_millis(60);
+
+/// Runs of missing numbers that are kept in mind; of more, the oldest are given up.
+const MOST_HOLES: usize = 256;
+
+/// Numbers in one run; beyond it the stream has jumped.
+const MOST_RUN: i32 = 4_096;
+
+/// Runs in one question.
+const MOST_ASKED: usize = 64;
+
+/// What is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// All that is newer than this.
+    pub after: Option<StreamSeq>,
+    /// Runs of numbers.
+    pub missing: Vec<(StreamSeq, u16)>,
+}
+
+/// What is missing of one stream at an egress.
+#[derive(Debug, Default)]
+pub struct Lack {
+    newest: Option<StreamSeq>,
+    heard: Instant,
+    ages: Extreme,
+    pauses: Extreme,
+    holes: VecDeque<Hole>,
+    /// Questions into the present silence, and when the next is due.
+    asked: u32,
+    again: Instant,
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    first: StreamSeq,
+    count: u16,
+    due: Instant,
+    late: Instant,
+    asked: bool,
+}
+
+/// The least age, or the longest pause, of the last one to two seconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Extreme {
+    began: Instant,
+    now: Option<Duration>,
+    before: Option<Duration>,
+}
+
+impl Extreme {
+    #[inline]
+    fn note(&mut self, now: Instant, value: Duration, better: fn(Duration, Duration) -> Duration) {
+        if now.saturating_since(self.began) > Duration::from_secs(1) {
+            (self.began, self.before, self.now) = (now, self.now, None);
+        }
+        self.now = Some(self.now.map_or(value, |known| better(known, value)));
+    }
+
+    fn get(&self, better: fn(Duration, Duration) -> Duration) -> Option<Duration> {
+        self.now.into_iter().chain(self.before).reduce(better)
+    }
+}
+
+impl Lack {
+    /// Notes the first copy of a packet. Nothing is allocated once the stream has run for a while.
+    #[inline]
+    pub fn note(&mut self, now: Instant, seq: StreamSeq, age: Duration, end: bool, deadline: Duration) {
+        self.ages.note(now, age, Duration::min);
+        let Some(newest) = self.newest else {
+            (self.newest, self.heard, self.ended) = (Some(seq), now, end);
+            return;
+        };
+        let ahead = seq.distance(newest);
+        // Far behind is an older life of the numbers that came to its end, or a true jump back.
+        if ahead <= 0 && ahead > -MOST_RUN {
+            return;
+        }
+        if ahead > 1 && ahead <= MOST_RUN {
+            self.open_hole(now, newest.plus(1), (ahead - 1) as u16, age, deadline);
+        }
+        if self.asked == 0 {
+            self.pauses.note(now, now.saturating_since(self.heard).min(MOST_PAUSE), Duration::max);
+        }
+        (self.newest, self.heard, self.asked, self.ended) = (Some(seq), now, 0, end);
+    }
+
+    fn open_hole(&mut self, now: Instant, first: StreamSeq, count: u16, age: Duration, deadline: Duration) {
+        let usual = self.ages.get(Duration::min).unwrap_or(age);
+        let born = now.saturating_sub(age);
+        // The second way is taken to be half as long again as the first, and 10 ms.
+        let fetch = usual * 3 + NOTICE * 2 + ANSWER;
+        let latest = deadline.saturating_sub(fetch + RETRY);
+        let due = born + (usual + NOTICE).max(latest);
+        if self.holes.len() >= MOST_HOLES {
+            self.holes.pop_front();
+        }
+        self.holes.push_back(Hole { first, count, due: due.max(now), late: born + deadline, asked: false });
+    }
+
+    /// What to ask for at `now`. `seen` says what has come.
+    pub fn due(&mut self, now: Instant, seen: &Window) -> Option<Ask> {
+        let mut ask = Ask::default();
+        self.holes.retain_mut(|hole| {
+            if hole.due > now {
+                return true;
+            }
+            if hole.late <= now || ask.missing.len() >= MOST_ASKED {
+                return hole.late > now;
+            }
+            let before = ask.missing.len();
+            missing(hole, seen, &mut ask.missing);
+            let again = !hole.asked && ask.missing.len() > before;
+            (hole.asked, hole.due) = (true, now + RETRY);
+            again
+        });
+        ask.missing.truncate(MOST_ASKED);
+        if self.is_silent(now) {
+            ask.after = self.newest;
+            self.asked += 1;
+            self.again = now + (RETRY * self.asked).min(LONGEST_PAUSE);
+        }
+        (ask != Ask::default()).then_some(ask)
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        if self.newest.is_none() || self.ended {
+            return false;
+        }
+        let pause = self.pauses.get(Duration::max).unwrap_or(MOST_PAUSE);
+        let quiet = pause + pause / 4 + NOTICE;
+        now.saturating_since(self.heard) > quiet && (self.asked == 0 || now >= self.again)
+    }
+}
+
+/// Appends the runs of a hole that have not come.
+fn missing(hole: &Hole, seen: &Window, runs: &mut Vec<(StreamSeq, u16)>) {
+    let mut open = false;
+    for n in 0..u32::from(hole.count) {
+        let seq = hole.first.plus(n);
+        if seen.contains(seq) {
+            open = false;
+        } else if let Some((_, count)) = runs.last_mut().filter(|_| open) {
+            *count += 1;
+        } else {
+            runs.push((seq, 1));
+            open = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(200);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(10_000_000 + ms * 1000)
+    }
+
+    /// A packet a millisecond, 40 ms old, but for those in `lost`.
+    fn run(lost: impl Fn(u32) -> bool, until: u64) -> (Lack, Window) {
+        let (mut lack, mut seen) = (Lack::default(), Window::new());
+        for n in (0..until as u32).filter(|n| !lost(*n)) {
+            seen.insert(StreamSeq(n));
+            lack.note(at(u64::from(n)), StreamSeq(n), Duration::from_millis(40), false, DEADLINE);
+        }
+        (lack, seen)
+    }
+
+    #[test]
+    fn a_hole_is_asked_for_ten_milliseconds_later_and_once_more() {
+        let (mut lack, mut seen) = run(|n| (50..53).contains(&n), 55);
+        assert_eq!(lack.due(at(57), &seen), None);
+        let ask = lack.due(at(63), &seen).expect("something is missing");
+        assert_eq!(ask.missing, [(StreamSeq(50), 3)]);
+        seen.insert(StreamSeq(51));
+        for n in 55..108 {
+            lack.note(at(u64::from(n)), StreamSeq(n), Duration::from_millis(40), false, DEADLINE);
+            seen.insert(StreamSeq(n));
+        }
+        let ask = lack.due(at(108), &seen).expect("some is still missing");
+        assert_eq!((ask.missing, ask.after), (vec![(StreamSeq(50), 1), (StreamSeq(52), 1)], None));
+        assert_eq!(lack.due(at(109), &seen), None);
+    }
+
+    #[test]
+    fn silence_is_asked_into_at_growing_pauses() {
+        let (mut lack, seen) = run(|_| false, 100);
+        assert_eq!(lack.due(at(109), &seen), None);
+        let asked: Vec<u64> = (110..2000).filter(|ms| lack.due(at(*ms), &seen).is_some()).collect();
+        assert_eq!(asked[..4], [111, 156, 246, 381]);
+        assert!(asked.len() < 13, "{asked:?}");
+    }
+
+    #[test]
+    fn the_end_is_no_silence() {
+        let (mut lack, seen) = run(|_| false, 100);
+        lack.note(at(100), StreamSeq(100), Duration::from_millis(40), true, DEADLINE);
+        assert_eq!(lack.due(at(500), &seen), None);
+    }
+
+    #[test]
+    fn a_stream_in_bursts_is_not_taken_for_silent() {
+        let (lack, seen) = (&mut Lack::default(), Window::new());
+        for frame in 0..50u32 {
+            for n in 0..20 {
+                let now = at(u64::from(frame) * 40);
+                lack.note(now, StreamSeq(frame * 20 + n), Duration::from_millis(40), false, DEADLINE);
+            }
+            // Until it has paused once, a pause is nothing to expect.
+            if frame > 0 {
+                assert_eq!(lack.due(at(u64::from(frame) * 40 + 39), &seen), None);
+            }
+        }
+    }
+
+    #[test]
+    fn holes_are_bounded() {
+        let mut lack = Lack::default();
+        for n in 0..10_000 {
+            lack.note(at(0), StreamSeq(n * 2), Duration::ZERO, false, DEADLINE);
+        }
+        assert_eq!(lack.holes.len(), MOST_HOLES);
+        let ask = lack.due(at(190), &Window::new()).expect("much is missing");
+        assert!(ask.missing.len() <= MOST_ASKED);
+    }
+}

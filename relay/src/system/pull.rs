@@ -1,0 +1,71 @@
+//! What is missing of a stream is asked for along its two disjoint ways, against their direction: the first relay that
+//! holds it answers, else the ingress. So a stream on one way survives its failure where the deadline leaves time.
+
+use super::RelaySystem;
+use super::carried::StreamId;
+use crate::forward::StreamKey;
+use crate::forward::lack::Ask;
+use link::{Instant, StreamHandle};
+use node::control::{Control, Pull};
+use node::{PortId, Ports};
+use std::time::Duration;
+
+/// How far a question travels at most, in hops.
+const MOST_HOPS: u8 = 12;
+
+/// The same question, come by another way, is not asked on within this time.
+const SAME: Duration = Duration::from_millis(10);
+
+impl RelaySystem {
+    /// Asks for what is missing of the streams that sinks watch here.
+    pub(super) fn ask_for_missing(&mut self, now: Instant, ports: &mut Ports) {
+        for (key, ask) in self.forward.lacking(now) {
+            let found = self.carried.iter().find(|(_, carried)| carried.key == key);
+            let Some((id, carried)) = found else { continue };
+            // With one way only, the hops of that way are all there is, and they repair what they can.
+            if id.ingress == *self.directory.me() || carried.upstream(self.directory.me()).len() < 2 {
+                continue;
+            }
+            let id = id.clone();
+            self.ask(now, &id, &ask, MOST_HOPS, None, ports);
+        }
+    }
+
+    /// A relay below asks.
+    pub(super) fn pulled(&mut self, now: Instant, port: PortId, pull: &Pull, ports: &mut Ports) {
+        let Some(ask) = Ask::from_message(pull) else {
+            self.refused.protocol += 1;
+            return;
+        };
+        let Some((key, further)) = self.forward.pull(now, port, StreamHandle(pull.handle), ask, ports) else { return };
+        let (Some(further), Some(hops)) = (further, pull.hops.min(MOST_HOPS).checked_sub(1)) else { return };
+        let Some(id) = self.stream_of(key) else { return };
+        let Some(carried) = self.carried.get_mut(&id) else { return };
+        let same = |(at, asked): &(Instant, Ask)| *asked == further && now.saturating_since(*at) < SAME;
+        if id.ingress == *self.directory.me() || carried.asked.as_ref().is_some_and(same) {
+            return;
+        }
+        carried.asked = Some((now, further.clone()));
+        self.ask(now, &id, &further, hops, Some(port), ports);
+    }
+
+    fn ask(&mut self, now: Instant, id: &StreamId, ask: &Ask, hops: u8, except: Option<PortId>, ports: &mut Ports) {
+        let Some(carried) = self.carried.get(id) else { return };
+        let key = carried.key;
+        let upstream = carried.upstream(self.directory.me());
+        let mut asked = 0;
+        for relay in upstream {
+            let Some(port) = self.relays.get(&relay).copied().filter(|port| Some(*port) != except) else { continue };
+            let handle = self.forward.input_handles(key).find(|(at, _)| *at == port).map(|(_, handle)| handle);
+            let Some(handle) = handle else { continue };
+            let message = Control::Pull(ask.message(handle.0, hops));
+            self.signal_often(now, port, &message, ports);
+            asked += 1;
+        }
+        self.forward.count_pulls(key, asked);
+    }
+
+    fn stream_of(&self, key: StreamKey) -> Option<StreamId> {
+        self.carried.iter().find(|(_, carried)| carried.key == key).map(|(id, _)| id.clone())
+    }
+}
