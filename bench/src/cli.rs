@@ -1,6 +1,6 @@
 //! The command line of `anabranch-bench`.
 
-use crate::{demo, emulate, overlay, pacing, sim};
+use crate::{demo, emulate, overlay, pacing, peers, sim};
 use clap::{Parser, Subcommand};
 use node::exit::{Exit, Failure};
 
@@ -20,6 +20,8 @@ enum Command {
     Emulate(emulate::Args),
     /// Measure how evenly a sink plays out what its source took in
     Pacing(pacing::Args),
+    /// Compare SRT, RIST and plain forwarding with Anabranch over the same emulated link
+    Peers(peers::Args),
     /// Compare ways of spreading streams over twelve sites through weeks of trouble
     Overlay(overlay::Args),
     /// Simulate links in virtual time, as plans say
@@ -33,6 +35,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Emulate(args) => emulate::run(&args),
             Command::Pacing(args) => pacing::run(&args),
+            Command::Peers(args) => peers::run(&args),
             Command::Overlay(args) => {
                 overlay::run(&args);
                 Ok(())
