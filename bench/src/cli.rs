@@ -1,6 +1,6 @@
 //! The command line of `anabranch-bench`.
 
-use crate::{demo, emulate, overlay, pacing, peers, sim};
+use crate::{demo, emulate, overlay, pacing, peers, sim, wire};
 use clap::{Parser, Subcommand};
 use node::exit::{Exit, Failure};
 
@@ -26,6 +26,8 @@ enum Command {
     Overlay(overlay::Args),
     /// Simulate links in virtual time, as plans say
     Sim(sim::Args),
+    /// Run simulated cases with real programs over real sockets as well, and compare
+    Wire(wire::Args),
 }
 
 impl Cli {
@@ -41,6 +43,7 @@ impl Cli {
                 Ok(())
             }
             Command::Sim(args) => simulate(&args),
+            Command::Wire(args) => wire::run(&args),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `sim` | links in virtual time: one hop or a chain of them, from plans | pure, but for reading its plans |
 //! | `realtime` | one sender and equal receivers about whatever carries datagrams over an emulated hop | the shell |
 //! | `peers` | SRT, RIST and our own programs through the same emulated link | the shell |
+//! | `wire` | cases of the simulator with real programs over real sockets | the shell |
 //! | `demo`, `emulate`, `pacing` | subcommands of `anabranch-bench` | the shell |
 
 pub mod channel;
@@ -25,3 +26,4 @@ pub mod rig;
 pub mod sim;
 pub mod tscheck;
 pub mod wait;
+pub mod wire;

@@ -14,7 +14,8 @@ pub(super) fn compare(cells: &[CellReport]) -> Vec<String> {
         let Some((ours, us)) = of(cell, |kind| kind == CarrierKind::Anabranch).next() else { continue };
         for (theirs, they) in of(cell, |kind| matches!(kind, CarrierKind::Srt | CarrierKind::Rist)) {
             let residual = [us.outcome.residual, they.outcome.residual];
-            let missed = [us, they].map(|m| format!("{} of {}", m.outcome.lost + m.outcome.late, m.outcome.packets));
+            let missed = [us, they]
+                .map(|m| format!("{} lost and {} late of {}", m.outcome.lost, m.outcome.late, m.outcome.packets));
             let wire = [us.forward.bytes, they.forward.bytes];
             let mut line = format!(
                 "{}: {} against {}: missing {} ({} against {}); wire {}",
@@ -92,7 +93,7 @@ mod tests {
         assert_eq!(
             compare(&[clean, lossy.clone()]),
             [
-                "5 %: us against SRT: missing better (0 of 1000 against 3 of 1000); wire WORSE (12.00 % against 10.00 %); \
+                "5 %: us against SRT: missing better (0 lost and 0 late of 1000 against 3 lost and 0 late of 1000); wire WORSE (12.00 % against 10.00 %); \
               beyond headers better (5.00 % against 7.00 %)"
             ]
         );

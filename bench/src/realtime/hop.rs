@@ -29,7 +29,7 @@ pub struct HopPlan {
 pub(crate) const HOP: &str = "hop";
 /// UDP payload of an Ethernet path with IPv6, which the path is known to carry: a packet of seven transport stream
 /// packets travels whole.
-const PATH_MTU: u16 = 1452;
+pub(crate) const PATH_MTU: u16 = 1452;
 const STREAM: &str = "bench/hop";
 const RELAY: &str = "relay";
 
