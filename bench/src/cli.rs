@@ -1,6 +1,6 @@
 //! The command line of `anabranch-bench`.
 
-use crate::{demo, emulate, overlay, pacing, peers, sim, wire};
+use crate::{bottleneck, demo, emulate, overlay, pacing, peers, sim, wire};
 use clap::{Parser, Subcommand};
 use node::exit::{Exit, Failure};
 
@@ -20,6 +20,8 @@ enum Command {
     Emulate(emulate::Args),
     /// Measure how evenly a sink plays out what its source took in
     Pacing(pacing::Args),
+    /// Offer more than a link carries: shares, queue, and what is dropped why
+    Bottleneck(bottleneck::Args),
     /// Compare SRT, RIST and plain forwarding with Anabranch over the same emulated link
     Peers(peers::Args),
     /// Compare ways of spreading streams over twelve sites through weeks of trouble
@@ -37,6 +39,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Emulate(args) => emulate::run(&args),
             Command::Pacing(args) => pacing::run(&args),
+            Command::Bottleneck(args) => bottleneck::run(&args),
             Command::Peers(args) => peers::run(&args),
             Command::Overlay(args) => {
                 overlay::run(&args);

@@ -9,9 +9,11 @@
 //! | `sim` | links in virtual time: one hop or a chain of them, from plans | pure, but for reading its plans |
 //! | `realtime` | one sender and equal receivers about whatever carries datagrams over an emulated hop | the shell |
 //! | `peers` | SRT, RIST and our own programs through the same emulated link | the shell |
+//! | `bottleneck` | more offered than a link carries: shares, queue, drops by their reason | the shell |
 //! | `wire` | cases of the simulator with real programs over real sockets | the shell |
 //! | `demo`, `emulate`, `pacing` | subcommands of `anabranch-bench` | the shell |
 
+pub mod bottleneck;
 pub mod channel;
 pub mod cli;
 pub mod demo;

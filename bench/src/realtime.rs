@@ -6,12 +6,13 @@
 mod datagram;
 mod hop;
 mod kernel;
+pub(crate) mod quic;
 mod receive;
 mod send;
 mod tally;
 
 pub use datagram::{Numbered, Seen};
-pub(crate) use hop::{HOP, free_port};
+pub(crate) use hop::{HOP, PATH_MTU, free_port};
 pub use hop::{HopPlan, HopStats, OwnHop};
 pub use kernel::UdpDrops;
 pub use receive::{Arrivals, Receiver};
