@@ -1,6 +1,6 @@
 //! The command line of `anabranch-bench`.
 
-use crate::{bottleneck, demo, emulate, overlay, pacing, peers, sim, wire};
+use crate::{bottleneck, demo, emulate, load, overlay, pacing, peers, sim, wire};
 use clap::{Parser, Subcommand};
 use node::exit::{Exit, Failure};
 
@@ -22,6 +22,11 @@ enum Command {
     Pacing(pacing::Args),
     /// Offer more than a link carries: shares, queue, and what is dropped why
     Bottleneck(bottleneck::Args),
+    /// Measure what a packet out costs a relay, beside other forwarders
+    Load(load::Args),
+    /// The process that `load` measures
+    #[command(hide = true)]
+    LoadNode(load::NodeArgs),
     /// Compare SRT, RIST and plain forwarding with Anabranch over the same emulated link
     Peers(peers::Args),
     /// Compare ways of spreading streams over twelve sites through weeks of trouble
@@ -40,6 +45,8 @@ impl Cli {
             Command::Emulate(args) => emulate::run(&args),
             Command::Pacing(args) => pacing::run(&args),
             Command::Bottleneck(args) => bottleneck::run(&args),
+            Command::Load(args) => load::run(&args),
+            Command::LoadNode(args) => load::run_node(&args),
             Command::Peers(args) => peers::run(&args),
             Command::Overlay(args) => {
                 overlay::run(&args);

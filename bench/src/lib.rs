@@ -10,6 +10,7 @@
 //! | `realtime` | one sender and equal receivers about whatever carries datagrams over an emulated hop | the shell |
 //! | `peers` | SRT, RIST and our own programs through the same emulated link | the shell |
 //! | `bottleneck` | more offered than a link carries: shares, queue, drops by their reason | the shell |
+//! | `load` | what a packet out costs a relay, beside other forwarders | the shell |
 //! | `wire` | cases of the simulator with real programs over real sockets | the shell |
 //! | `demo`, `emulate`, `pacing` | subcommands of `anabranch-bench` | the shell |
 
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod demo;
 pub mod emulate;
 pub mod emulator;
+pub mod load;
 pub mod media;
 pub mod overlay;
 pub mod pacing;

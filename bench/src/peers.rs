@@ -18,7 +18,7 @@ pub use program::NotInstalled;
 pub use report::{CarrierReport, CellReport, Measured, Own};
 
 use node::exit::{Exit, Failure};
-use program::Tool;
+pub(crate) use program::Tool;
 use std::path::PathBuf;
 
 /// Which cells, and how they are told of.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 /// A program that a peer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tool {
+pub(crate) enum Tool {
     /// SRT to and from UDP.
     SrtLiveTransmit,
     /// UDP to RIST.
@@ -24,7 +24,7 @@ pub struct NotInstalled(Tool);
 
 /// A process that runs. It is killed, by its id, where it is dropped.
 #[derive(Debug)]
-pub(super) struct External {
+pub(crate) struct External {
     tool: Tool,
     child: Child,
     /// What it says, both outputs.
@@ -55,7 +55,7 @@ impl Tool {
     }
 
     /// Starts it. Where setpriv (util-linux) is there the kernel ends it with the thread that calls this, whatever becomes of us.
-    pub(super) fn start(self, arguments: &[String]) -> std::io::Result<External> {
+    pub(crate) fn start(self, arguments: &[String]) -> std::io::Result<External> {
         let program = self.find().map_err(std::io::Error::other)?;
         let mut command = match find("setpriv", std::env::var_os("PATH").as_deref()) {
             Some(setpriv) => {
@@ -80,6 +80,11 @@ impl External {
     /// Its name.
     pub(super) fn name(&self) -> &'static str {
         self.tool.program()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// How it ended, where it has.
