@@ -155,6 +155,14 @@ impl Plan {
             if !names.contains(event.link.as_str()) {
                 return Err(PlanError::Nonsense(format!("events: there is no link named {:?}", event.link)));
             }
+            let shares = |link: &LinkPlan| link.name == event.link && link.through.is_some();
+            if event.action != Action::Rebind && self.links.iter().any(shares) {
+                let what = format!(
+                    "events: {:?} goes through another link; what happens to its path happens there",
+                    event.link
+                );
+                return Err(PlanError::Nonsense(what));
+            }
             if event.every.is_some_and(|every| every < Duration::from_millis(1)) {
                 return Err(PlanError::Nonsense("events.every: expected at least 1ms".into()));
             }
@@ -293,6 +301,11 @@ mod tests {
             ("name = \"b-c\"", "name = \"a-b\"", "two links named \"a-b\""),
             ("link = \"a-b\"", "link = \"a-x\"", "no link named \"a-x\""),
             ("target = \"[::1]:5002\"", "through = \"c-d\"", "link b-c: through: no link named \"c-d\" stands before"),
+            (
+                "listen = \"127.0.0.1:7001\"",
+                "target = \"127.0.0.1:9\"\n[[links]]\nname = \"a-c\"\nthrough = \"a-b\"\n[[events]]\nat = \"1s\"\nlink = \"a-c\"\naction = \"cut\"\n[[links]]\nname = \"a-d\"",
+                "\"a-c\" goes through another link",
+            ),
             ("mean = 0.05", "mean = 5", "link a-b: loss.mean is 5: expected a share from 0 to 1"),
             ("action = \"cut\"", "action = \"chop\"", "unknown variant `chop`"),
         ] {

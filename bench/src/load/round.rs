@@ -61,7 +61,8 @@ pub(super) fn counted(
     tally: &Tally,
     mut send: impl FnMut(&[u8]),
 ) -> Result<Round, Failure> {
-    let clock = Clock::start();
+    // Packets say when they were sent by the clock that whoever receives them reads.
+    let clock = tally.clock();
     let joined = Used::of(process);
     feed(clock, traffic, WARMUP, &mut send);
     std::thread::sleep(AFTER);

@@ -38,6 +38,11 @@ impl Tally {
         }
     }
 
+    /// By which delays are measured.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Packets received by now.
     pub(super) fn packets(&self) -> u64 {
         self.packets.load(Ordering::Relaxed)
