@@ -7,7 +7,8 @@ use crate::realtime::quic;
 use crate::rig::{RigError, Trial};
 use hdrhistogram::Histogram;
 use node::clock::Clock;
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, TokioRuntime};
+use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -103,7 +104,7 @@ pub(super) struct QuinnSinks {
 }
 
 impl QuinnSinks {
-    /// Connects the publisher and then the sinks, all from one endpoint and thread.
+    /// Connects the publisher and then the sinks, all from one thread.
     pub(super) fn start(trial: &Trial, to: SocketAddr, sinks: u32, tally: &Arc<Tally>) -> Result<QuinnSinks, RigError> {
         let client = quic::client(&trial.bare()?, transport())?;
         let ((stop, stopped), (connected, connection)) = (oneshot::channel::<()>(), mpsc::channel());
@@ -133,17 +134,32 @@ impl Drop for QuinnSinks {
 }
 
 async fn connect(client: ClientConfig, to: SocketAddr, sinks: u32, tally: Arc<Tally>) -> Result<Connection, RigError> {
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).map_err(|error| quic::failed(&error))?;
-    let dial = || endpoint.connect_with(client.clone(), to, quic::SERVER_NAME);
-    let publisher = dial().map_err(|error| quic::failed(&error))?.await.map_err(|error| quic::failed(&error))?;
-    for _ in 0..sinks {
-        let sink = dial().map_err(|error| quic::failed(&error))?.await.map_err(|error| quic::failed(&error))?;
-        let tally = tally.clone();
-        tokio::spawn(async move {
-            while let Ok(packet) = sink.read_datagram().await {
-                tally.take(&packet);
-            }
-        });
+    let publisher = dial(&endpoint().map_err(|error| quic::failed(&error))?, &client, to).await?;
+    for group in (0..sinks).collect::<Vec<_>>().chunks(SINKS_PER_SOCKET) {
+        let endpoint = endpoint().map_err(|error| quic::failed(&error))?;
+        for _ in group {
+            let (sink, tally) = (dial(&endpoint, &client, to).await?, tally.clone());
+            tokio::spawn(async move {
+                while let Ok(packet) = sink.read_datagram().await {
+                    tally.take(&packet);
+                }
+            });
+        }
     }
     Ok(publisher)
+}
+
+/// A burst for all sinks of one socket has to find room in it.
+const SINKS_PER_SOCKET: usize = 16;
+
+fn endpoint() -> io::Result<Endpoint> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    let _ = socket.set_recv_buffer_size(4 << 20);
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    Endpoint::new(EndpointConfig::default(), None, socket.into(), Arc::new(TokioRuntime))
+}
+
+async fn dial(endpoint: &Endpoint, client: &ClientConfig, to: SocketAddr) -> Result<Connection, RigError> {
+    let connecting = endpoint.connect_with(client.clone(), to, quic::SERVER_NAME);
+    connecting.map_err(|error| quic::failed(&error))?.await.map_err(|error| quic::failed(&error))
 }
