@@ -81,7 +81,7 @@ impl Pair {
                 self.out = BytesMut::with_capacity(1 << 16);
             }
             self.offered += 1;
-            if self.lose_every == 0 || self.offered % self.lose_every != 0 {
+            if self.lose_every == 0 || !self.offered.is_multiple_of(self.lose_every) {
                 self.air[1 - end].push_back((self.now + DELAY, datagram));
             }
         }

@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(compare(&stream, &without), StreamDiff::Differs { at: 3, expected: 10, got: 9 });
         let longer = [&stream[..], &stream[..TS_PACKET]].concat();
         assert_eq!(compare(&stream, &longer), StreamDiff::Differs { at: 10, expected: 10, got: 11 });
-        assert_eq!((left_over(&stream, &without), left_over(&stream, &longer)), (Some(9), None));
+        assert_eq!((left_out(&stream, &without), left_out(&stream, &longer)), (Some(vec![(3, 1)]), None));
         assert_eq!(compare(&stream, &stream[..1000]), StreamDiff::Ragged { bytes: 1000 % TS_PACKET });
     }
 }

@@ -28,9 +28,14 @@ struct Counted {
     sent: u64,
 }
 
+/// The seed of a case; a plan that was loaded has one.
+fn seed(case: &Case) -> u64 {
+    case.seeds.first().copied().unwrap_or(1)
+}
+
 /// Runs a case.
 pub(super) fn run(case: &Case) -> Result<Real, Failure> {
-    let (clock, datagrams) = (Clock::start(), Numbered::new(case.seed, case.size));
+    let (clock, datagrams) = (Clock::start(), Numbered::new(seed(case), case.size));
     let receiver = Receiver::start(clock, datagrams).map_err(socket)?;
     let hop = OwnHop::start(&plan(case)?, receiver.address()).map_err(rig)?;
     greet(clock, datagrams, &hop, &receiver)?;
@@ -76,7 +81,7 @@ pub(super) fn run(case: &Case) -> Result<Real, Failure> {
 fn plan(case: &Case) -> Result<HopPlan, Failure> {
     let [forward, backward] =
         case.channels().next().ok_or_else(|| Failure::new(Exit::Config, format!("case {}: no hop", case.name)))?;
-    Ok(HopPlan { seed: case.seed, forward: forward.clone(), backward: Some(backward.clone()), deadline: case.deadline })
+    Ok(HopPlan { seed: seed(case), forward: forward.clone(), backward: Some(backward.clone()), deadline: case.deadline })
 }
 
 fn judge(case: &Case) -> Judge {

@@ -144,7 +144,7 @@ fn run_between(after: StreamSeq, found: &[StreamSeq]) -> Option<(StreamSeq, u16)
 }
 
 /// What of `runs` is not among `found`.
-fn still_missing(runs: &[(StreamSeq, u16)], found: &mut Vec<StreamSeq>) -> Vec<(StreamSeq, u16)> {
+fn still_missing(runs: &[(StreamSeq, u16)], found: &mut [StreamSeq]) -> Vec<(StreamSeq, u16)> {
     found.sort_unstable_by_key(|seq| seq.0);
     let mut out: Vec<(StreamSeq, u16)> = Vec::new();
     for (first, count) in runs {
