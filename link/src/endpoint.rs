@@ -325,6 +325,11 @@ impl Link {
         }
     }
 
+    /// Bare one-way delay towards the peer, as of now: half the smallest round trip; zero before the first measurement.
+    pub fn transit(&self) -> Duration {
+        self.timing.rtt_min() / 2
+    }
+
     /// What is known of the path at `now`.
     pub fn quality(&self, now: Instant) -> LinkQuality {
         let (rtt, rtt_variation) = self.timing.rtt();

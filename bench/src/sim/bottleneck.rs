@@ -24,6 +24,9 @@ struct Fate {
     on_time: u64,
 }
 
+/// Arrival, tie-break, link, whether to its receiving end, datagram.
+type Flight = (Instant, u64, usize, bool, Bytes);
+
 /// What came of it, in the second half of the run.
 struct Outcome {
     streams: Vec<Fate>,
@@ -53,7 +56,7 @@ fn shared(path: &ChannelConfig, streams: &[Stream], span: Duration) -> Outcome {
     let mut forward = Channel::new(path.clone(), seed_for(1, "shared", Direction::Forward));
     let back = ChannelConfig { delay: path.delay, ..ChannelConfig::default() };
     let mut backward = Channel::new(back, seed_for(1, "shared", Direction::Backward));
-    let mut air: BinaryHeap<Reverse<(Instant, u64, usize, bool, Bytes)>> = BinaryHeap::new();
+    let mut air: BinaryHeap<Reverse<Flight>> = BinaryHeap::new();
     let mut outcome = Outcome { streams: vec![Fate::default(); streams.len()], queue: [0; 2], links: Vec::new() };
     let (mut serial, mut next, mut sent) = (0, vec![Duration::ZERO; streams.len()], vec![0u32; streams.len()]);
     let mut queues = Vec::new();

@@ -81,7 +81,12 @@ pub(super) fn run(case: &Case) -> Result<Real, Failure> {
 fn plan(case: &Case) -> Result<HopPlan, Failure> {
     let [forward, backward] =
         case.channels().next().ok_or_else(|| Failure::new(Exit::Config, format!("case {}: no hop", case.name)))?;
-    Ok(HopPlan { seed: seed(case), forward: forward.clone(), backward: Some(backward.clone()), deadline: case.deadline })
+    Ok(HopPlan {
+        seed: seed(case),
+        forward: forward.clone(),
+        backward: Some(backward.clone()),
+        deadline: case.deadline,
+    })
 }
 
 fn judge(case: &Case) -> Judge {

@@ -125,30 +125,32 @@ impl fmt::Display for WireReport {
             latency.p99,
             latency.max
         )?;
-        let verdict = |met| if met { "met" } else { "MISSED" };
-        writeln!(
-            f,
-            "{:24} residual within 2x: {}, repair within 1.1x: {}; the hop left {} and {} late, {} foreign; on the wire +{:.2} % forward, {:.2} % back, {:.2} % lost",
+        let met = [self.residual_met, self.overhead_met].map(|met| if met { "met" } else { "MISSED" });
+        write!(f, "{:24} residual within 2x: {}, repair within 1.1x: {}; {}", "", met[0], met[1], real.circumstances())
+    }
+}
+
+impl Real {
+    /// What else was counted, and how late the emulator and the sender were.
+    fn circumstances(&self) -> String {
+        let percent = |share: f64| share * 100.0;
+        format!(
+            "the hop left {} and {} late, {} foreign; on the wire +{:.2} % forward, {:.2} % back, {:.2} % lost\n{:24} \
+             emulator late p99 {:.2} max {:.1} ms, sender late p99 {:.2} max {:.1} ms, the kernel dropped {}, {} of them \
+             at the source",
+            self.own.hop_unrecovered,
+            self.own.hop_late,
+            self.outcome.foreign,
+            percent(self.forward.bytes),
+            percent(self.backward.bytes),
+            percent(self.forward.loss),
             "",
-            verdict(self.residual_met),
-            verdict(self.overhead_met),
-            own.hop_unrecovered,
-            own.hop_late,
-            outcome.foreign,
-            percent(real.forward.bytes),
-            percent(real.backward.bytes),
-            percent(real.forward.loss),
-        )?;
-        write!(
-            f,
-            "{:24} emulator late p99 {:.2} max {:.1} ms, sender late p99 {:.2} max {:.1} ms, the kernel dropped {}, {} of them at the source",
-            "",
-            real.emulator_lag_p99_ms,
-            real.emulator_lag_max_ms,
-            real.sender_lag_p99_ms,
-            real.sender_lag_max_ms,
-            real.kernel_dropped,
-            own.input_dropped
+            self.emulator_lag_p99_ms,
+            self.emulator_lag_max_ms,
+            self.sender_lag_p99_ms,
+            self.sender_lag_max_ms,
+            self.kernel_dropped,
+            self.own.input_dropped
         )
     }
 }

@@ -321,10 +321,11 @@ pub(super) struct Sending {
 
 impl Sending {
     /// Sends one copy. The hop may spend what the packet has left less the bare transit of the farthest rest of its
-    /// way; where that is past, of the nearest.
+    /// way; where that is past, of the nearest; where that is past too, all that is left: a one-way delay is half of a round trip that may
+    /// just have been measured, so only zero is a bound, and what may still be in time is not dropped.
     #[inline]
     pub(super) fn send(&mut self, output: &mut Output, rest: Rest, egress: &mut impl Egress) {
-        for rest_us in [rest.max_us, rest.min_us] {
+        for rest_us in [rest.max_us, rest.min_us, 0] {
             let Some(hop) = self.slack.checked_sub(Duration::from_micros(u64::from(rest_us))) else { continue };
             match egress.send(self.now, output.port, self.packet(output.handle, hop)) {
                 Ok(()) => {
