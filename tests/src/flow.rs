@@ -419,8 +419,10 @@ pub fn account(rig: &Rig, flow: &Flow) -> String {
 /// Repair bytes as a share of media bytes on every hop of a flow, by name; the hops that carry none of it left out.
 pub fn overheads(rig: &Rig, flow: &Flow) -> Vec<(String, f64)> {
     let mut overheads = Vec::new();
+    // What relays tell each other travels as media too, in small numbers.
+    let enough = flow.source_report().link.map_or(0, |link| link.stats.media_packets_sent / 2);
     let mut hop = |name: String, stats: &link::stats::LinkStats| {
-        if stats.media_packets_sent > 100 {
+        if stats.media_packets_sent > enough {
             let repair = stats.arq_bytes_sent + stats.fec_bytes_sent;
             overheads.push((name, repair as f64 / stats.media_bytes_sent as f64));
         }
