@@ -383,13 +383,25 @@ pub fn assert_intact(rig: &Rig, flow: &Flow, (sent, seen): (u64, Seen)) {
 
 /// Where packets went, hop by hop, for the message of a failed test.
 pub fn account(rig: &Rig, flow: &Flow) -> String {
+    let (source, sink) = (flow.source_report(), flow.sink_report());
+    account_of(rig, [&source], [&sink])
+}
+
+/// As [`account`], of several sources and sinks.
+pub fn account_of<'a>(
+    rig: &Rig,
+    sources: impl IntoIterator<Item = &'a source::Report>,
+    sinks: impl IntoIterator<Item = &'a sink::Report>,
+) -> String {
     let mut text = String::new();
     let mut line = |label: String| text.push_str(&(label + "\n"));
-    for stream in flow.source_report().streams {
-        line(format!("source: in {:?} out {:?}", stream.input_counters, stream.counters));
-    }
-    if let Some(link) = flow.source_report().link {
-        line(format!("source link: {:?}", link.stats));
+    for source in sources {
+        for stream in &source.streams {
+            line(format!("source: in {:?} out {:?}", stream.input_counters, stream.counters));
+        }
+        if let Some(link) = &source.link {
+            line(format!("source link: {:?}\n    {:?}", link.stats, link.quality));
+        }
     }
     for (name, relay) in rig.relays() {
         let report = relay.report();
@@ -400,10 +412,12 @@ pub fn account(rig: &Rig, flow: &Flow) -> String {
             line(format!("{name} stream {}: {:?} {:?}", stream.name, stream.counters, stream.outputs));
         }
     }
-    for stream in flow.sink_report().streams {
-        line(format!("sink: {:?} arrival {:?}", stream.packets, stream.arrival));
+    for sink in sinks {
+        for stream in &sink.streams {
+            line(format!("sink: {} {:?} arrival {:?}", stream.name, stream.packets, stream.arrival));
+        }
+        line(format!("sink link: {:?}", sink.link));
     }
-    line(format!("sink link: {:?}", flow.sink_report().link));
     if let Ok(snapshot) = rig.emulator().snapshot() {
         line(format!(
             "emulator: lag p99 {:?} max {:?} kernel dropped {}",
