@@ -41,6 +41,11 @@ impl Backoff {
         pause + pause / 4 / 65_536 * share
     }
 
+    /// Failures since the last success.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// After a success.
     pub fn reset(&mut self) {
         self.failures = 0;

@@ -5,6 +5,7 @@ use crate::fanout::FanOut;
 use crate::report::{ConnectionReport, ConnectionState};
 use crate::system::SinkSystem;
 use link::{Instant, LinkConfig};
+use node::backoff::Backoff;
 use node::clock::Clock;
 use node::control::{CloseCode, Hello, VERSION};
 use node::endpoint::{ConnectError, Endpoint};
@@ -20,7 +21,7 @@ use std::time::Duration;
 const AGENT: &str = concat!("anabranch-sink/", env!("CARGO_PKG_VERSION"));
 /// A relay that does not answer within this is passed over.
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
-/// Pause after all relays were tried in vain; doubled each time up to the second.
+/// Pauses after all relays were tried in vain, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// A relay silent for so long is given up, before QUIC does: links are probed every 25 ms.
 const SILENCE: Duration = Duration::from_millis(1_500);
@@ -106,17 +107,26 @@ pub(crate) struct Connector {
     pub(crate) status: Status,
 }
 
+/// By chance, as far as a table's is.
+fn seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
 impl Connector {
     /// Dials the relays in turn, for ever once one has answered; returns when there is no use in going on.
     pub(crate) async fn run(self) -> Failure {
         let relays = &self.config.relays;
         let give_up_at = self.clock.now() + self.config.wait;
-        let (mut next, mut in_vain, mut refused, mut pause) = (0, 0, 0, PAUSES.0);
+        let (mut next, mut in_vain, mut refused) = (0, 0, 0);
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1, seed());
         loop {
             let relay = &relays[next % relays.len()];
             next += 1;
             match self.serve(relay, give_up_at).await {
-                Served::Lost => (in_vain, refused, pause) = (0, 0, PAUSES.0),
+                Served::Lost => {
+                    (in_vain, refused) = (0, 0);
+                    backoff.reset();
+                }
                 Served::Hopeless(failure) => return failure,
                 Served::Failed(failure) => {
                     in_vain += 1;
@@ -129,8 +139,7 @@ impl Connector {
             }
             if in_vain >= relays.len() {
                 in_vain = 0;
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }
@@ -154,8 +163,7 @@ impl Connector {
             }
         };
         let name = session.peer.name.clone();
-        let seed = std::hash::RandomState::new().build_hasher().finish();
-        let port = self.host.attach(session, LinkConfig { seed, ..LinkConfig::default() });
+        let port = self.host.attach(session, LinkConfig { seed: seed(), ..LinkConfig::default() });
         self.status.up(self.clock.now(), port, name.as_str());
         tracing::info!(relay, %name, "connected");
         let closed = self.until_closed(port).await;

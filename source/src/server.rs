@@ -150,7 +150,7 @@ impl Server {
     /// Keeps a relay, whatever happens to it. Returns when the first start is hopeless.
     async fn serve(&self, dialler: &Dialler, config: &Config) -> Result<(), Failure> {
         let give_up = self.started + config.connect_timeout;
-        let mut tries = 0;
+        let mut backoff = dialler.backoff();
         loop {
             let first = self.connection.borrow().report.connections == 0;
             let dial = dialler.dial(|address| self.dialling(address));
@@ -164,25 +164,26 @@ impl Server {
                     let up = self.clock.now();
                     self.keep(dialled).await?;
                     // One that falls again at once is as good as one that does not answer.
-                    tries = if self.clock.now() - up > Duration::from_secs(5) { 0 } else { tries + 1 };
+                    if self.clock.now() - up > Duration::from_secs(5) {
+                        backoff.reset();
+                    }
                 }
                 Some(Err(why)) => {
                     self.failed(&why);
                     if first && why.refused {
                         return Err(Failure::new(Exit::Refused, why.message));
                     }
-                    tries += 1;
                 }
                 None => {}
             }
             if self.connection.borrow().report.connections > 0 {
-                tokio::time::sleep(dialler.pause(tries)).await;
+                tokio::time::sleep(backoff.pause()).await;
                 continue;
             }
             if self.clock.now() >= give_up {
                 return Err(self.unreachable(config));
             }
-            let again = (self.clock.now() + dialler.pause(tries)).min(give_up);
+            let again = (self.clock.now() + backoff.pause()).min(give_up);
             tokio::time::sleep_until(self.clock.to_tokio(again)).await;
         }
     }

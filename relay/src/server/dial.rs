@@ -3,6 +3,7 @@
 use super::{REFUSED_EVERY, Shared};
 use crate::report::NeighbourState;
 use node::Closed;
+use node::backoff::Backoff;
 use node::control::{Hello, VERSION};
 use node::endpoint::{ConnectError, Endpoint, Session};
 use node::trust::Role;
@@ -12,6 +13,9 @@ use topology::NodeName;
 
 /// A connection that lasted for so long ends a row of failures.
 const LASTING: Duration = Duration::from_secs(5);
+
+/// Pauses between attempts, at first and at most. The chance in them keeps two ends that dial each other from meeting half-way for ever.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
 pub(super) struct Dialler {
     pub(super) shared: Rc<Shared>,
@@ -24,7 +28,7 @@ pub(super) struct Dialler {
 impl Dialler {
     /// Dials whenever there is no link to the neighbour, whoever dialled the last one.
     pub(super) async fn run(self) {
-        let mut backoff = Backoff::new(self.shared.boot.wrapping_add(self.index as u64));
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1, self.shared.boot.wrapping_add(self.index as u64));
         let mut name = self.expected.clone();
         loop {
             if let Some(port) = name.as_ref().and_then(|name| self.shared.host.with(|_, system, _| system.relay(name)))
@@ -36,7 +40,7 @@ impl Dialler {
                 if self.shared.clock.now().saturating_since(up_since) > LASTING {
                     backoff.reset();
                 }
-                tokio::time::sleep(backoff.next()).await;
+                tokio::time::sleep(backoff.pause()).await;
                 continue;
             }
             match self.connect(&mut backoff).await {
@@ -48,7 +52,9 @@ impl Dialler {
 
     /// One attempt; on failure says how long to wait for the next.
     async fn connect(&self, backoff: &mut Backoff) -> Result<Session, Duration> {
-        let patience = backoff.patience();
+        // Short at first: a relay that was just started answers the next attempt at once, while QUIC's own retransmissions of a
+        // first packet grow apart.
+        let patience = Duration::from_secs(u64::from(2 + backoff.failures().min(8)));
         let attempt = async {
             match &self.expected {
                 Some(expected) => self.endpoint.connect_to(&self.address, expected, self.hello()).await,
@@ -64,7 +70,7 @@ impl Dialler {
         };
         let refused = matches!(error, ConnectError::Refused { .. });
         self.failed(&error.to_string(), refused);
-        Err(if refused { REFUSED_EVERY } else { backoff.next() })
+        Err(if refused { REFUSED_EVERY } else { backoff.pause() })
     }
 
     /// Gives the connection to the relay.
@@ -108,55 +114,5 @@ impl Dialler {
             tokens: Vec::new(),
             agent: concat!("anabranch-relay ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
-    }
-}
-
-/// Pauses that double from 100 ms to 3 s, each with up to a quarter of chance in it, so that two ends that dial each other
-/// do not go on meeting half way.
-struct Backoff {
-    failures: u32,
-    random: u64,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(3);
-
-    fn new(seed: u64) -> Backoff {
-        Backoff { failures: 0, random: seed | 1 }
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = (Self::FIRST * (1 << self.failures.min(10))).min(Self::LONGEST);
-        self.failures += 1;
-        // A linear congruential generator (Knuth, TAOCP 2, 3.3.4): chance enough for a pause.
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        pause + pause / 4 * (self.random >> 48) as u32 / 65_536
-    }
-
-    /// How long to wait for an answer. Short at first: a relay that was just started answers the next attempt at once,
-    /// while QUIC's own retransmissions of a first packet grow apart.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(u64::from(2 + self.failures.min(8)))
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_bound_and_start_over() {
-        let mut backoff = Backoff::new(7);
-        let pauses: Vec<Duration> = (0..20).map(|_| backoff.next()).collect();
-        assert!(pauses[0] < Duration::from_millis(130) && pauses[3] >= Duration::from_millis(800));
-        assert!(pauses.iter().all(|pause| *pause <= Duration::from_millis(3750)));
-        assert!(pauses[19] >= Duration::from_secs(3));
-        backoff.reset();
-        assert!(backoff.next() < Duration::from_millis(130));
     }
 }

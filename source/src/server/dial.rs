@@ -3,6 +3,7 @@
 use super::random;
 use crate::config::Config;
 use link::LinkConfig;
+use node::backoff::Backoff;
 use node::control::{CloseCode, Hello, VERSION};
 use node::endpoint::{ConnectError, Endpoint, EndpointOptions, Session};
 use node::exit::Failure;
@@ -14,9 +15,8 @@ use std::time::Duration;
 /// How long one relay may take to answer before the next is tried.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// Pauses between rounds over all relays: short enough for a live stream, long enough for a relay that starts.
-const PAUSE_LEAST: Duration = Duration::from_millis(100);
-const PAUSE_MOST: Duration = Duration::from_secs(5);
+/// Pauses between rounds over all relays, at first and at most: short enough for a live stream, long enough for a relay that starts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Dials the configured relays.
 pub(super) struct Dialler {
@@ -89,12 +89,9 @@ impl Dialler {
         Err(NotDialled { refused, message: messages.join("; ") })
     }
 
-    /// How long to wait after so many rounds without success. Spread by up to a quarter, so that a thousand sources of a
-    /// relay that restarts do not come at once.
-    pub(super) fn pause(&self, tries: u32) -> Duration {
-        let pause = (PAUSE_LEAST * (1 << tries.min(8))).min(PAUSE_MOST);
-        let spread = self.seed.rotate_left(tries * 7) % 256;
-        pause + pause / 1024 * spread as u32
+    /// The pauses between rounds without success.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(PAUSES.0, PAUSES.1, self.seed)
     }
 
     /// Closes the socket, the peer told.
