@@ -13,10 +13,10 @@ mod plan;
 mod report;
 mod scenario;
 
-pub use plan::{BottleneckPlan, LinkOffer, PlanError, Scenario, StreamOffer};
+pub use plan::{BottleneckPlan, LinkOffer, Scenario, StreamOffer};
 pub use report::{BulkReport, LinkReport, QueueReport, ScenarioReport, StreamReport};
 
-use node::exit::{Exit, Failure};
+use node::exit::Failure;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,10 +39,7 @@ pub struct Args {
 
 /// Runs the scenarios and tells of each.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut plan = BottleneckPlan::load(&args.plan).map_err(|error| {
-        let exit = if matches!(error, PlanError::Read { .. }) { Exit::NoInput } else { Exit::Config };
-        Failure::new(exit, error.to_string())
-    })?;
+    let mut plan = BottleneckPlan::load(&args.plan)?;
     plan.duration = args.duration.unwrap_or(plan.duration);
     if let Some(wanted) = &args.scenario {
         plan.scenarios.retain(|scenario| scenario.name.contains(wanted.as_str()));

@@ -12,6 +12,7 @@
 //! | `bottleneck` | more offered than a link carries: shares, queue, drops by their reason | the shell |
 //! | `load` | what a packet out costs a relay, beside other forwarders | the shell |
 //! | `wire` | cases of the simulator with real programs over real sockets | the shell |
+//! | `plan_file` | plans, read and checked | the shell |
 //! | `demo`, `emulate`, `pacing` | subcommands of `anabranch-bench` | the shell |
 
 pub mod bottleneck;
@@ -25,6 +26,7 @@ pub mod media;
 pub mod overlay;
 pub mod pacing;
 pub mod peers;
+pub mod plan_file;
 pub mod realtime;
 pub mod rig;
 pub mod sim;

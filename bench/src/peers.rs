@@ -13,7 +13,7 @@ mod program;
 mod report;
 
 pub use carrier::CarrierError;
-pub use plan::{CarrierKind, CarrierPlan, CellPlan, PeersPlan, PlanError};
+pub use plan::{CarrierKind, CarrierPlan, CellPlan, PeersPlan};
 pub use program::NotInstalled;
 pub use report::{CarrierReport, CellReport, Measured, Own};
 
@@ -46,10 +46,7 @@ pub struct Args {
 
 /// Runs the cells and tells of each. Fails with [`Exit::Unavailable`] where a carrier could not take part.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut plan = PeersPlan::load(&args.plan).map_err(|error| {
-        let exit = if matches!(error, PlanError::Read { .. }) { Exit::NoInput } else { Exit::Config };
-        Failure::new(exit, error.to_string())
-    })?;
+    let mut plan = PeersPlan::load(&args.plan)?;
     plan.packets = args.packets.unwrap_or(plan.packets);
     plan.seed = args.seed.unwrap_or(plan.seed);
     if let Some(wanted) = &args.cell {

@@ -1,9 +1,10 @@
 //! What is offered to a bottleneck, as data.
 
 use crate::channel::{ChannelConfig, Queue, Rate};
+use crate::plan_file::{self, PlanError};
 use link::Bitrate;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// One bottleneck, and what is offered to it by turns.
@@ -68,43 +69,10 @@ pub struct StreamOffer {
     pub priority: source::config::Priority,
 }
 
-/// Why a plan could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// The file could not be read.
-    #[error("{path}: {error}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        error: std::io::Error,
-    },
-    /// It is no plan.
-    #[error("{path}: {error}")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: toml::de::Error,
-    },
-    /// It reads, and makes no sense.
-    #[error("{path}: {reason}")]
-    Nonsense {
-        /// The file.
-        path: PathBuf,
-        /// Which field, and what was expected.
-        reason: String,
-    },
-}
-
 impl BottleneckPlan {
     /// Reads and checks a plan file.
     pub fn load(path: &Path) -> Result<BottleneckPlan, PlanError> {
-        let text = std::fs::read_to_string(path).map_err(|error| PlanError::Read { path: path.to_owned(), error })?;
-        let plan: BottleneckPlan =
-            toml::from_str(&text).map_err(|error| PlanError::Syntax { path: path.to_owned(), error })?;
-        plan.check().map_err(|reason| PlanError::Nonsense { path: path.to_owned(), reason })?;
-        Ok(plan)
+        plan_file::load(path, BottleneckPlan::check)
     }
 
     /// The path through the bottleneck, and the one back.

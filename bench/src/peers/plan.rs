@@ -2,9 +2,10 @@
 
 use super::program::Tool;
 use crate::channel::ChannelConfig;
+use crate::plan_file::{self, PlanError};
 use link::Bitrate;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Carriers, and the cells that each of them is run in.
@@ -80,35 +81,6 @@ pub struct CellPlan {
     pub backward: Option<ChannelConfig>,
 }
 
-/// Why a plan could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// The file could not be read.
-    #[error("{path}: {error}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        error: std::io::Error,
-    },
-    /// It is no plan.
-    #[error("{path}: {error}")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: toml::de::Error,
-    },
-    /// It reads, and makes no sense.
-    #[error("{path}: {reason}")]
-    Nonsense {
-        /// The file.
-        path: PathBuf,
-        /// Which field, and what was expected.
-        reason: String,
-    },
-}
-
 impl CarrierKind {
     /// The programs it needs.
     pub(super) fn tools(self) -> &'static [Tool] {
@@ -123,11 +95,7 @@ impl CarrierKind {
 impl PeersPlan {
     /// Reads and checks a plan file.
     pub fn load(path: &Path) -> Result<PeersPlan, PlanError> {
-        let text = std::fs::read_to_string(path).map_err(|error| PlanError::Read { path: path.to_owned(), error })?;
-        let plan: PeersPlan =
-            toml::from_str(&text).map_err(|error| PlanError::Syntax { path: path.to_owned(), error })?;
-        plan.check().map_err(|reason| PlanError::Nonsense { path: path.to_owned(), reason })?;
-        Ok(plan)
+        plan_file::load(path, PeersPlan::check)
     }
 
     /// Time between datagrams.
