@@ -115,8 +115,19 @@ pub struct LinkConfig {
     pub seed: u64,
     /// How long a probe may be put off where nothing else is sent.
     pub probe_interval: Duration,
+    /// The same where no media has come or gone for some seconds and the peer is heard. [`LinkConfig::LEAF_IDLE_PROBES`] where no
+    /// route depends on hearing of trouble at once: a relay has many idle links to sources and sinks.
+    pub idle_probe_interval: Duration,
     /// Most bytes of media kept for repair, and again for decoding.
     pub max_history: usize,
+}
+
+impl LinkConfig {
+    /// Time between probes, unless configured: a silent link between relays is a problem within 100 ms.
+    pub const PROBES: Duration = Duration::from_millis(25);
+
+    /// Time between probes on an idle link to an end host.
+    pub const LEAF_IDLE_PROBES: Duration = Duration::from_millis(200);
 }
 
 impl Default for LinkConfig {
@@ -125,7 +136,8 @@ impl Default for LinkConfig {
             max_frame: 1162,
             policy: Policy::default(),
             seed: 0,
-            probe_interval: Duration::from_millis(25),
+            probe_interval: LinkConfig::PROBES,
+            idle_probe_interval: LinkConfig::PROBES,
             max_history: 16 << 20,
         }
     }
@@ -146,6 +158,9 @@ pub struct Link {
     delivered: Option<u32>,
     started: Instant,
     probe_interval: Duration,
+    idle_probe_interval: Duration,
+    /// When media last came or went.
+    media_at: Instant,
     next_expiry: Instant,
     malformed: u64,
     feedback_packets_sent: u64,
@@ -155,6 +170,11 @@ pub struct Link {
 
 /// How often state is looked over for what grew old.
 const EXPIRY: Duration = Duration::from_millis(50);
+
+/// Time without media after which a link is idle.
+const IDLE_AFTER: Duration = Duration::from_secs(3);
+/// The same for a link that has just been made: enough to measure the path.
+const IDLE_AFTER_START: Duration = Duration::from_secs(1);
 
 impl Link {
     /// Largest payload of a [`Packet`]; two frames on the smallest legal QUIC path (1200 bytes) hold it.
@@ -179,6 +199,8 @@ impl Link {
             delivered: None,
             started: now,
             probe_interval: config.probe_interval,
+            idle_probe_interval: config.idle_probe_interval.max(config.probe_interval),
+            media_at: now.saturating_sub(IDLE_AFTER - IDLE_AFTER_START),
             next_expiry: now + EXPIRY,
             malformed: 0,
             feedback_packets_sent: 0,
@@ -189,6 +211,7 @@ impl Link {
 
     /// Takes a packet for the peer. It leaves by [`Link::poll_transmit`].
     pub fn send(&mut self, now: Instant, packet: Packet) -> Result<(), SendError> {
+        self.media_at = now;
         self.sender.send(now, packet)
     }
 
@@ -206,6 +229,9 @@ impl Link {
         }
         if !self.receiver.on_frame(now, &mut self.timing, &frame, &datagram) {
             return;
+        }
+        if let Frame::Media(_) | Frame::Repair(_) = frame {
+            self.media_at = now;
         }
         if let Frame::Feedback(feedback) = frame {
             let Echo { stamp, arrived } = feedback.echo;
@@ -352,7 +378,7 @@ impl Link {
             media_rate: self.sender.media_rate(now),
             capacity: self.sender.capacity(),
             silent_for: now - self.receiver.last_arrival().unwrap_or(self.started),
-            delivered_ago: self.delivered.map_or(now - self.started, |sent| stamp_age(now, sent)),
+            delivered_ago: now - self.delivered_at(now),
         }
     }
 
@@ -372,8 +398,22 @@ impl Link {
         }
     }
 
+    /// When what the peer last told to have arrived was sent.
+    fn delivered_at(&self, now: Instant) -> Instant {
+        self.delivered.map_or(self.started, |sent| now.saturating_sub(stamp_age(now, sent)))
+    }
+
+    /// An idle link is probed seldom for as long as it is known to carry, both ways, and more often once a probe was lost, so that
+    /// silence soon means something.
     fn probe_due(&self) -> Instant {
-        self.sender.probe_due(self.probe_interval)
+        let last_sent = self.sender.last_sent();
+        if last_sent - self.media_at < IDLE_AFTER || self.idle_probe_interval <= self.probe_interval {
+            return self.sender.probe_due(self.probe_interval);
+        }
+        let due = last_sent + (self.idle_probe_interval / 4).max(self.probe_interval);
+        let heard = self.receiver.last_arrival().unwrap_or(self.started).min(self.delivered_at(last_sent));
+        let missed = heard + self.idle_probe_interval + self.timing.rtt().0 + self.idle_probe_interval / 2;
+        due.max((last_sent + self.idle_probe_interval).min(missed))
     }
 }
 

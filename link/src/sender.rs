@@ -191,6 +191,11 @@ impl Sender {
         self.pacer.rate()
     }
 
+    /// When anything was sent last.
+    pub(crate) fn last_sent(&self) -> Instant {
+        self.last_sent
+    }
+
     /// When the next probe is due, where nothing else is sent before. A loss shows at the next transmission of any kind, so the last ones
     /// before a pause (of a picture, of an answer) are followed by a probe soon (as RFC 8985 section 7.2 does), and by others less and
     /// less often, down to the regular one.

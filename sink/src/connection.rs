@@ -23,7 +23,7 @@ const AGENT: &str = concat!("anabranch-sink/", env!("CARGO_PKG_VERSION"));
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Pauses after all relays were tried in vain, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-/// A relay silent for so long is given up, before QUIC does: links are probed every 25 ms.
+/// A relay silent for so long is given up, before QUIC does: links are probed every 25 ms, idle ones every 50 ms once a probe was lost.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// The state of the connection, for the report.
@@ -163,7 +163,8 @@ impl Connector {
             }
         };
         let name = session.peer.name.clone();
-        let port = self.host.attach(session, LinkConfig { seed: seed(), ..LinkConfig::default() });
+        let idle_probe_interval = LinkConfig::LEAF_IDLE_PROBES;
+        let port = self.host.attach(session, LinkConfig { seed: seed(), idle_probe_interval, ..LinkConfig::default() });
         self.status.up(self.clock.now(), port, name.as_str());
         tracing::info!(relay, %name, "connected");
         let closed = self.until_closed(port).await;

@@ -435,6 +435,7 @@ mod any_path {
                 ..LinkConfig::default()
             };
             let limit = there.delay + there.jitter;
+            let mistaken = there.delay.saturating_sub(back.delay) / 2;
             let mut world = World::new(seed % 100_000, config, [there, back]);
             world.due = Duration::from_millis(due);
             let mut accepted = 0u64;
@@ -452,8 +453,9 @@ mod any_path {
             prop_assert!(world.delivered.keys().all(|(end, stream, seq)| *end == 1 && *stream == 1 && *seq < count));
             prop_assert!(world.delivered.len() as u64 <= accepted);
             prop_assert_eq!(world.links[1].stats().malformed, 0);
-            // Repair is not sent when it is of no more use; an equation may wait for its last term a little longer.
-            let latest = Duration::from_millis(2 * due + 20) + limit;
+            // Repair is not sent when it is of no more use, one way being taken for half of the round trip; an equation may wait for
+            // its last term a little longer.
+            let latest = 2 * (Duration::from_millis(due) + mistaken) + Duration::from_millis(20) + limit;
             prop_assert!(world.worst_age <= latest, "{:?} old, {latest:?} allowed", world.worst_age);
             let stats = world.links[0].stats();
             let dropped = stats.dropped_late + stats.dropped_low_priority + stats.dropped_queue_full;
@@ -578,4 +580,28 @@ fn some_hours_of_weather() {
 #[ignore = "a day of virtual time takes a minute"]
 fn a_day_of_weather() {
     weather_for(Duration::from_secs(24 * 3600), 6);
+}
+
+#[test]
+fn an_idle_link_to_a_leaf_is_probed_seldom_until_one_is_lost() {
+    let leaf = LinkConfig { idle_probe_interval: LinkConfig::LEAF_IDLE_PROBES, ..config(RepairMode::Auto) };
+    let mut world = World::new(1, leaf, [Weather::default(), Weather::default()]);
+    let sent = |world: &World| {
+        let stats = [world.links[0].stats(), world.links[1].stats()];
+        stats.map(|stats| stats.probe_packets_sent + stats.feedback_packets_sent)
+    };
+    world.run_until(world.now + Duration::from_secs(4));
+    let before = sent(&world);
+    world.run_until(world.now + Duration::from_secs(10));
+    let after = sent(&world);
+    for (before, after) in before.iter().zip(after) {
+        assert!((30..=110).contains(&(after - before)), "{} in ten seconds", after - before);
+    }
+    assert!(world.links[0].quality(world.local(0)).silent_for < Duration::from_millis(250));
+    for way in &mut world.ways {
+        (way.weather.after_loss, way.lost) = (1.0, true);
+    }
+    let before = sent(&world)[0];
+    world.run_until(world.now + Duration::from_secs(1));
+    assert!(sent(&world)[0] - before > 12, "{} into the silence", sent(&world)[0] - before);
 }

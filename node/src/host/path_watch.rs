@@ -15,7 +15,7 @@ use std::time::Duration;
 const DOUBT: f64 = 0.4;
 
 /// Time beyond the round trip without word of anything that arrived, from which it is doubted too.
-const NO_WORD: Duration = Duration::from_millis(300);
+const NO_WORD: Duration = Duration::from_millis(500);
 
 /// Time between the beginnings of two proofs: one takes a second.
 const PAUSE: Duration = Duration::from_millis(1500);
