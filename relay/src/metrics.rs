@@ -42,6 +42,9 @@ const RELAY: &[Of<Report>] = &[
     (counter("anabranch_relay_unknown_handle_packets_total", "Media thrown away: its stream was not announced"), |r| {
         r.refused.unknown_handle as f64
     }),
+    (counter("anabranch_relay_forged_statements_total", "Statements not signed by whose they claim to be"), |r| {
+        r.refused.forged as f64
+    }),
     (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
     (counter("anabranch_relay_subscribe_refused_total", "Streams refused to watchers"), |r| r.refused.subscribe as f64),
     (counter("anabranch_relay_protocol_errors_total", "Messages that the protocol does not allow"), |r| {

@@ -93,6 +93,13 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// What of `troubled` lies around the ways of its egresses: what else is in trouble changes no graph for now.
+    pub fn around(&self, troubled: &[Troubled]) -> Vec<(EdgeIx, Condition)> {
+        let mut near = self.conditions(troubled);
+        near.retain(|(edge, _)| self.plan.egresses.iter().any(|egress| egress.around.contains(*edge)));
+        near
+    }
+
     /// The edges of its graph among `troubled`.
     pub fn conditions(&self, troubled: &[Troubled]) -> Vec<(EdgeIx, Condition)> {
         let edge = |(from, to, condition): &Troubled| {
@@ -320,6 +327,11 @@ impl Directory {
     /// Counts up whenever what is known changes; a mere repetition is no change.
     pub fn generation(&self) -> u64 {
         self.graph_of
+    }
+
+    /// As [`Directory::generation`], without the changes of the conditions of links.
+    pub fn topology(&self) -> u64 {
+        self.database.topology_generation()
     }
 
     /// Whether a stream is published anywhere that can be reached.

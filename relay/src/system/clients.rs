@@ -349,7 +349,8 @@ impl RelaySystem {
             .filter(|(_, published)| published.plan.compute_due(generation).is_some_and(|due| due <= now))
             .map(|(name, _)| name.clone())
             .collect();
-        for name in due {
+        // One at a time: in a large overlay each takes a while, and packets must not wait for all of them.
+        if let Some(name) = due.into_iter().next() {
             self.compute(now, generation, &name, ports);
         }
         self.stamp_labels(now, generation);
@@ -357,9 +358,10 @@ impl RelaySystem {
 
     /// Stamps what the rule selects from the graphs in force.
     fn stamp_labels(&mut self, now: Instant, generation: u64) {
-        let troubled = self.directory.troubled();
+        let (troubled, topology) = (self.directory.troubled(), self.directory.topology());
         let mut next: Option<Instant> = None;
         for published in self.published.values_mut() {
+            published.plan.follow(generation, topology, &troubled);
             if let (Some(label), Some(carried)) =
                 (published.plan.label(now, &troubled), self.carried.get(&published.id))
             {
@@ -388,7 +390,9 @@ impl RelaySystem {
             is_up: &|from, to| self.directory.is_up(from, to),
             young: self.forward.is_young(carried.key),
         };
-        let Some(epoch) = published.plan.adopt(now, generation, &graphs, &choice) else { return };
+        let adopted = published.plan.adopt(now, generation, &graphs, &choice);
+        published.plan.note_state(self.directory.topology(), &self.directory.troubled());
+        let Some(epoch) = adopted else { return };
         if label::later(epoch, self.last_epoch) {
             self.last_epoch = epoch;
         }

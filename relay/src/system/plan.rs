@@ -7,6 +7,7 @@ use node::control::Module;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use topology::NodeName;
+use topology::graph::EdgeIx;
 use topology::select::{Modules, Selector};
 use topology::trouble::Condition;
 
@@ -28,6 +29,8 @@ pub struct Plan {
     selected: Modules,
     computed: Option<Instant>,
     generation: Option<u64>,
+    /// Of the overlay without the conditions of its links, and those conditions that mattered, when graphs were computed.
+    computed_for: (u64, Vec<(EdgeIx, Condition)>),
     /// The next graphs are a new epoch even where they are the same.
     renew: bool,
 }
@@ -52,6 +55,7 @@ impl Plan {
             selected: Modules::BASE,
             computed: None,
             generation: None,
+            computed_for: (0, Vec::new()),
             renew: false,
         }
     }
@@ -63,6 +67,25 @@ impl Plan {
             (_, Some(at)) => Some(at + COMPUTE_EVERY),
             (_, None) => Some(Instant::ORIGIN),
         }
+    }
+
+    /// Notes that the state that `generation` counts asks for no new graphs, where that is so: nothing but conditions of links
+    /// has changed since they were computed, and none around the ways of this stream.
+    pub fn follow(&mut self, generation: u64, topology: u64, troubled: &[Troubled]) {
+        let Some(Rule::Watched(watched)) = self.epochs.last().map(|epoch| &epoch.rule) else { return };
+        let same = self.computed_for.0 == topology && self.computed_for.1 == watched.around(troubled);
+        if same && self.generation.is_some() && !self.renew {
+            self.generation = Some(generation);
+        }
+    }
+
+    /// Notes what the graphs adopted last were computed for.
+    pub fn note_state(&mut self, topology: u64, troubled: &[Troubled]) {
+        let around = match self.epochs.last().map(|epoch| &epoch.rule) {
+            Some(Rule::Watched(watched)) => watched.around(troubled),
+            _ => Vec::new(),
+        };
+        self.computed_for = (topology, around);
     }
 
     /// Asks for the graphs to be computed again, though the overlay has not changed: the stream has.

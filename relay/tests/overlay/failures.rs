@@ -230,3 +230,51 @@ fn a_link_that_flaps() {
         }
     });
 }
+
+#[test]
+fn the_other_modes_survive_a_cut_in_silence_too() {
+    for mode in [Dissemination::Tree, Dissemination::Disjoint, Dissemination::Flood] {
+        let mut stage = Stage::new(mode);
+        stage.cut("b", "d", 60_000);
+        stage.run(3000);
+        let lost = stage.lost();
+        assert!(lost.is_empty(), "{mode:?}: {} lost: {:?}…", lost.len(), &lost[..lost.len().min(20)]);
+    }
+}
+
+/// Every relay but those of source and sink is drained, stopped and started again, one after the other.
+#[test]
+fn a_rolling_upgrade_with_drain() {
+    nothing_is_lost("rolling upgrade", |stage| {
+        for relay in ["b", "c", "d", "e"] {
+            stage.overlay.relay(relay, |now, system, ports| system.drain(now, ports));
+            stage.run(2000);
+            stage.overlay.kill(relay);
+            stage.run(1000);
+            stage.overlay.start(relay);
+            for (a, b, delay) in LINKS.iter().filter(|(a, b, _)| *a == relay || *b == relay) {
+                stage.overlay.link(a, b, *delay);
+            }
+            stage.run(3000);
+        }
+    });
+}
+
+/// `a`, `b`, `c` apart from `d`, `e`, `x` for thirty seconds.
+#[test]
+fn a_partition_leaves_each_side_whole_and_heals() {
+    let mut stage = Stage::new(Dissemination::Auto);
+    let near = stage.overlay.sink("c", "near");
+    stage.run(1000);
+    let from = stage.overlay.of_source(stage.source, |source| source.next_seq);
+    for (a, b) in [("b", "d"), ("c", "e"), ("b", "e"), ("c", "d")] {
+        stage.cut(a, b, 30_000);
+    }
+    stage.run(32_000);
+    let healed = stage.overlay.of_source(stage.source, |source| source.next_seq);
+    stage.run(2000);
+    let far = stage.lost();
+    assert!(far.iter().all(|n| *n < healed), "after the heal: {:?}", far.iter().filter(|n| **n >= healed).count());
+    let sent = stage.overlay.of_source(stage.source, |source| source.next_seq);
+    stage.overlay.of_sink(near, |sink| sink.assert_whole(1, from..sent));
+}
