@@ -1,6 +1,6 @@
 //! The command line of `anabranch-bench`.
 
-use crate::{demo, emulate, overlay, pacing, sim};
+use crate::{bottleneck, demo, emulate, load, overlay, pacing, peers, sim, wire};
 use clap::{Parser, Subcommand};
 use node::exit::{Exit, Failure};
 
@@ -20,10 +20,21 @@ enum Command {
     Emulate(emulate::Args),
     /// Measure how evenly a sink plays out what its source took in
     Pacing(pacing::Args),
+    /// Offer more than a link carries: shares, queue, and what is dropped why
+    Bottleneck(bottleneck::Args),
+    /// Measure what a packet out costs a relay, beside other forwarders
+    Load(load::Args),
+    /// The process that `load` measures
+    #[command(hide = true)]
+    LoadNode(load::NodeArgs),
+    /// Compare SRT, RIST and plain forwarding with Anabranch over the same emulated link
+    Peers(peers::Args),
     /// Compare ways of spreading streams over twelve sites through weeks of trouble
     Overlay(overlay::Args),
     /// Simulate links in virtual time, as plans say
     Sim(sim::Args),
+    /// Run simulated cases with real programs over real sockets as well, and compare
+    Wire(wire::Args),
 }
 
 impl Cli {
@@ -33,11 +44,16 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Emulate(args) => emulate::run(&args),
             Command::Pacing(args) => pacing::run(&args),
+            Command::Bottleneck(args) => bottleneck::run(&args),
+            Command::Load(args) => load::run(&args),
+            Command::LoadNode(args) => load::run_node(&args),
+            Command::Peers(args) => peers::run(&args),
             Command::Overlay(args) => {
                 overlay::run(&args);
                 Ok(())
             }
             Command::Sim(args) => simulate(&args),
+            Command::Wire(args) => wire::run(&args),
         }
     }
 }

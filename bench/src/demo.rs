@@ -93,8 +93,6 @@ struct DemoSink {
 
 const RELAYS: [&str; 5] = ["ams", "fra", "lon", "mil", "par"];
 const STREAM: &str = "demo/clip";
-/// UDP payload of an Ethernet path with IPv6.
-const PATH_MTU: u16 = 1452;
 /// Where sinks are. The first serves players.
 const SINKS: [&str; 2] = ["mil", "fra"];
 const INGRESS: &str = "lon";
@@ -141,7 +139,7 @@ impl Demo {
             events: script(),
         };
         // Loopback carries what Ethernet does; every hop is known to.
-        let rig = Rig::start_tuned(&plan, |_, config| config.path_mtu = Some(PATH_MTU)).map_err(failure)?;
+        let rig = Rig::start(&plan).map_err(failure)?;
         let stream: StreamName = STREAM.parse().expect("it is a stream name");
         let sinks = SINKS
             .into_iter()
@@ -190,7 +188,6 @@ impl DemoSink {
             relays: vec![door],
             streams: vec![sink::StreamConfig::new(stream.clone(), outputs)],
             wait: PATIENCE,
-            path_mtu: Some(PATH_MTU),
             report_interval: Duration::from_millis(100),
             ..sink::Config::default()
         };
@@ -215,7 +212,6 @@ fn start_source(
         relays: vec![door],
         deadline,
         mode: Dissemination::Disjoint,
-        path_mtu: Some(PATH_MTU),
         streams: vec![source::Stream { endless: true, ..source::Stream::new(stream.clone(), input) }],
         report_interval: Duration::from_millis(100),
         ..source::Config::default()

@@ -3,7 +3,8 @@
 //! Each emulated link listens on a UDP port. What comes there passes the link's forward [`crate::channel::Channel`] and goes on to the
 //! target; what the target answers passes the backward one. Every client address has a socket of its own towards the target, as
 //! behind a NAT, so that any number of connections share a link. Each datagram meets its own fate, whether the kernel handed over one or a
-//! batch (GRO); what comes out at the same instant leaves in one call where it can (GSO).
+//! batch (GRO); what comes out at the same instant leaves in one call where it can (GSO). Links may share a path ([`LinkPlan::through`]), and with it
+//! a bottleneck and its queue.
 //!
 //! One thread does it all: it sleeps until the next datagram comes or is due, to within the kernel's timer slack (about 50 µs).
 //! How late it was is part of the [`Snapshot`]: figures from a run whose `lag_p99` is not small say nothing about the programs.
@@ -132,7 +133,10 @@ impl Emulator {
         if links.iter().any(|(name, _)| *name == link.name) {
             return Err(PlanError::Nonsense(format!("there is already a link named {:?}", link.name)).into());
         }
-        Plan { links: vec![link.clone()], ..Plan::default() }.check()?;
+        if let Some(path) = link.through.as_ref().filter(|path| !links.iter().any(|(name, _)| name == *path)) {
+            return Err(EmulatorError::NoSuchLink(path.clone()));
+        }
+        Plan { links: vec![LinkPlan { through: None, ..link.clone() }], ..Plan::default() }.check()?;
         let name = link.name.clone();
         let (reply, answer) = mpsc::channel();
         self.command(Command::Add { link: Box::new(link), reply })?;

@@ -7,17 +7,27 @@
 //! | `rig` | a whole overlay in this process: relays, sources and sinks on threads of their own, emulated links between them | the shell |
 //! | `overlay` | dissemination graphs on twelve sites through weeks of trouble | pure |
 //! | `sim` | links in virtual time: one hop or a chain of them, from plans | pure, but for reading its plans |
+//! | `realtime` | one sender and equal receivers about whatever carries datagrams over an emulated hop | the shell |
+//! | `peers` | SRT, RIST and our own programs through the same emulated link | the shell |
+//! | `bottleneck` | more offered than a link carries: shares, queue, drops by their reason | the shell |
+//! | `load` | what a packet out costs a relay, beside other forwarders | the shell |
+//! | `wire` | cases of the simulator with real programs over real sockets | the shell |
 //! | `demo`, `emulate`, `pacing` | subcommands of `anabranch-bench` | the shell |
 
+pub mod bottleneck;
 pub mod channel;
 pub mod cli;
 pub mod demo;
 pub mod emulate;
 pub mod emulator;
+pub mod load;
 pub mod media;
 pub mod overlay;
 pub mod pacing;
+pub mod peers;
+pub mod realtime;
 pub mod rig;
 pub mod sim;
 pub mod tscheck;
 pub mod wait;
+pub mod wire;

@@ -6,12 +6,14 @@
 //! asks the CPU it runs on and multiplies 32 bytes at a time by table look-up where it has AVX2, else falls back. It is as fast as the
 //! feature and safe everywhere, so it is the one in use.
 //!
-//! A block code (Reed–Solomon) is not used: for the same overhead the sliding window recovers sooner, as a repair
-//! helps from the moment it arrives and no block has to be filled; in simulation blocks cost as much or up to a quarter more.
+//! A block code (Reed–Solomon) is not what the link sends: with the sliding window a repair helps from the moment it arrives, and no
+//! block has to be filled. It is there, behind the same trait as blocks of combinations ([`BlockCode`]), for what comes in blocks.
 
+mod block;
 mod decoder;
 mod native;
 
+pub use block::{BlockCode, BlockError, Combinations, ReedSolomonBlock};
 pub(crate) use decoder::{Decoder, Row};
 pub use native::Native;
 

@@ -1,13 +1,14 @@
 //! The link's state machine; see the crate documentation for the order of calls.
 
-use crate::frame::{self, Echo, Frame, Probe};
+use crate::frame::{self, Echo, Frame, PathProbe, Probe};
 use crate::ids::{Flags, Label, MediaTime, StreamHandle, StreamSeq};
 use crate::policy::Policy;
+use crate::proof::{PathProof, Verdict};
 use crate::receiver::Receiver;
 use crate::sender::{Sender, Way};
 use crate::stats::{LinkQuality, LinkStats};
 use crate::time::Instant;
-use crate::timing::{Timing, stamp};
+use crate::timing::{Timing, stamp, stamp_age};
 use bytes::{Bytes, BytesMut};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -96,6 +97,8 @@ pub enum TimeoutReason {
     Repair,
     /// Nothing was sent for a while: a probe is due.
     Probe,
+    /// A question about the size of the path, or its verdict, is due.
+    PathProof,
     /// State grew old.
     Expiry,
 }
@@ -134,6 +137,13 @@ pub struct Link {
     sender: Sender,
     receiver: Receiver,
     timing: Timing,
+    max_frame: usize,
+    /// The peer's last question about the size of the path, until it is answered, and the size.
+    asked: Option<(PathProbe, usize)>,
+    proof: Option<PathProof>,
+    proofs: u32,
+    /// Our stamp of the transmission that the peer last told to have arrived.
+    delivered: Option<u32>,
     started: Instant,
     probe_interval: Duration,
     next_expiry: Instant,
@@ -162,6 +172,11 @@ impl Link {
             sender: Sender::new(now, config.policy, config.max_frame, config.max_history, first),
             receiver: Receiver::new(now, config.max_history),
             timing: Timing::new(),
+            max_frame: config.max_frame,
+            asked: None,
+            proof: None,
+            proofs: 0,
+            delivered: None,
             started: now,
             probe_interval: config.probe_interval,
             next_expiry: now + EXPIRY,
@@ -185,17 +200,23 @@ impl Link {
             self.malformed += 1;
             return;
         };
+        if let Frame::Path(probe) = frame {
+            self.on_path_probe(probe, datagram.len());
+            return;
+        }
         if !self.receiver.on_frame(now, &mut self.timing, &frame, &datagram) {
             return;
         }
         if let Frame::Feedback(feedback) = frame {
             let Echo { stamp, arrived } = feedback.echo;
+            self.delivered = Some(stamp);
             self.timing.on_echo(now, stamp, arrived, feedback.sent);
             if self.timing.is_measured() {
                 let transit = self.timing.rtt_min() / 2;
-                self.sender.set_way(Way { transit, rtt: self.timing.rtt().0 });
+                self.sender.set_way(Way { transit, rtt: self.timing.rtt().0, delay: self.timing.delay_there() });
             }
             self.sender.on_feedback(now, &feedback);
+            self.receiver.set_loss_sent(self.sender.path().loss());
         }
     }
 
@@ -215,6 +236,10 @@ impl Link {
 
     /// Appends the next datagram to send to `out` and returns its length, or `None` when nothing may be sent at `now`.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
+        if let Some(written) = self.poll_path_probe(now, out) {
+            self.sender.on_other_sent(now, written);
+            return Some(written);
+        }
         if self.receiver.report_due(&self.timing).is_some_and(|due| due <= now) {
             self.receiver.handle_timeout(now);
             let number = self.sender.number(now);
@@ -229,7 +254,8 @@ impl Link {
         }
         if self.probe_due() <= now {
             let start = out.len();
-            let probe = Probe { link_seq: self.sender.number(now), sent: stamp(now), horizon: self.sender.horizon() };
+            let probe =
+                Probe { link_seq: self.sender.number_probe(now), sent: stamp(now), horizon: self.sender.horizon() };
             probe.put(out);
             self.probe_packets_sent += 1;
             self.sender.on_other_sent(now, out.len() - start);
@@ -247,7 +273,8 @@ impl Link {
         let report = self.receiver.report_due(&self.timing).map(|due| (due, TimeoutReason::Feedback));
         let expiry = (!self.sender.is_idle()).then_some((self.next_expiry, TimeoutReason::Expiry));
         let probe = Some((self.probe_due(), TimeoutReason::Probe));
-        [sender, report, expiry, probe].into_iter().flatten().min_by_key(|(due, _)| *due)
+        let proof = self.proof.and_then(|proof| Some((proof.poll_timeout()?, TimeoutReason::PathProof)));
+        [sender, report, expiry, probe, proof].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
     /// Changes the repair policy from the next packet on.
@@ -262,7 +289,19 @@ impl Link {
 
     /// Changes the largest frame the path carries.
     pub fn set_max_frame(&mut self, max_frame: usize) {
+        self.max_frame = max_frame;
         self.sender.set_max_frame(max_frame);
+    }
+
+    /// Asks the peer whether the path still carries the largest frame, both ways; see [`Link::path_verdict`].
+    pub fn prove_path(&mut self, now: Instant) {
+        self.proofs = self.proofs.wrapping_add(1);
+        self.proof = Some(PathProof::new(now, self.max_frame, self.proofs));
+    }
+
+    /// What the last [`Link::prove_path`] has found out by `now`; `None` where it was never asked.
+    pub fn path_verdict(&self, now: Instant) -> Option<Verdict> {
+        self.proof.map(|proof| proof.verdict(now))
     }
 
     /// Counters since the start.
@@ -284,6 +323,11 @@ impl Link {
             malformed: self.malformed + symbols.malformed,
             ..self.sender.stats()
         }
+    }
+
+    /// Bare one-way delay towards the peer, as of now: half the smallest round trip; zero before the first measurement.
+    pub fn transit(&self) -> Duration {
+        self.timing.rtt_min() / 2
     }
 
     /// What is known of the path at `now`.
@@ -308,11 +352,28 @@ impl Link {
             media_rate: self.sender.media_rate(now),
             capacity: self.sender.capacity(),
             silent_for: now - self.receiver.last_arrival().unwrap_or(self.started),
+            delivered_ago: self.delivered.map_or(now - self.started, |sent| stamp_age(now, sent)),
+        }
+    }
+
+    fn on_path_probe(&mut self, probe: PathProbe, size: usize) {
+        match &mut self.proof {
+            _ if !probe.answer => self.asked = Some((PathProbe { answer: true, ..probe }, size)),
+            Some(proof) => proof.handle_answer(probe, size),
+            None => {}
+        }
+    }
+
+    /// The answer to the peer's question, at its size where this end's own path allows it; else a question of our own.
+    fn poll_path_probe(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
+        match self.asked.take() {
+            Some((answer, size)) => Some(answer.put(out, size.min(self.max_frame))),
+            None => self.proof.as_mut()?.poll_transmit(now, out),
         }
     }
 
     fn probe_due(&self) -> Instant {
-        self.sender.last_sent() + self.probe_interval
+        self.sender.probe_due(self.probe_interval)
     }
 }
 

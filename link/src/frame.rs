@@ -10,6 +10,7 @@
 //! feedback   0x13 | link seq 4 | sent 4 | next symbol 4 | kept 2 | echo: stamp 4, arrived 4 | lateness 2 | settled 4
 //!                 | runs 1, then that many varints | known up to 4 | known span 2 | gaps 1, then that many pairs of varints
 //! probe      0x14 | link seq 4 | sent 4 | next symbol 4 | kept 2
+//! path probe 0x15 | form 1 | token 4 | padding, zeros
 //! ```
 //!
 //! A *symbol* is one unit of the code: a media packet or half of one. Symbols have numbers of their own, one after the other,
@@ -44,6 +45,10 @@ const KIND_MEDIA: u8 = 1;
 const KIND_REPAIR: u8 = 2;
 const KIND_FEEDBACK: u8 = 3;
 const KIND_PROBE: u8 = 4;
+const KIND_PATH: u8 = 5;
+
+/// Bytes of a path probe before its padding.
+const PATH_PREFIX: usize = 6;
 
 /// A datagram that is no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +78,8 @@ pub enum Frame<'a> {
     Feedback(Feedback<'a>),
     /// Nothing but numbers and stamps.
     Probe(Probe),
+    /// A question whether the path carries frames of its own size, or the answer.
+    Path(PathProbe),
 }
 
 /// First transmission of a symbol.
@@ -211,6 +218,16 @@ pub struct Probe {
     pub horizon: Horizon,
 }
 
+/// Asks whether the path carries frames of this one's size, or answers at that size. It has no number: losing it says
+/// nothing of the loss that media meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathProbe {
+    /// Whether it answers.
+    pub answer: bool,
+    /// Joins the answer to its question.
+    pub token: u32,
+}
+
 /// Decodes a datagram. Any input is fine; what is no frame is an error.
 pub fn decode(datagram: &[u8]) -> Result<Frame<'_>, Malformed> {
     let mut input = Reader(datagram);
@@ -223,6 +240,7 @@ pub fn decode(datagram: &[u8]) -> Result<Frame<'_>, Malformed> {
         KIND_REPAIR => decode_repair(input).map(Frame::Repair),
         KIND_FEEDBACK => decode_feedback(input).map(Frame::Feedback),
         KIND_PROBE => decode_probe(input).map(Frame::Probe),
+        KIND_PATH => decode_path_probe(input).map(Frame::Path),
         kind => Err(Malformed::Kind(kind)),
     }
 }
@@ -398,6 +416,17 @@ impl Probe {
     }
 }
 
+impl PathProbe {
+    /// Writes a path probe of `size` bytes, or the few that it needs where that is more, and returns how many.
+    pub fn put(&self, out: &mut BytesMut, size: usize) -> usize {
+        out.put_u8(VERSION << 4 | KIND_PATH);
+        out.put_u8(self.answer.into());
+        out.put_u32(self.token);
+        out.put_bytes(0, size.saturating_sub(PATH_PREFIX));
+        size.max(PATH_PREFIX)
+    }
+}
+
 impl Horizon {
     fn put(self, out: &mut BytesMut) {
         out.put_u32(self.next_symbol);
@@ -477,6 +506,18 @@ fn decode_feedback(mut input: Reader<'_>) -> Result<Feedback<'_>, Malformed> {
 fn decode_probe(mut input: Reader<'_>) -> Result<Probe, Malformed> {
     let probe = Probe { link_seq: LinkSeq(input.u32()?), sent: input.u32()?, horizon: input.horizon()? };
     input.end()?;
+    Ok(probe)
+}
+
+fn decode_path_probe(mut input: Reader<'_>) -> Result<PathProbe, Malformed> {
+    let form = input.u8()?;
+    if form > 1 {
+        return Err(Malformed::Field("form"));
+    }
+    let probe = PathProbe { answer: form == 1, token: input.u32()? };
+    if input.0.iter().any(|byte| *byte != 0) {
+        return Err(Malformed::Field("padding"));
+    }
     Ok(probe)
 }
 

@@ -10,14 +10,51 @@
 //! 1. Feed one thing: [`Link::send`], [`Link::handle_datagram`] or [`Link::handle_timeout`].
 //! 2. Drain to quiet: [`Link::poll_delivery`] until `None`, then [`Link::poll_transmit`] until `None`.
 //! 3. Sleep until [`Link::poll_timeout`], or until there is something to feed.
+//!
+//! # How a loss is repaired
+//!
+//! *Spend redundancy ahead of loss only on the last transmission that feedback can no longer correct; earlier rounds carry one plain
+//! copy.* Each transmission has a number ([`LinkSeq`]), repairs too, so a loss shows at the next one. The receiver reports at
+//! once on a gap, every few milliseconds while something is missing, and otherwise as a share of what it receives allows. The
+//! sender decides everything. Notation, with times in seconds and shares from 0 to 1:
+//!
+//! | | |
+//! |---|---|
+//! | p | share of our transmissions lost, rounded up by a standard error |
+//! | c(τ) | share lost among transmissions sent τ after a lost one, counted from the reports at 14 distances from 1 to 110 ms |
+//! | σ | the smallest τ with c(τ) ≤ 1.5 p: the spacing beyond a burst |
+//! | L | time left until the last useful moment to send: the deadline less transit and a reserve for jitter |
+//! | T | a turn of feedback: round trip, jitter, the time until the next transmission shows the loss, 1 ms |
+//! | ε | misses allowed among packets at their last chance: the target over the share of packets that come to it |
+//!
+//! A loss reported with L left is answered by one copy where another turn is worth waiting for, and for the last time otherwise:
+//! whichever costs less in copies, a miss costing 1/ε. Last answers are random linear combinations over GF(256) of *all* losses
+//! that are at their last answer, at even distances over the time there is. How many it takes is computed
+//! from what may have arrived so far, with losses as a two-state chain of step c (Gilbert 1960). A packet that has no time even for one
+//! answer joins them when it is first sent; where many are so (a quarter), a sliding window code covers all packets that still have
+//! time, at an overhead fitted to simulations. A packet of which nothing is heard is sent once more before its last moment (the
+//! fail-safe copy), for reports may be lost as well.
+//!
+//! The estimates begin from a path that loses 5 % in bursts of 2.5, so that the first packets are repaired as on a bad path.
+//!
+//! Sources: feedback that numbers every transmission, as QUIC (RFC 9002, section 2); round trips after RFC 6298; deficit round robin
+//! of streams (Shreedhar and Varghese 1995); increase and decrease of the estimated capacity (Chiu and Jain 1989).
+//!
+//! # What can go wrong
+//!
+//! [`SendError`] says why a packet was not taken; what was taken and is dropped before it is sent is counted with
+//! its reason in [`stats::LinkStats`]. Datagrams that are no frames are counted and change nothing. Memory is bounded by
+//! [`LinkConfig::max_history`] in each direction and by fixed tables.
 
 pub mod frame;
 pub mod policy;
+pub mod proof;
 pub mod stats;
 pub mod time;
 pub mod units;
 
 mod arrivals;
+mod capacity;
 pub mod codec;
 mod endpoint;
 mod history;

@@ -34,8 +34,8 @@ impl Path {
             first,
             next: first,
             loss_fast: Mean::new(50.0, 0.0, 50.0),
-            loss: Mean::new(4000.0, 0.01, 100.0),
-            after_loss: Mean::new(2000.0, 0.5, 20.0),
+            loss: Mean::new(4000.0, 0.05, 100.0),
+            after_loss: Mean::new(2000.0, 0.6, 20.0),
             last: None,
             company: Company::new(),
         }
@@ -52,16 +52,29 @@ impl Path {
         self.next - 1
     }
 
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flight.len()
+    }
+
+    /// When a transmission left of which nothing has been reported yet.
+    pub(crate) fn sent_at(&self, number: u64) -> Option<Instant> {
+        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.flight.get(place).copied()
+    }
+
     /// Number of the next transmission.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Takes a report: from `settled` down, runs of transmissions that arrived and that were lost by turns.
-    pub(crate) fn on_report(&mut self, settled: u64, runs: impl Iterator<Item = u32>) {
+    /// Takes a report: from `settled` down, runs of transmissions that arrived and that were lost by turns. Returns how
+    /// many are news to have arrived.
+    pub(crate) fn on_report(&mut self, settled: u64, runs: impl Iterator<Item = u32>) -> u64 {
         if settled < self.first || settled >= self.next {
-            return;
+            return 0;
         }
+        let mut news = 0;
         let mut spans = [(0u64, 0u64, false); crate::frame::MAX_RUNS];
         let mut count = 0;
         let (mut above, mut arrived) = (settled + 1, true);
@@ -83,12 +96,14 @@ impl Path {
                 let at = self.flight.get((number - self.first) as usize).copied();
                 if let Some(at) = at {
                     self.settle(at, !arrived);
+                    news += u64::from(*arrived);
                 }
             }
         }
         let done = (settled + 1 - self.first) as usize;
         self.flight.drain(..done.min(self.flight.len()));
         self.first = settled + 1;
+        news
     }
 
     /// Share of transmissions lost, over about the last 50.
@@ -118,13 +133,22 @@ impl Path {
         1.0 / (1.0 - self.after_loss.value.min(0.99))
     }
 
-    /// Share lost among transmissions sent `distance` after a lost one.
+    /// Share lost among transmissions sent `distance` after a lost one, as the step of a chain: never so high that a run of
+    /// losses at this distance would last longer than bursts do. (Bursts of one length, say, are over all at once,
+    /// where the chain has a tail without end.)
     pub(crate) fn after_loss_at(&self, distance: Duration) -> f64 {
         let millis = distance.as_secs_f64() * 1e3;
+        let loss = self.loss_planned();
         if millis < 0.5 {
             return self.after_loss();
         }
-        self.company.at(millis, self.loss_planned(), self.after_loss())
+        let here = self.company.at(millis, loss, self.after_loss());
+        let burst = self.company.spacing(loss).as_secs_f64() * 1e3;
+        if millis >= burst {
+            return here;
+        }
+        let end = self.company.at(burst, loss, self.after_loss());
+        here.min(end.powf(millis / burst)).max(loss)
     }
 
     /// Smallest distance at which a transmission hardly suffers from the loss of another.

@@ -12,18 +12,27 @@ use std::time::Duration;
 /// Shortest time between two reports.
 const AT_ONCE: Duration = Duration::from_micros(500);
 /// Time between reports while something is missing, at best.
-const MISSING: Duration = Duration::from_millis(3);
+const MISSING: Duration = Duration::from_millis(2);
 /// Time between reports while media comes whole, at best.
-const WHOLE: Duration = Duration::from_millis(5);
+const WHOLE: Duration = Duration::from_millis(3);
 /// Time between reports on a slow link, and while a report is awaited to measure the round trip.
 const SLOW: Duration = Duration::from_millis(20);
+/// The same while reports are lost.
+const SLOW_AND_LOST: Duration = Duration::from_millis(10);
+/// Share of reports whose loss counts.
+const LOSSY: f64 = 0.005;
 /// Time between reports while nothing but reports and probes comes.
 const QUIET: Duration = Duration::from_millis(100);
 /// Share of the rate received that reports may take.
 const SHARE: f64 = 0.012;
+/// The same while something is missing and reports are lost, on a path without length, and what each second of round trip takes
+/// off it: the shorter the round trip, the more of its rounds does a burst of lost reports cost.
+const SHARE_IN_NEED: f64 = 0.0188;
+const SHARE_PER_SECOND: f64 = 0.1;
+const LEAST_SHARE_IN_NEED: f64 = 0.0125;
 /// Runs told in a report.
 const RUNS: usize = 24;
-/// Bytes of a usual report.
+/// Bytes of a usual report, until some have been sent.
 const USUAL: f64 = 56.0;
 
 /// The receiving side of a link.
@@ -40,10 +49,14 @@ pub(crate) struct Receiver {
     anything_came: bool,
     /// A loss was found since the last report.
     loss_found: bool,
+    /// The peer loses what this end sends.
+    reports_lost: bool,
     /// Bytes received, of late, per second.
     rate: f64,
     rate_since: Instant,
     rate_bytes: u64,
+    /// Mean bytes of a report.
+    report_size: f64,
     runs: Vec<u32>,
     gaps: Vec<(u32, u32)>,
 }
@@ -59,9 +72,11 @@ impl Receiver {
             media_came: false,
             anything_came: false,
             loss_found: false,
+            reports_lost: true,
             rate: 0.0,
             rate_since: now,
             rate_bytes: 0,
+            report_size: USUAL,
             runs: Vec::new(),
             gaps: Vec::new(),
         }
@@ -74,6 +89,7 @@ impl Receiver {
             Frame::Repair(repair) => (repair.link_seq, repair.sent),
             Frame::Feedback(feedback) => (feedback.link_seq, feedback.sent),
             Frame::Probe(probe) => (probe.link_seq, probe.sent),
+            Frame::Path(_) => return false,
         };
         let settled = self.arrivals.settled();
         if self.arrivals.on_arrival(now, link_seq) == Arrival::Duplicate {
@@ -95,9 +111,15 @@ impl Receiver {
             }
             Frame::Feedback(feedback) => self.symbols.on_horizon(now, feedback.horizon),
             Frame::Probe(probe) => self.symbols.on_horizon(now, probe.horizon),
+            Frame::Path(_) => {}
         }
         self.loss_found |= self.skipped(settled) && !self.symbols.is_complete();
         true
+    }
+
+    /// Takes the share lost of what this end sends: where reports are lost, more of them are needed.
+    pub(crate) fn set_loss_sent(&mut self, loss: f64) {
+        self.reports_lost = loss > LOSSY;
     }
 
     /// Does what is due by `now`.
@@ -112,9 +134,11 @@ impl Receiver {
         let pause = if self.loss_found {
             AT_ONCE
         } else if !self.symbols.is_complete() {
-            self.affordable(MISSING, SLOW / 2)
+            let in_need = SHARE_IN_NEED - SHARE_PER_SECOND * timing.rtt().0.as_secs_f64();
+            let share = if self.reports_lost { in_need.max(LEAST_SHARE_IN_NEED) } else { SHARE };
+            self.affordable(share, MISSING, SLOW_AND_LOST)
         } else if self.media_came {
-            self.affordable(WHOLE, SLOW)
+            self.affordable(SHARE, WHOLE, if self.reports_lost { SLOW_AND_LOST } else { SLOW })
         } else if !self.anything_came {
             return self.settling();
         } else if !timing.is_measured() {
@@ -150,7 +174,9 @@ impl Receiver {
         self.media_came = false;
         self.anything_came = false;
         self.loss_found = false;
-        Some(out.len() - start)
+        let written = out.len() - start;
+        self.report_size += (written as f64 - self.report_size) / 64.0;
+        Some(written)
     }
 
     /// Time since anything arrived.
@@ -167,11 +193,11 @@ impl Receiver {
     }
 
     /// A pause between reports that keeps them within their share of what is received, as far as it is not too long.
-    fn affordable(&self, least: Duration, most: Duration) -> Duration {
+    fn affordable(&self, share: f64, least: Duration, most: Duration) -> Duration {
         if self.rate <= 0.0 {
             return most;
         }
-        Duration::from_secs_f64((USUAL / (SHARE * self.rate)).min(1.0)).clamp(least, most)
+        Duration::from_secs_f64((self.report_size / (share * self.rate)).min(1.0)).clamp(least, most)
     }
 
     fn measure_rate(&mut self, now: Instant, bytes: usize) {

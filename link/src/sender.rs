@@ -7,16 +7,21 @@
 //! without even one round is covered by a sliding window code, or, where such packets are rare, by copies of its own.
 
 mod agenda;
+mod answer;
+mod choice;
 mod code;
+mod measure;
+mod media;
 mod pool;
+mod repair;
 
+use crate::capacity::{Capacity, Sample};
 use crate::endpoint::{Packet, SendError};
-use crate::frame::{self, BODY_HEADER, Body, Feedback, Horizon, Media, Part, Repair};
-use crate::history::{History, Sent};
+use crate::frame::{BODY_HEADER, Body, Horizon};
+use crate::history::History;
 use crate::ids::LinkSeq;
 use crate::pacer::{Budget, Pacer};
 use crate::path::Path;
-use crate::plan;
 use crate::policy::{Policy, RepairMode};
 use crate::queue::{Overflow, Queue, Waiting};
 use crate::seq;
@@ -24,9 +29,10 @@ use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::timing::stamp;
 use crate::units::Bitrate;
-use agenda::{Agenda, Cause, Task};
-use bytes::{BufMut, BytesMut};
+use agenda::Agenda;
+use bytes::BytesMut;
 use code::Code;
+use measure::{Rate, Share};
 use pool::Pools;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,11 +48,13 @@ const SILENT: Duration = Duration::from_millis(80);
 /// How long before the last useful moment the last copy leaves.
 const LAST_CHANCE: Duration = Duration::from_millis(2);
 /// Time in a turn of feedback beside the round trip: the report waits for its moment, the answer for its.
-const TURN_SLACK: Duration = Duration::from_millis(3);
+const TURN_SLACK: Duration = Duration::from_millis(1);
 /// Most lateness that is taken for jitter and reckoned with; beyond it the path has stalled.
 const MOST_JITTER: Duration = Duration::from_millis(20);
 /// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
 const LONGEST_GAP: Duration = Duration::from_millis(25);
+/// Time after the last media or repair until a probe follows, where media comes more often than that.
+const FIRST_PROBE: Duration = Duration::from_millis(3);
 /// What a lost report delays an answer by.
 const REPORT_SLIP: Duration = Duration::from_millis(2);
 /// Bounds of the time kept for spreading the last answer.
@@ -66,6 +74,8 @@ pub(crate) struct Way {
     pub(crate) transit: Duration,
     /// Smoothed round-trip time.
     pub(crate) rtt: Duration,
+    /// How much longer than the quickest the last way there was.
+    pub(crate) delay: Duration,
 }
 
 /// The sending side of a link.
@@ -84,6 +94,11 @@ pub(crate) struct Sender {
     pools: Pools,
     code: Code,
     pacer: Pacer,
+    capacity: Capacity,
+    /// Something had to wait for the pace since the last report.
+    limited: bool,
+    /// Mean bytes of a transmission.
+    mean_size: f64,
     budget: Budget,
     way: Option<Way>,
     /// Lateness that the peer reports.
@@ -91,11 +106,15 @@ pub(crate) struct Sender {
     /// Share of hurried packets among the last few.
     hurried: f64,
     /// Shares of packets that need particular care: the rarer, the less it may cost and the less sure it must be.
-    hurried_share: Share,
-    pooled_share: Share,
+    critical_share: Share,
     fail_safe_share: Share,
     rate: Rate,
     last_sent: Instant,
+    /// Transmissions sent, and arrived as far as is known, since the start.
+    sent: u64,
+    arrived: u64,
+    /// Probes since media or repair was last sent.
+    probes: u32,
     last_report: Instant,
     /// When the next answer to a report may leave: a burst is not repaired by a burst.
     next_answer: Instant,
@@ -117,15 +136,20 @@ impl Sender {
             pools: Pools::default(),
             code: Code::default(),
             pacer: Pacer::new(policy.capacity),
+            capacity: Capacity::new(now),
+            limited: false,
+            mean_size: 0.0,
             budget: Budget::new(policy.max_overhead),
             way: None,
             lateness: Duration::ZERO,
             hurried: 0.0,
-            hurried_share: Share::new(0.01),
-            pooled_share: Share::new(0.01),
+            critical_share: Share::new(0.01),
             fail_safe_share: Share::new(0.01),
             rate: Rate::new(now),
             last_sent: now,
+            sent: 0,
+            arrived: 0,
+            probes: u32::MAX,
             last_report: now,
             next_answer: now,
             missing: Vec::new(),
@@ -139,7 +163,7 @@ impl Sender {
 
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
-        self.pacer.set_rate(policy.capacity);
+        self.pacer.set_rate(policy.capacity.or(self.capacity.rate()));
         self.budget.set_share(policy.max_overhead);
     }
 
@@ -167,9 +191,19 @@ impl Sender {
         self.pacer.rate()
     }
 
-    /// When anything was last sent.
-    pub(crate) fn last_sent(&self) -> Instant {
-        self.last_sent
+    /// When the next probe is due, where nothing else is sent before. A loss shows at the next transmission of any kind, so the last ones
+    /// before a pause (of a picture, of an answer) are followed by a probe soon (as RFC 8985 section 7.2 does), and by others less and
+    /// less often, down to the regular one.
+    pub(crate) fn probe_due(&self, regular: Duration) -> Instant {
+        let first = FIRST_PROBE.max(self.rate.interval() * 5 / 4);
+        let gap = if self.probes < 8 { first * 3u32.pow(self.probes) / 2u32.pow(self.probes) } else { regular };
+        self.last_sent + gap.min(regular)
+    }
+
+    /// Numbers a probe that leaves now.
+    pub(crate) fn number_probe(&mut self, now: Instant) -> LinkSeq {
+        self.probes = self.probes.saturating_add(1);
+        self.number(now)
     }
 
     /// Takes a packet into the queue.
@@ -200,34 +234,39 @@ impl Sender {
         }
     }
 
-    /// Takes the peer's report.
-    pub(crate) fn on_feedback(&mut self, now: Instant, feedback: &Feedback<'_>) {
-        self.last_report = now;
-        self.lateness = Duration::from_micros(u64::from(feedback.lateness) * 10);
-        let settled = seq::extend(feedback.settled.0, self.path.next());
-        self.path.on_report(settled, feedback.runs);
-        let up_to = seq::extend(feedback.known_up_to, self.history.next());
-        if up_to > self.history.next() {
-            return;
+    /// Keeps to what the path can carry, as far as nobody has said it.
+    fn follow_capacity(&mut self, now: Instant, arrived: u64) {
+        self.arrived += arrived;
+        let Some(way) = self.way else { return };
+        let sample = Sample {
+            delay: way.delay,
+            arrived: (arrived as f64 * self.mean_size) as u64,
+            sent_in_all: self.sent,
+            arrived_in_all: self.arrived,
+            loss: self.path.loss(),
+            rtt: way.rtt,
+            limited: std::mem::take(&mut self.limited),
+        };
+        self.capacity.on_report(now, sample);
+        if self.policy.capacity.is_none() {
+            self.pacer.set_rate(self.capacity.rate());
         }
-        self.read_missing(up_to, feedback);
-        self.acknowledge(up_to - u64::from(feedback.known_span), up_to);
-        let missing = std::mem::take(&mut self.missing);
-        for symbol in missing.iter().rev() {
-            self.answer(now, *symbol, settled);
-        }
-        self.missing = missing;
-        self.history.trim(now, !self.uses_code());
+    }
+
+    fn count_sent(&mut self, now: Instant, bytes: usize) {
+        self.mean_size += (bytes as f64 - self.mean_size) / 64.0;
+        self.pacer.on_sent(now, bytes);
     }
 
     /// Writes the next media or repair frame that may leave at `now`.
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
         if self.pacer.ready_at() > now {
+            self.limited |= self.next_due().is_some_and(|(_, waits)| waits);
             return None;
         }
         let written =
             self.poll_task(now, out).or_else(|| self.poll_code(now, out)).or_else(|| self.poll_media(now, out))?;
-        self.pacer.on_sent(now, written);
+        self.count_sent(now, written);
         Some(written)
     }
 
@@ -256,6 +295,13 @@ impl Sender {
         Horizon { next_symbol: self.history.next() as u32, kept: kept.min(u64::from(u16::MAX)) as u16 }
     }
 
+    /// Things held, to see that nothing piles up.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        let symbols = (self.history.next() - self.history.first()) as usize;
+        symbols + self.unacked.len() + self.agenda.len() + self.path.in_flight() + self.pools.len()
+    }
+
     /// Whether symbols are kept.
     pub(crate) fn is_idle(&self) -> bool {
         self.history.next() == self.history.first()
@@ -264,12 +310,13 @@ impl Sender {
     /// Numbers a transmission that leaves now; returns its number on the wire.
     pub(crate) fn number(&mut self, now: Instant) -> LinkSeq {
         self.last_sent = now;
+        self.sent += 1;
         LinkSeq(self.path.on_sent(now) as u32)
     }
 
     /// Counts bytes of a frame written elsewhere against the pace.
     pub(crate) fn on_other_sent(&mut self, now: Instant, bytes: usize) {
-        self.pacer.on_sent(now, bytes);
+        self.count_sent(now, bytes);
     }
 
     fn transit(&self) -> Duration {
@@ -305,8 +352,10 @@ impl Sender {
         held.clamp(64 << 10, 16 << 20)
     }
 
+    /// Drops what would arrive too late: by the bare transit, the queue on the way, and a little, so that what is
+    /// sent at the last moment is not sent in vain.
     fn drop_late(&mut self, now: Instant) {
-        let transit = self.transit();
+        let transit = self.transit() + self.way.map_or(Duration::ZERO, |way| way.delay.min(MOST_JITTER)) + LAST_CHANCE;
         self.stats.dropped_late += self.queue.drop_late(now + transit);
     }
 
@@ -318,398 +367,8 @@ impl Sender {
         }
     }
 
-    fn read_missing(&mut self, up_to: u64, feedback: &Feedback<'_>) {
-        self.missing.clear();
-        let mut above = up_to;
-        let mut runs = feedback.missing;
-        while let (Some(skip), Some(length)) = (runs.next(), runs.next()) {
-            above = above.saturating_sub(skip.into());
-            let from = above.saturating_sub(length.into()).max(self.history.first());
-            self.missing.extend((from..above).rev());
-            if from == self.history.first() {
-                break;
-            }
-            above = from;
-        }
-    }
-
-    /// Marks what the peer knows: everything in the range that is not in `missing`, which is in falling order.
-    fn acknowledge(&mut self, from: u64, up_to: u64) {
-        let mut missing = self.missing.iter().rev().copied().peekable();
-        let mut still = 0;
-        let mut looked = 0;
-        while let Some(symbol) = self.unacked.get(looked).copied().filter(|symbol| *symbol < up_to) {
-            looked += 1;
-            while missing.next_if(|missing| *missing < symbol).is_some() {}
-            if symbol < from || missing.next_if(|missing| *missing == symbol).is_some() {
-                self.unacked[still] = symbol;
-                still += 1;
-            } else if let Some(sent) = self.history.get_mut(symbol) {
-                sent.acked = true;
-            }
-        }
-        self.unacked.drain(still..looked);
-    }
-
-    /// Decides what to do about a symbol that the peer reports missing, having settled everything up to `settled`.
-    fn answer(&mut self, now: Instant, symbol: u64, settled: u64) {
-        if matches!(self.policy.mode, RepairMode::Off | RepairMode::Fec | RepairMode::Duplicate) {
-            return;
-        }
-        let last_from = self.turn() + self.spread();
-        let Some(sent) = self.history.get(symbol) else { return };
-        let latest = self.latest(now, sent.until);
-        let under_way = sent.repaired_by > settled;
-        if sent.acked || sent.planned || under_way || latest < now || sent.answers >= MAX_ANSWERS {
-            return;
-        }
-        if sent.hurried && self.uses_code() && self.policy.mode == RepairMode::Auto {
-            return;
-        }
-        let left = latest - now;
-        let answers = sent.answers;
-        if self.policy.mode == RepairMode::Arq || left >= last_from {
-            let due = self.next_answer.max(now);
-            self.next_answer = due + self.answer_pace();
-            self.agenda.add(due, Task::Copy { symbol, cause: Cause::Answer });
-        } else {
-            let wait = if answers == 0 { left.mul_f64(0.3) } else { Duration::ZERO };
-            self.pooled_share.add(true);
-            self.pools.join(symbol, now, wait, latest, &mut self.agenda);
-        }
-        if let Some(sent) = self.history.get_mut(symbol) {
-            sent.planned = true;
-            sent.answers = answers.saturating_add(1);
-        }
-    }
-
-    /// Time between answers: half of that between media packets, and no more than keeps a burst's repair quick.
-    fn answer_pace(&self) -> Duration {
-        (self.rate.interval() / 2).min(Duration::from_micros(400))
-    }
-
-    fn poll_task(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
-        while let Some(task) = self.agenda.pop_due(now) {
-            let written = match task {
-                Task::Copy { symbol, cause } => self.write_copy(now, out, symbol, cause),
-                Task::FailSafe { symbol } => self.write_fail_safe(now, out, symbol),
-                Task::Pool { id } => self.write_pooled(now, out, id),
-                Task::Recheck { symbol, number } => {
-                    self.recheck(now, symbol, number);
-                    None
-                }
-                Task::Tail { after } => {
-                    self.code_tail(now, after);
-                    None
-                }
-            };
-            if written.is_some() {
-                return written;
-            }
-        }
-        None
-    }
-
-    fn write_copy(&mut self, now: Instant, out: &mut BytesMut, symbol: u64, cause: Cause) -> Option<usize> {
-        let sent = self.history.get_mut(symbol)?;
-        if cause == Cause::Answer {
-            sent.planned = false;
-        }
-        if sent.acked {
-            return None;
-        }
-        let until = sent.until;
-        if now > until.saturating_sub(self.transit()) {
-            return None;
-        }
-        let written = self.write_repair(now, out, &[symbol], cause)?;
-        if cause == Cause::Answer && self.policy.mode != RepairMode::Arq {
-            let number = self.path.next() - 1;
-            self.agenda.add(now + self.turn() + PATIENCE, Task::Recheck { symbol, number });
-        }
-        Some(written)
-    }
-
-    /// Writes a combination of the symbols given in rising order.
-    fn write_repair(&mut self, now: Instant, out: &mut BytesMut, symbols: &[u64], cause: Cause) -> Option<usize> {
-        let start = out.len();
-        let first = *symbols.first()?;
-        let coded = self.history.coded_len(symbols.iter().copied());
-        let estimate = frame::COPY_PREFIX + symbols.len() - 1 + coded;
-        if estimate > self.max_frame || self.is_crowded() && cause != Cause::Answer || !self.budget.spend(estimate) {
-            self.stats.repair_suppressed += 1;
-            return None;
-        }
-        let number = self.number(now);
-        let ahead = (self.history.next() - 1 - first).min(u64::from(u16::MAX)) as u16;
-        let set = symbols.iter().map(|symbol| *symbol as u32);
-        Repair::put_set(out, number, stamp(now), cause != Cause::Answer, ahead, set);
-        self.finish_repair(out, start, number, symbols.iter().copied(), coded, cause)
-    }
-
-    /// Appends the coded part, and counts.
-    fn finish_repair(
-        &mut self,
-        out: &mut BytesMut,
-        start: usize,
-        number: LinkSeq,
-        symbols: impl ExactSizeIterator<Item = u64> + Clone,
-        coded: usize,
-        cause: Cause,
-    ) -> Option<usize> {
-        let from = out.len();
-        out.put_bytes(0, coded);
-        self.history.combine(number.0, symbols.clone(), &mut out[from..]);
-        let transmission = self.path.next() - 1;
-        if cause != Cause::Code {
-            for symbol in symbols {
-                if let Some(sent) = self.history.get_mut(symbol) {
-                    sent.repaired_by = transmission;
-                }
-            }
-        }
-        let written = out.len() - start;
-        let (packets, bytes) = match cause {
-            Cause::Answer => (&mut self.stats.arq_packets_sent, &mut self.stats.arq_bytes_sent),
-            _ => (&mut self.stats.fec_packets_sent, &mut self.stats.fec_bytes_sent),
-        };
-        *packets += 1;
-        *bytes += written as u64;
-        Some(written)
-    }
-
-    /// Whether so much media waits that redundancy must stand back.
-    fn is_crowded(&self) -> bool {
-        self.pacer.rate().is_some_and(|rate| self.queue.bytes() as u64 > rate.bytes_in(Duration::from_millis(10)))
-    }
-
-    fn poll_media(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
-        if let Some((body, payload, until)) = self.second_half.take() {
-            return Some(self.write_media(now, out, body, payload, until));
-        }
-        if self.pacer.rate().is_some() && !self.queue.is_empty() {
-            self.drop_late(now);
-        }
-        let Waiting { packet, birth } = self.queue.pop()?;
-        let mut body = Body {
-            flags: packet.flags,
-            part: Part::Whole,
-            birth,
-            stream: packet.stream,
-            seq: packet.seq,
-            media_time: packet.media_time,
-            label: packet.label,
-        };
-        let mut payload = packet.payload;
-        if payload.len() > self.half_limit() {
-            let second = payload.split_off(payload.len().div_ceil(2));
-            self.second_half = Some((Body { part: Part::Second, ..body }, second, packet.recover_until));
-            body.part = Part::First;
-        }
-        Some(self.write_media(now, out, body, payload, packet.recover_until))
-    }
-
-    fn write_media(
-        &mut self,
-        now: Instant,
-        out: &mut BytesMut,
-        body: Body,
-        payload: bytes::Bytes,
-        until: Instant,
-    ) -> usize {
-        let start = out.len();
-        let header = body.encode();
-        let left = self.latest(now, until) - now;
-        let hurried = left < self.turn() + self.spread();
-        let written = frame::MEDIA_PREFIX + header.len() + payload.len();
-        let number = self.number(now);
-        let sent = Sent {
-            header,
-            payload: payload.clone(),
-            until,
-            acked: false,
-            planned: false,
-            assured: false,
-            hurried,
-            answers: 0,
-            repaired_by: 0,
-        };
-        let symbol = self.history.push(sent);
-        Media::put_prefix(out, number, symbol as u32, stamp(now));
-        out.extend_from_slice(&header);
-        out.extend_from_slice(&payload);
-        debug_assert_eq!(out.len() - start, written);
-        self.unacked.push_back(symbol);
-        self.rate.add(now, written);
-        self.budget.earn(written, self.rate.get(now));
-        self.stats.media_packets_sent += 1;
-        self.stats.media_bytes_sent += written as u64;
-        self.hurried_share.add(false);
-        self.pooled_share.add(false);
-        if hurried {
-            self.hurried_share.add(true);
-        }
-        self.hurried += (f64::from(u8::from(hurried)) - self.hurried) / 64.0;
-        self.plan_ahead(now, symbol, left, hurried);
-        written
-    }
-
-    /// Plans what a packet gets ahead of any report.
-    fn plan_ahead(&mut self, now: Instant, symbol: u64, left: Duration, hurried: bool) {
-        if self.uses_code() {
-            self.code_media(now);
-        }
-        match self.policy.mode {
-            RepairMode::Off | RepairMode::Arq | RepairMode::Fec => return,
-            RepairMode::Duplicate => {
-                let due = now + self.path.spacing().min(left);
-                self.agenda.add(due, Task::Copy { symbol, cause: Cause::Ahead });
-                return;
-            }
-            RepairMode::Auto | RepairMode::Hybrid => {}
-        }
-        if !hurried {
-            self.fail_safe_share.add(false);
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
-        } else if !self.uses_code() {
-            self.hurry(now, symbol, left);
-        }
-    }
-
-    /// Gives a packet that has little or no time for answers copies at once, spread over the time there is. Where there is
-    /// time for one report, one copy will do: a report of the loss of both still finds an answer.
-    fn hurry(&mut self, now: Instant, symbol: u64, left: Duration) {
-        let most = if left >= self.turn() { 1 } else { 6 };
-        let (copies, apart) = self.plan_copies(left, self.hurried_share.get(), most);
-        for copy in 1..=copies {
-            self.agenda.add(now + apart * copy, Task::Copy { symbol, cause: Cause::Ahead });
-        }
-        if most == 1 {
-            self.agenda.add(now + left.saturating_sub(self.fail_safe_time(left)), Task::FailSafe { symbol });
-        }
-    }
-
-    /// How many copies beside the first transmission, and how far apart, bring the packets of a kind that is so rare within the
-    /// target.
-    fn plan_copies(&self, time: Duration, rarity: f64, most: u32) -> (u32, Duration) {
-        let target = self.target_among(rarity);
-        let (mut copies, mut apart) = (1, time);
-        for _ in 0..3 {
-            let planned = plan::transmissions(1, self.path.loss_planned(), self.path.after_loss_at(apart), target);
-            copies = (planned as u32).saturating_sub(1).clamp(1, most);
-            apart = time / copies;
-        }
-        (copies, apart)
-    }
-
     /// The residual that may be left among packets of a kind that makes up such a share of all.
     fn target_among(&self, share: f64) -> f64 {
         (self.policy.target_residual / share.max(1e-6)).clamp(1e-6, 1e-2)
-    }
-
-    /// How long before the last useful moment a packet first sent with `left` until then gets its fail-safe copy.
-    fn fail_safe_time(&self, left: Duration) -> Duration {
-        self.path.spacing().min(left / 4).max(SHORTEST_FAIL_SAFE)
-    }
-
-    /// Answers once more where nothing was heard of the answer sent as transmission `number`: the reports may be lost.
-    fn recheck(&mut self, now: Instant, symbol: u64, number: u64) {
-        let last_from = self.turn() + self.spread();
-        let Some(sent) = self.history.get(symbol) else { return };
-        if sent.repaired_by != number || sent.acked {
-            return;
-        }
-        let left = self.latest(now, sent.until) - now;
-        if left > last_from {
-            // There is time to wait for a report.
-            self.agenda.add(now + (left - last_from) + Duration::from_millis(1), Task::Recheck { symbol, number });
-        } else {
-            self.answer(now, symbol, number);
-        }
-    }
-
-    /// Sends a packet again that is not known to have arrived: reports may be lost as well.
-    fn write_fail_safe(&mut self, now: Instant, out: &mut BytesMut, symbol: u64) -> Option<usize> {
-        let sent = self.history.get(symbol)?;
-        if sent.acked || sent.assured || sent.planned {
-            return None;
-        }
-        self.fail_safe_share.add(true);
-        let left = self.latest(now, sent.until).saturating_sub(LAST_CHANCE) - now;
-        let silent = now - self.last_report > SILENT;
-        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 3);
-        // Where the path may be dead for the moment, a single copy may die with it.
-        let copies = if silent { copies.max(2) } else { copies };
-        for copy in 1..copies {
-            let due = now + left * copy / (copies - 1);
-            self.agenda.add(due, Task::Copy { symbol, cause: Cause::FailSafe });
-        }
-        self.write_copy(now, out, symbol, Cause::FailSafe)
-    }
-}
-
-/// The share of packets that are of a kind, over some thousands.
-#[derive(Debug)]
-struct Share {
-    value: f64,
-}
-
-impl Share {
-    /// How many packets back it looks.
-    const SPAN: f64 = 4096.0;
-
-    fn new(guess: f64) -> Share {
-        Share { value: guess }
-    }
-
-    /// Counts a packet of the kind (`true`), or a packet of any kind (`false`).
-    fn add(&mut self, of_the_kind: bool) {
-        if of_the_kind {
-            self.value = (self.value + 1.0 / Self::SPAN).min(1.0);
-        } else {
-            self.value -= self.value / Self::SPAN;
-        }
-    }
-
-    fn get(&self) -> f64 {
-        self.value
-    }
-}
-
-/// The rate of media, over about a second.
-#[derive(Debug)]
-struct Rate {
-    since: Instant,
-    bytes: u64,
-    packets: u32,
-    rate: Bitrate,
-    interval: Duration,
-}
-
-impl Rate {
-    const SPAN: Duration = Duration::from_millis(500);
-
-    fn new(now: Instant) -> Rate {
-        Rate { since: now, bytes: 0, packets: 0, rate: Bitrate::ZERO, interval: Duration::from_millis(1) }
-    }
-
-    fn add(&mut self, now: Instant, bytes: usize) {
-        let span = now - self.since;
-        if span >= Self::SPAN {
-            self.rate = Bitrate::bps((self.bytes as f64 * 8.0 / span.as_secs_f64()) as u64);
-            self.interval = span / self.packets.max(1);
-            (self.since, self.bytes, self.packets) = (now, 0, 0);
-        }
-        self.bytes += bytes as u64;
-        self.packets += 1;
-    }
-
-    fn get(&self, now: Instant) -> Bitrate {
-        if now - self.since > 2 * Self::SPAN { Bitrate::ZERO } else { self.rate }
-    }
-
-    /// Mean time between packets.
-    fn interval(&self) -> Duration {
-        self.interval
     }
 }

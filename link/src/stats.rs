@@ -42,6 +42,48 @@ pub struct LinkStats {
     pub malformed: u64,
 }
 
+impl LinkStats {
+    /// What was counted since `earlier`, an older copy of the same counters.
+    pub fn since(&self, earlier: &LinkStats) -> LinkStats {
+        self.combined(earlier, u64::wrapping_sub)
+    }
+
+    /// The counters of two links, or of two runs, taken together.
+    pub fn plus(&self, other: &LinkStats) -> LinkStats {
+        self.combined(other, u64::wrapping_add)
+    }
+
+    fn combined(&self, other: &LinkStats, combine: fn(u64, u64) -> u64) -> LinkStats {
+        macro_rules! each {
+            ($($counter:ident)*) => { LinkStats { $($counter: combine(self.$counter, other.$counter)),* } };
+        }
+        each! {
+            media_packets_sent
+            media_bytes_sent
+            arq_packets_sent
+            arq_bytes_sent
+            fec_packets_sent
+            fec_bytes_sent
+            feedback_packets_sent
+            feedback_bytes_sent
+            probe_packets_sent
+            media_packets_received
+            media_bytes_received
+            wire_lost
+            wire_received
+            recovered_by_arq
+            recovered_by_fec
+            unrecovered
+            repair_unneeded
+            dropped_late
+            dropped_low_priority
+            dropped_queue_full
+            repair_suppressed
+            malformed
+        }
+    }
+}
+
 /// What a link has measured, from the data itself. Losses and delays are of the direction named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkQuality {
@@ -75,4 +117,6 @@ pub struct LinkQuality {
     pub capacity: Option<Bitrate>,
     /// Time since anything arrived from the peer.
     pub silent_for: Duration,
+    /// Time since we sent what the peer last told to have arrived; since the start where it told nothing yet.
+    pub delivered_ago: Duration,
 }

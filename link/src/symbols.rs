@@ -80,6 +80,12 @@ impl Symbols {
         self.counters
     }
 
+    /// Things held, to see that nothing piles up.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.slots.len() + self.missing.len() + self.decoder.len() + self.deliveries.len()
+    }
+
     /// Whether anything is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()

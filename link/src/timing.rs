@@ -13,11 +13,16 @@ const MAX_RTT: u32 = 30_000_000;
 /// How long the smallest value counts at least; twice that at most.
 const MIN_SPAN: Duration = Duration::from_secs(5);
 
+/// By so many microseconds more, a way is another way.
+const LONGER: i32 = 3_000;
+
 /// What the stamps tell.
 #[derive(Debug)]
 pub(crate) struct Timing {
     there: WindowedMin,
     back: WindowedMin,
+    /// How much longer than the quickest the last way there was that was told of.
+    delay: Duration,
     rtt: Option<Rtt>,
     lateness: Lateness,
 }
@@ -30,14 +35,25 @@ struct Rtt {
 
 impl Timing {
     pub(crate) fn new() -> Timing {
-        Timing { there: WindowedMin::default(), back: WindowedMin::default(), rtt: None, lateness: Lateness::default() }
+        Timing {
+            there: WindowedMin::default(),
+            back: WindowedMin::default(),
+            delay: Duration::ZERO,
+            rtt: None,
+            lateness: Lateness::default(),
+        }
     }
 
     /// A transmission stamped `sent` by the peer has arrived.
     pub(crate) fn on_arrival(&mut self, now: Instant, sent: u32) {
         let back = stamp(now).wrapping_sub(sent);
+        let before = self.back.get();
         self.back.offer(now, back);
         if let Some(least) = self.back.get() {
+            if before.is_some_and(|before| least.wrapping_sub(before) as i32 > LONGER) {
+                // The quickest way is another one: what was late by the old one says nothing.
+                self.lateness = Lateness::default();
+            }
             self.lateness.add(back.wrapping_sub(least));
         }
     }
@@ -52,7 +68,10 @@ impl Timing {
         }
         // Both clocks count whole microseconds, so the difference may fall one short of zero.
         let rtt = rtt.max(0) as u32;
-        self.there.offer(now, arrived.wrapping_sub(echoed));
+        let there = arrived.wrapping_sub(echoed);
+        self.there.offer(now, there);
+        let least = self.there.get().unwrap_or(there);
+        self.delay = Duration::from_micros((there.wrapping_sub(least) as i32).max(0) as u64);
         self.rtt = Some(match self.rtt {
             None => Rtt { smoothed: rtt, variation: rtt / 2 },
             // RFC 6298, section 2.
@@ -61,6 +80,11 @@ impl Timing {
                 variation: ((u64::from(old.variation) * 3 + u64::from(old.smoothed.abs_diff(rtt))) / 4) as u32,
             },
         });
+    }
+
+    /// How much longer than the quickest the last way there was that the peer told of.
+    pub(crate) fn delay_there(&self) -> Duration {
+        self.delay
     }
 
     /// Whether a round trip has been measured.
@@ -109,6 +133,11 @@ impl Timing {
 /// The stamp of a moment on this end's clock.
 pub(crate) fn stamp(now: Instant) -> u32 {
     now.as_micros() as u32
+}
+
+/// How long ago a stamp of ours was made; zero for one that lies ahead.
+pub(crate) fn stamp_age(now: Instant, made: u32) -> Duration {
+    Duration::from_micros((stamp(now).wrapping_sub(made) as i32).max(0) as u64)
 }
 
 /// The smallest of the recent values of a wrapping difference.

@@ -26,8 +26,8 @@ pub struct Config {
     /// Where to listen for relays, sources and sinks (UDP): one address or several. Port 0 picks a free one.
     #[serde(deserialize_with = "one_or_several")]
     pub listen: Vec<SocketAddr>,
-    /// Largest UDP payload that every path of this relay is known to carry (1200 to 65527). 1200 without it,
-    /// and larger packets then travel in two. Set it where the network is yours.
+    /// Largest UDP payload that every path of this relay is known to carry (1200 to 65527). Without it each
+    /// connection finds out whether its path carries 1452, and makes do with 1200 where it does not.
     pub path_mtu: Option<u16>,
     /// Generic segmentation offload: cheaper sending; some network cards fail with it.
     pub segmentation_offload: bool,

@@ -97,7 +97,7 @@ pub struct Cli {
     #[arg(long)]
     pub until_end: bool,
 
-    /// Largest UDP payload that the path to the relay is known to carry; 1200 without it
+    /// Largest UDP payload that the path to the relay is known to carry; found out without it
     #[arg(long, value_name = "BYTES")]
     pub path_mtu: Option<u16>,
 

@@ -33,8 +33,8 @@ pub struct Config {
     pub wait: Duration,
     /// Stop, with exit code 0, when every stream has ended and everything is written; else wait for it to return.
     pub until_end: bool,
-    /// Largest UDP payload that the path to the relay is known to carry (1200 to 65527); 1200 without it,
-    /// and larger packets then travel in two.
+    /// Largest UDP payload that the path to the relay is known to carry (1200 to 65527). Without it each
+    /// connection finds out whether its path carries 1452, and makes do with 1200 where it does not.
     pub path_mtu: Option<u16>,
     /// How often the report is renewed, and a line of `--json` printed.
     #[serde(with = "humantime_serde")]

@@ -106,7 +106,7 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
 
-    /// Largest UDP payload that the path to the relays is known to carry; 1200 without it
+    /// Largest UDP payload that the path to the relays is known to carry; found out without it
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
     path_mtu: Option<u16>,
 

@@ -33,8 +33,8 @@ pub struct Config {
     pub token: Option<String>,
     /// Address of this machine to send from; any by default.
     pub bind: Option<IpAddr>,
-    /// Largest UDP payload that the path to every relay is known to carry (1200 to 65527). 1200 without
-    /// it, and larger packets then travel in two.
+    /// Largest UDP payload that the path to every relay is known to carry (1200 to 65527). Without it
+    /// each connection finds out whether its path carries 1452, and makes do with 1200 where it does not.
     pub path_mtu: Option<u16>,
     /// Generic segmentation offload: cheaper sending; some network cards fail with it.
     pub segmentation_offload: bool,

@@ -383,13 +383,25 @@ pub fn assert_intact(rig: &Rig, flow: &Flow, (sent, seen): (u64, Seen)) {
 
 /// Where packets went, hop by hop, for the message of a failed test.
 pub fn account(rig: &Rig, flow: &Flow) -> String {
+    let (source, sink) = (flow.source_report(), flow.sink_report());
+    account_of(rig, [&source], [&sink])
+}
+
+/// As [`account`], of several sources and sinks.
+pub fn account_of<'a>(
+    rig: &Rig,
+    sources: impl IntoIterator<Item = &'a source::Report>,
+    sinks: impl IntoIterator<Item = &'a sink::Report>,
+) -> String {
     let mut text = String::new();
     let mut line = |label: String| text.push_str(&(label + "\n"));
-    for stream in flow.source_report().streams {
-        line(format!("source: in {:?} out {:?}", stream.input_counters, stream.counters));
-    }
-    if let Some(link) = flow.source_report().link {
-        line(format!("source link: {:?}", link.stats));
+    for source in sources {
+        for stream in &source.streams {
+            line(format!("source: in {:?} out {:?}", stream.input_counters, stream.counters));
+        }
+        if let Some(link) = &source.link {
+            line(format!("source link: {:?}\n    {:?}", link.stats, link.quality));
+        }
     }
     for (name, relay) in rig.relays() {
         let report = relay.report();
@@ -400,10 +412,12 @@ pub fn account(rig: &Rig, flow: &Flow) -> String {
             line(format!("{name} stream {}: {:?} {:?}", stream.name, stream.counters, stream.outputs));
         }
     }
-    for stream in flow.sink_report().streams {
-        line(format!("sink: {:?} arrival {:?}", stream.packets, stream.arrival));
+    for sink in sinks {
+        for stream in &sink.streams {
+            line(format!("sink: {} {:?} arrival {:?}", stream.name, stream.packets, stream.arrival));
+        }
+        line(format!("sink link: {:?}", sink.link));
     }
-    line(format!("sink link: {:?}", flow.sink_report().link));
     if let Ok(snapshot) = rig.emulator().snapshot() {
         line(format!(
             "emulator: lag p99 {:?} max {:?} kernel dropped {}",
@@ -419,8 +433,10 @@ pub fn account(rig: &Rig, flow: &Flow) -> String {
 /// Repair bytes as a share of media bytes on every hop of a flow, by name; the hops that carry none of it left out.
 pub fn overheads(rig: &Rig, flow: &Flow) -> Vec<(String, f64)> {
     let mut overheads = Vec::new();
+    // What relays tell each other travels as media too, in small numbers.
+    let enough = flow.source_report().link.map_or(0, |link| link.stats.media_packets_sent / 2);
     let mut hop = |name: String, stats: &link::stats::LinkStats| {
-        if stats.media_packets_sent > 100 {
+        if stats.media_packets_sent > enough {
             let repair = stats.arq_bytes_sent + stats.fec_bytes_sent;
             overheads.push((name, repair as f64 / stats.media_bytes_sent as f64));
         }

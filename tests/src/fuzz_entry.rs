@@ -38,7 +38,7 @@ pub fn link_frame(data: &[u8]) {
             assert_eq!(offsets.len(), repair.symbols.count());
             assert!(offsets.is_sorted());
         }
-        Frame::Feedback(_) | Frame::Probe(_) => {}
+        Frame::Feedback(_) | Frame::Probe(_) | Frame::Path(_) => {}
     }
 }
 

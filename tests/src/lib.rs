@@ -5,11 +5,13 @@
 //! | `flow` | known datagrams through source, overlay and sink, compared byte by byte |
 //! | `stream` | transport streams through the same, compared packet by packet |
 //! | `programs` | the real programs as processes, with their files in a folder of their own |
+//! | `hosts` | network namespaces as machines of their own |
 //! | `fuzz_entry`, `fuzz_seeds` | what the fuzz targets and the corpus replay call |
 
 pub mod flow;
 pub mod fuzz_entry;
 pub mod fuzz_seeds;
+pub mod hosts;
 pub mod programs;
 pub mod stream;
 

@@ -57,12 +57,23 @@ pub fn compare(expected: &[u8], got: &[u8]) -> StreamDiff {
     }
 }
 
-/// How many packets of `expected` stand in `got`, where `got` is `expected` with some left out; `None` where it holds anything else.
-pub fn left_over(expected: &[u8], got: &[u8]) -> Option<u64> {
-    let mut expected = expected.chunks_exact(TS_PACKET);
-    let whole = got.len().is_multiple_of(TS_PACKET);
-    let in_order = got.chunks_exact(TS_PACKET).all(|packet| expected.any(|other| other == packet));
-    (whole && in_order).then_some((got.len() / TS_PACKET) as u64)
+/// What `got` lacks, where it is `expected` with some packets left out: the number of the first of each hole, and how many. `None` where
+/// it holds anything else.
+pub fn left_out(expected: &[u8], got: &[u8]) -> Option<Vec<(usize, usize)>> {
+    if !got.len().is_multiple_of(TS_PACKET) {
+        return None;
+    }
+    let (mut got, mut holes) = (got.chunks_exact(TS_PACKET).peekable(), Vec::<(usize, usize)>::new());
+    for (at, packet) in expected.chunks_exact(TS_PACKET).enumerate() {
+        if got.next_if_eq(&packet).is_some() {
+            continue;
+        }
+        match holes.last_mut().filter(|(from, count)| from + count == at) {
+            Some((_, count)) => *count += 1,
+            None => holes.push((at, 1)),
+        }
+    }
+    got.peek().is_none().then_some(holes)
 }
 
 /// Passes datagrams on and keeps a copy: what a source was given, for comparison.
@@ -219,7 +230,7 @@ mod tests {
         assert_eq!(compare(&stream, &without), StreamDiff::Differs { at: 3, expected: 10, got: 9 });
         let longer = [&stream[..], &stream[..TS_PACKET]].concat();
         assert_eq!(compare(&stream, &longer), StreamDiff::Differs { at: 10, expected: 10, got: 11 });
-        assert_eq!((left_over(&stream, &without), left_over(&stream, &longer)), (Some(9), None));
+        assert_eq!((left_out(&stream, &without), left_out(&stream, &longer)), (Some(vec![(3, 1)]), None));
         assert_eq!(compare(&stream, &stream[..1000]), StreamDiff::Ragged { bytes: 1000 % TS_PACKET });
     }
 }

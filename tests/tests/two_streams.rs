@@ -1,6 +1,6 @@
 //! Two streams from two sources to overlapping sinks at once, and a player that joins late.
 
-use anabranch_tests::flow::{Check, Feed, Media, Publishing, Watching, free_port};
+use anabranch_tests::flow::{Check, Feed, Media, Publishing, Watching, account_of, free_port};
 use anabranch_tests::{clean, lossy};
 use bench::channel::ChannelConfig;
 use bench::rig::{Rig, RigPlan, Running};
@@ -63,11 +63,13 @@ fn two_streams_reach_overlapping_sinks() {
     let sent = feeds.map(Feed::stop);
     for (check, sent) in checks.iter().zip([sent[0], sent[1], sent[0], sent[1]]) {
         let seen = check.wait_until_quiet();
-        let reports = || sinks.iter().map(|sink| format!("{:?}\n", sink.report().streams)).collect::<String>();
+        let reports = || {
+            let sinks: Vec<_> = sinks.iter().map(Running::report).collect();
+            account_of(&rig, &[source_one.report(), source_two.report()], &sinks)
+        };
         assert_eq!(seen.compared.foreign, 0, "{}", reports());
         anabranch_tests::assert_complete(sent, seen.compared.intact, reports);
     }
-    drop((source_one, source_two));
 }
 
 /// A player that joins late gets a stream that it can decode from its first packet, within a second.

@@ -38,6 +38,10 @@ pub struct LinkPlan {
     /// From the target; without it, as `forward` (with draws of its own).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backward: Option<ChannelConfig>,
+    /// The link whose path this one shares, in both directions: the same bottleneck and queue, the same loss. It must stand before; what this
+    /// link says of its own path does not count then, and the path's counters stand at that link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
 }
 
 fn any_loopback() -> SocketAddr {
@@ -138,12 +142,26 @@ impl Plan {
             if !names.insert(link.name.as_str()) {
                 return Err(PlanError::Nonsense(format!("links: there are two links named {:?}", link.name)));
             }
+            if let Some(path) = link.through.as_deref().filter(|path| *path == link.name || !names.contains(path)) {
+                return Err(PlanError::Nonsense(format!(
+                    "link {}: through: no link named {path:?} stands before",
+                    link.name
+                )));
+            }
             let channels = std::iter::once(&link.forward).chain(&link.backward);
             check_channels(&format!("link {}", link.name), channels)?;
         }
         for event in &self.events {
             if !names.contains(event.link.as_str()) {
                 return Err(PlanError::Nonsense(format!("events: there is no link named {:?}", event.link)));
+            }
+            let shares = |link: &LinkPlan| link.name == event.link && link.through.is_some();
+            if event.action != Action::Rebind && self.links.iter().any(shares) {
+                let what = format!(
+                    "events: {:?} goes through another link; what happens to its path happens there",
+                    event.link
+                );
+                return Err(PlanError::Nonsense(what));
             }
             if event.every.is_some_and(|every| every < Duration::from_millis(1)) {
                 return Err(PlanError::Nonsense("events.every: expected at least 1ms".into()));
@@ -168,7 +186,7 @@ fn check_channels<'a>(what: &str, channels: impl IntoIterator<Item = &'a Channel
 impl LinkPlan {
     /// A link that does to both directions what `channel` says, on a loopback port picked at the start.
     pub fn new(name: impl Into<String>, target: Option<SocketAddr>, channel: ChannelConfig) -> LinkPlan {
-        LinkPlan { name: name.into(), listen: any_loopback(), target, forward: channel, backward: None }
+        LinkPlan { name: name.into(), listen: any_loopback(), target, forward: channel, backward: None, through: None }
     }
 
     /// What it does in one direction.
@@ -282,6 +300,12 @@ mod tests {
             ("seed = 7", "sead = 7", "unknown field `sead`"),
             ("name = \"b-c\"", "name = \"a-b\"", "two links named \"a-b\""),
             ("link = \"a-b\"", "link = \"a-x\"", "no link named \"a-x\""),
+            ("target = \"[::1]:5002\"", "through = \"c-d\"", "link b-c: through: no link named \"c-d\" stands before"),
+            (
+                "listen = \"127.0.0.1:7001\"",
+                "target = \"127.0.0.1:9\"\n[[links]]\nname = \"a-c\"\nthrough = \"a-b\"\n[[events]]\nat = \"1s\"\nlink = \"a-c\"\naction = \"cut\"\n[[links]]\nname = \"a-d\"",
+                "\"a-c\" goes through another link",
+            ),
             ("mean = 0.05", "mean = 5", "link a-b: loss.mean is 5: expected a share from 0 to 1"),
             ("action = \"cut\"", "action = \"chop\"", "unknown variant `chop`"),
         ] {

@@ -16,7 +16,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 /// What the handle asks of the thread. A link is named by its place in the plan.
@@ -62,8 +62,28 @@ struct EmulatedLink {
     target: Option<SocketAddr>,
     clients: Slab<Client>,
     by_address: HashMap<SocketAddr, usize>,
-    /// Indexed by [`Direction`].
-    ways: [Way; 2],
+    /// Indexed by [`Direction`]; shared with the links that go through this one.
+    ways: [Shared<Way>; 2],
+}
+
+/// Held by several links of one thread.
+struct Shared<T>(Arc<Mutex<T>>);
+
+impl<T> Shared<T> {
+    fn new(value: T) -> Shared<T> {
+        Shared(Arc::new(Mutex::new(value)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // One thread uses it, whole calls at a time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Shared<T> {
+        Shared(self.0.clone())
+    }
 }
 
 /// Someone who sent to a link, and the socket under which the target knows it.
@@ -111,13 +131,11 @@ impl Runner {
         commands: mpsc::Receiver<Command>,
         wake: UnixStream,
     ) -> Result<Runner, (String, io::Error)> {
-        let links = plan
-            .links
-            .iter()
-            .map(|link| {
-                EmulatedLink::bind(plan.seed, link).map_err(|e| (format!("{} at {}", link.name, link.listen), e))
-            })
-            .collect::<Result<_, _>>()?;
+        let mut links = Vec::with_capacity(plan.links.len());
+        for link in &plan.links {
+            let bound = EmulatedLink::bind(plan.seed, link, &links);
+            links.push(bound.map_err(|e| (format!("{} at {}", link.name, link.listen), e))?);
+        }
         Ok(Runner {
             seed: plan.seed,
             swept: Instant::ORIGIN,
@@ -168,7 +186,7 @@ impl Runner {
     /// Sends a datagram, and with it those that are due, go the same way and have its size.
     fn send_run(&mut self, now: Instant, first: InFlight) {
         let link = &mut self.links[first.exit.link];
-        let way = &mut link.ways[first.exit.direction as usize];
+        let mut way = link.ways[first.exit.direction as usize].lock();
         let port = match first.exit.direction {
             Direction::Forward => link.clients.get(first.exit.client).map(|client| &client.upstream),
             Direction::Backward => Some(&link.port),
@@ -243,7 +261,7 @@ impl Runner {
                 Ok(Command::Act { link, direction, action }) => self.act(now, link, direction, &action),
                 Ok(Command::Retarget { link, target }) => self.links[link].retarget(target),
                 Ok(Command::Add { link, reply }) => {
-                    let bound = EmulatedLink::bind(self.seed, &link);
+                    let bound = EmulatedLink::bind(self.seed, &link, &self.links);
                     let _ = reply.send(bound.map(|link| {
                         self.links.push(link);
                         self.links[self.links.len() - 1].port.local()
@@ -265,8 +283,9 @@ impl Runner {
         }
         for way in Direction::BOTH.into_iter().filter(|way| direction.is_none_or(|only| only == *way)) {
             let start = link.plan.channel(way).clone();
-            let channel = &mut link.ways[way as usize].channel;
-            channel.set_config(now, action.apply(channel.config(), &start));
+            let channel = &mut link.ways[way as usize].lock().channel;
+            let changed = action.apply(channel.config(), &start);
+            channel.set_config(now, changed);
         }
     }
 
@@ -301,21 +320,21 @@ impl Runner {
 }
 
 impl EmulatedLink {
-    fn bind(seed: u64, plan: &LinkPlan) -> io::Result<EmulatedLink> {
+    /// `others` are the links that stand before, one of which the plan may go through.
+    fn bind(seed: u64, plan: &LinkPlan, others: &[EmulatedLink]) -> io::Result<EmulatedLink> {
         let way = |direction| {
             let config: ChannelConfig = plan.channel(direction).clone();
-            Way {
-                channel: Channel::new(config, seed_for(seed, &plan.name, direction)),
-                in_flight: 0,
-                in_flight_bytes: 0,
-            }
+            let channel = Channel::new(config, seed_for(seed, &plan.name, direction));
+            Shared::new(Way { channel, in_flight: 0, in_flight_bytes: 0 })
         };
+        let path = plan.through.as_ref().and_then(|path| others.iter().find(|link| link.plan.name == *path));
+        let ways = path.map_or_else(|| Direction::BOTH.map(way), |path| path.ways.clone());
         Ok(EmulatedLink {
             port: UdpPort::bind(plan.listen)?,
             target: plan.target,
             clients: Slab::new(),
             by_address: HashMap::new(),
-            ways: Direction::BOTH.map(way),
+            ways,
             plan: plan.clone(),
         })
     }
@@ -327,7 +346,7 @@ impl EmulatedLink {
             while matches!(port.receive(room, |_| {}), Ok(1..)) {}
             return;
         };
-        let way = &mut ways[Direction::Forward as usize];
+        let mut way = ways[Direction::Forward as usize].lock();
         for _ in 0..ROUNDS {
             let taken = port.receive(room, |received| {
                 let Some(client) = client_of(clients, by_address, received.from, target, now) else { return };
@@ -348,7 +367,7 @@ impl EmulatedLink {
         is_ready: &mut impl FnMut() -> bool,
     ) {
         let EmulatedLink { clients, ways, target, .. } = self;
-        let way = &mut ways[Direction::Backward as usize];
+        let mut way = ways[Direction::Backward as usize].lock();
         for (index, client) in clients.iter_mut() {
             if !is_ready() {
                 continue;
@@ -389,7 +408,7 @@ impl EmulatedLink {
 
     fn snapshot(&self) -> LinkSnapshot {
         let way = |direction| {
-            let way: &Way = &self.ways[direction as usize];
+            let way = self.ways[direction as usize].lock();
             DirectionSnapshot {
                 counters: way.channel.counters(),
                 in_flight: way.in_flight,

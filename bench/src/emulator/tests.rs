@@ -1,7 +1,7 @@
 //! The emulator between plain sockets.
 
 use super::*;
-use crate::channel::{ChannelConfig, Loss};
+use crate::channel::{ChannelConfig, Loss, Queue, Rate};
 use socket2::{Domain, Socket, Type};
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -213,4 +213,29 @@ fn keeps_up_with_several_links_at_50_mbit() {
     let snapshot = emulator.snapshot().unwrap();
     println!("received {received:?} of {sent} each; lag p99 {:?}, max {:?}", snapshot.lag_p99, snapshot.lag_max);
     assert_eq!(received, [sent; 5]);
+}
+
+#[test]
+fn two_links_through_one_path_share_its_bottleneck() {
+    let servers = [Peer::bind("127.0.0.1:0"), Peer::bind("127.0.0.1:0")];
+    // Room for two datagrams of 1028 bytes and one second for each: the third finds the queue full, whichever link it takes.
+    let queue = Queue::Bytes(2100);
+    let channel =
+        ChannelConfig { rate: Some(Rate { bitrate: link::Bitrate::bps(8 * 1028), queue }), ..ChannelConfig::default() };
+    let own = LinkPlan::new("own", Some(servers[0].address()), channel.clone());
+    let shared =
+        LinkPlan { through: Some("own".into()), ..LinkPlan::new("shared", Some(servers[1].address()), channel) };
+    let emulator = Emulator::start(&Plan { seed: 1, links: vec![own, shared.clone()], events: Vec::new() }).unwrap();
+    let client = Peer::bind("127.0.0.1:0");
+    for link in ["own", "shared", "shared"] {
+        client.send(emulator.address(link).unwrap(), &[7; 1000]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let snapshot = emulator.snapshot().unwrap();
+    for link in ["own", "shared"] {
+        let counters = snapshot.link(link).unwrap().forward.counters;
+        assert_eq!((counters.offered, counters.delivered, counters.queue), (3, 2, 1), "{link}");
+    }
+    let nowhere = LinkPlan { name: "third".into(), through: Some("nowhere".into()), ..shared };
+    assert!(matches!(emulator.add(nowhere), Err(EmulatorError::NoSuchLink(name)) if name == "nowhere"));
 }

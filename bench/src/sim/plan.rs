@@ -1,6 +1,6 @@
 //! Plans: what is to be simulated, as data.
 
-use crate::channel::ChannelConfig;
+use crate::channel::{ChannelConfig, Outage};
 use link::Bitrate;
 use link::policy::Policy;
 use serde::{Deserialize, Serialize};
@@ -27,10 +27,10 @@ pub struct Plan {
 pub struct Case {
     /// What tells it from the others.
     pub name: String,
-    /// Decides every draw.
+    /// Each decides every draw of a run; the runs count together.
     #[serde(default = "one")]
-    pub seed: u64,
-    /// Packets sent.
+    pub seeds: Vec<u64>,
+    /// Packets sent, under each seed.
     pub packets: u64,
     /// Payload of a packet, in bytes.
     #[serde(default = "ts_payload")]
@@ -38,6 +38,9 @@ pub struct Case {
     /// Rate of the payload.
     #[serde(default = "ten_mbit")]
     pub rate: Bitrate,
+    /// Packets that leave together: 1 is an even flow; an encoder sends a picture's at once.
+    #[serde(default = "evenly")]
+    pub together: u64,
     /// From source to sink, one way.
     #[serde(with = "humantime_serde")]
     pub deadline: Duration,
@@ -56,9 +59,31 @@ pub struct Case {
     /// The hops, from the source to the sink; at least one.
     #[serde(rename = "hop")]
     pub hops: Vec<Hop>,
+    /// What becomes different on the way, on every hop and in both directions.
+    #[serde(default, rename = "change")]
+    pub changes: Vec<Change>,
     /// What it should come to.
     #[serde(default)]
     pub expect: Expectation,
+}
+
+/// A step, or a ramp, from what was to something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Change {
+    /// When it begins, after the first packet.
+    #[serde(with = "humantime_serde")]
+    pub at: Duration,
+    /// How long it takes; a step where zero.
+    #[serde(with = "humantime_serde")]
+    pub over: Duration,
+    /// The delay of each direction from then on.
+    #[serde(with = "humantime_serde")]
+    pub delay: Option<Duration>,
+    /// The mean loss from then on, of a Gilbert model.
+    pub loss: Option<f64>,
+    /// The rate of the media from then on.
+    pub rate: Option<Bitrate>,
 }
 
 /// Hops of one kind.
@@ -165,9 +190,20 @@ impl Plan {
 }
 
 impl Case {
-    /// Time between packets.
+    /// Mean time between packets.
     pub fn interval(&self) -> Duration {
         self.rate.time_for(self.size as u64)
+    }
+
+    /// Overhead of a repair that sends again just what is lost, where the loss of the worst hop has a mean.
+    pub fn floor(&self) -> Option<f64> {
+        let mean = |channel: &ChannelConfig| {
+            let share =
+                |outage: &Outage| outage.every.map_or(0.0, |every| outage.lasts.as_secs_f64() / every.as_secs_f64());
+            channel.loss.mean() + channel.outages.iter().map(share).sum::<f64>()
+        };
+        let worst = self.channels().map(|[forward, _]| mean(forward)).fold(0.0, f64::max);
+        (self.changes.is_empty() && worst < 1.0).then(|| worst / (1.0 - worst))
     }
 
     /// Each hop's channels, forward and backward.
@@ -182,8 +218,14 @@ impl Case {
         if self.channels().next().is_none() {
             return Err("it has no hop".into());
         }
+        if self.seeds.is_empty() {
+            return Err("it has no seed".into());
+        }
         if self.rate == Bitrate::ZERO || self.size == 0 {
             return Err("rate and size must be more than 0".into());
+        }
+        if self.together == 0 {
+            return Err("together: expected 1 packet or more".into());
         }
         self.channels().flatten().try_for_each(|channel| channel.validate().map_err(|error| error.to_string()))
     }
@@ -201,8 +243,8 @@ fn merge(under: &mut toml::Table, over: toml::Table) {
     }
 }
 
-fn one() -> u64 {
-    1
+fn one() -> Vec<u64> {
+    vec![1]
 }
 
 fn single() -> usize {
@@ -211,6 +253,10 @@ fn single() -> usize {
 
 fn ts_payload() -> usize {
     1316
+}
+
+fn evenly() -> u64 {
+    1
 }
 
 fn ten_mbit() -> Bitrate {

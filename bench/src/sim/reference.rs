@@ -1,7 +1,7 @@
 //! Reference policies, idealised, on one hop: no header, perfect knowledge of the delay, loss seen at the next packet.
 
 use super::plan::Case;
-use super::report::{CaseReport, Tally};
+use super::report::{Outcome, Tally};
 use crate::channel::{Channel, Direction, Fate, seed_for};
 use link::Instant;
 use link::stats::LinkStats;
@@ -37,9 +37,14 @@ enum Event {
     Copy(u64),
 }
 
+/// A request for each loss when it is seen, and again every round trip; one copy per request.
+pub(super) const PLAIN_ARQ: Strikes = Strikes { requests: 1, copies: 1, again: true };
+/// Up to three requests, answered by three copies (Tang et al., "Live streaming over overlay networks: NM-strikes").
+pub(super) const NM_STRIKES: Strikes = Strikes { requests: 3, copies: 3, again: false };
+
 /// Simulates a policy over the first hop of a case.
-pub(super) fn run(case: &Case, strikes: Strikes) -> CaseReport {
-    let Some([forward, backward]) = case.channels().next() else { return Tally::new(case).report(case, Vec::new()) };
+pub(super) fn run(case: &Case, seed: u64, strikes: Strikes) -> Outcome {
+    let Some([forward, backward]) = case.channels().next() else { return Outcome::new(case) };
     let mut sim = Sim {
         strikes,
         deadline: case.deadline,
@@ -48,8 +53,8 @@ pub(super) fn run(case: &Case, strikes: Strikes) -> CaseReport {
         interval: case.interval(),
         size: case.size,
         channels: [
-            Channel::new(forward.clone(), seed_for(case.seed, "0", Direction::Forward)),
-            Channel::new(backward.clone(), seed_for(case.seed, "0", Direction::Backward)),
+            Channel::new(forward.clone(), seed_for(seed, "0", Direction::Forward)),
+            Channel::new(backward.clone(), seed_for(seed, "0", Direction::Backward)),
         ],
         events: BinaryHeap::new(),
         serial: 0,
@@ -63,7 +68,7 @@ pub(super) fn run(case: &Case, strikes: Strikes) -> CaseReport {
     while let Some(Reverse((now, _, event))) = sim.events.pop() {
         sim.handle(now, event);
     }
-    sim.tally.report(case, vec![sim.stats])
+    sim.tally.finish(vec![sim.stats])
 }
 
 struct Sim {

@@ -32,7 +32,7 @@ fn one_seed_decides_everything() {
     plan.cases[0].packets = 2_000;
     let twice = [run(&plan), run(&plan)].map(|report| format!("{:?}", report.cases));
     assert_eq!(twice[0], twice[1]);
-    plan.cases[0].seed = 2;
+    plan.cases[0].seeds = vec![2];
     assert_ne!(format!("{:?}", run(&plan).cases), twice[0]);
 }
 

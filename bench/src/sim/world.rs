@@ -1,9 +1,11 @@
 //! A chain of hops in virtual time.
 
+use super::changes::{Now, grain};
 use super::plan::Case;
-use super::report::{CaseReport, Tally};
+use super::report::{Outcome, Tally};
 use crate::channel::{Channel, Direction, derive, seed_for};
 use bytes::{Bytes, BytesMut};
+use link::stats::LinkStats;
 use link::{Delivery, Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -48,13 +50,18 @@ pub(super) struct World<'a> {
     payload: Bytes,
     scratch: BytesMut,
     tally: Tally,
+    /// Grains of time that changes have been applied for.
+    grains: u64,
+    interval: Duration,
+    /// Bytes of media and repair that seconds before the current one are charged with.
+    charged: [u64; 2],
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(case: &'a Case) -> World<'a> {
+    pub(super) fn new(case: &'a Case, seed: u64) -> World<'a> {
         let transits: Vec<Duration> = case.channels().map(|[forward, _]| forward.delay).collect();
         let clocks: Vec<Duration> = (0..=transits.len())
-            .map(|node| Duration::from_micros(derive(case.seed, &["clock", &node.to_string()]) >> 24))
+            .map(|node| Duration::from_micros(derive(seed, &["clock", &node.to_string()]) >> 24))
             .collect();
         let hops = case
             .channels()
@@ -64,11 +71,11 @@ impl<'a> World<'a> {
                 let mut directions = configs.into_iter().zip(Direction::BOTH);
                 let mut channel = || {
                     let (config, direction) = directions.next().expect("there are two");
-                    Channel::new(config.clone(), seed_for(case.seed, &name, direction))
+                    Channel::new(config.clone(), seed_for(seed, &name, direction))
                 };
                 let channels = [channel(), channel()];
                 let links = [0, 1].map(|end| {
-                    let seed = derive(case.seed, &["link", &name, Direction::BOTH[end].as_str()]);
+                    let seed = derive(seed, &["link", &name, Direction::BOTH[end].as_str()]);
                     let config =
                         LinkConfig { max_frame: case.max_frame, policy: case.policy, seed, ..LinkConfig::default() };
                     Link::new(Instant::ORIGIN + clocks[place + end], config)
@@ -87,36 +94,78 @@ impl<'a> World<'a> {
             payload: Bytes::from(vec![0x47; case.size]),
             scratch: BytesMut::with_capacity(1 << 16),
             tally: Tally::new(case),
+            grains: 0,
+            interval: case.interval(),
+            charged: [0; 2],
         }
     }
 
-    pub(super) fn run(mut self) -> CaseReport {
-        let interval = self.case.interval();
+    pub(super) fn run(mut self) -> Outcome {
+        let mut before = Vec::new();
         let mut number = 0;
-        let mut next_packet = Instant::ORIGIN + START;
-        let end = next_packet + Duration::from_secs_f64(interval.as_secs_f64() * self.case.packets as f64);
-        let end = end + self.case.deadline + AFTER;
+        // In nanoseconds, so that the pace is right in the long run.
+        let mut next_nanos = START.as_nanos() as u64;
+        let mut end = None;
         loop {
             let arrival = self.air.peek().map(|Reverse(flight)| flight.at);
             let wake = self.hops.iter().flat_map(|hop| hop.wake).min();
+            let next_packet = Instant::from_micros(next_nanos / 1000);
             let due = (number < self.case.packets).then_some(next_packet);
-            let Some(next) = [arrival, wake, due].into_iter().flatten().min().filter(|next| *next <= end) else {
-                break;
-            };
+            let soonest = [arrival, wake, due].into_iter().flatten().min();
+            let Some(next) = soonest.filter(|next| end.is_none_or(|end| *next <= end)) else { break };
             self.now = self.now.max(next);
             if arrival == Some(next) {
                 self.deliver();
             } else if due == Some(next) {
+                if number == self.tally.first() {
+                    before = self.stats();
+                }
+                self.change();
                 self.publish(number);
                 number += 1;
-                next_packet =
-                    Instant::ORIGIN + START + Duration::from_nanos((interval.as_nanos() * u128::from(number)) as u64);
+                if number.is_multiple_of(self.case.together) {
+                    next_nanos += self.interval.as_nanos() as u64 * self.case.together;
+                }
+                end = (number == self.case.packets).then_some(self.now + self.case.deadline + AFTER);
             } else {
                 self.wake();
             }
         }
-        let hops = self.hops.iter().map(|hop| [hop.links[0].stats(), hop.links[1].stats()]).collect();
-        self.tally.report(self.case, hops)
+        let after = self.stats();
+        let counted = after.iter().zip(&before).map(|(after, before)| [0, 1].map(|end| after[end].since(&before[end])));
+        self.tally.finish(counted.collect())
+    }
+
+    /// Makes paths and rate what they are at this time, and tells seconds apart, where a case changes on the way.
+    fn change(&mut self) {
+        if self.case.changes.is_empty() {
+            return;
+        }
+        let since = self.now - (Instant::ORIGIN + START);
+        let second = since.as_secs() as u32;
+        if grain(since) >= self.grains {
+            self.grains = grain(since) + 1;
+            let now = Now::of(self.case, since);
+            self.interval = now.rate.time_for(self.case.size as u64);
+            for (hop, configs) in self.hops.iter_mut().zip(self.case.channels()) {
+                for (channel, config) in hop.channels.iter_mut().zip(configs) {
+                    channel.set_config(self.now, now.applied(config));
+                }
+            }
+            let [media, repair] = self.hops.iter().fold([0, 0], |[media, repair], hop| {
+                let stats = hop.links[0].stats();
+                [media + stats.media_bytes_sent, repair + stats.arq_bytes_sent + stats.fec_bytes_sent]
+            });
+            let charge = self.tally.second(second);
+            charge.media_bytes += media - self.charged[0];
+            charge.repair_bytes += repair - self.charged[1];
+            self.charged = [media, repair];
+        }
+        self.tally.born(second);
+    }
+
+    fn stats(&self) -> Vec<[LinkStats; 2]> {
+        self.hops.iter().map(|hop| [hop.links[0].stats(), hop.links[1].stats()]).collect()
     }
 
     fn local(&self, node: usize) -> Instant {
@@ -187,9 +236,8 @@ impl<'a> World<'a> {
     fn forward(&mut self, node: usize, delivery: Delivery) {
         let now = self.local(node);
         let Some(next) = self.hops.get_mut(node) else {
-            let number = u64::from(delivery.seq.0);
-            let born = START + Duration::from_nanos((self.case.interval().as_nanos() * u128::from(number)) as u64);
-            self.tally.arrived(number, self.now - (Instant::ORIGIN + born));
+            let latency = (self.now.as_micros() as u32).wrapping_sub(delivery.media_time.0);
+            self.tally.arrived(u64::from(delivery.seq.0), Duration::from_micros(latency.into()));
             return;
         };
         let packet = Packet {

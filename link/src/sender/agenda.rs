@@ -50,6 +50,11 @@ impl Agenda {
         self.tasks.pop().map(|Reverse((_, _, task))| task)
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.tasks.peek().map(|Reverse((due, ..))| *due)
     }

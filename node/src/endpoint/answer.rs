@@ -1,9 +1,10 @@
 //! Answering: handshakes side by side, bounded in number, time and per address.
 
 use super::handshake::{self, Failed, Session, closed_by};
+use super::{Inner, path};
 use crate::control::CloseCode;
 use crate::trust::Verifier;
-use quinn::{Connection, Incoming, VarInt};
+use quinn::{Connecting, Connection, Incoming, VarInt};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +35,7 @@ pub(super) struct Answering {
 
 impl Answering {
     /// The next session, or `None` when the endpoint is closed. Loses nothing when dropped half-way.
-    pub(super) async fn next(&self, quinn: &quinn::Endpoint, own: &NodeName, verifier: &Verifier) -> Option<Session> {
+    pub(super) async fn next(&self, endpoint: &Inner, own: &NodeName, verifier: &Verifier) -> Option<Session> {
         let mut handshakes = self.handshakes.lock().await;
         loop {
             let full = handshakes.len() >= MAX_HANDSHAKES;
@@ -44,9 +45,9 @@ impl Answering {
                         return Some(session);
                     }
                 }
-                incoming = quinn.accept(), if !full => {
+                incoming = endpoint.quinn.accept(), if !full => {
                     let incoming = incoming?;
-                    self.start(incoming, own, verifier, &mut handshakes);
+                    self.start(endpoint, incoming, own, verifier, &mut handshakes);
                 }
             }
         }
@@ -54,6 +55,7 @@ impl Answering {
 
     fn start(
         &self,
+        endpoint: &Inner,
         incoming: Incoming,
         own: &NodeName,
         verifier: &Verifier,
@@ -70,18 +72,29 @@ impl Answering {
             incoming.ignore();
             return;
         };
+        let Some(config) = endpoint.answer_at(path::announced(&incoming.orig_dst_cid())) else {
+            incoming.refuse();
+            return;
+        };
+        let connecting = match incoming.accept_with(config) {
+            Ok(connecting) => connecting,
+            Err(error) => {
+                tracing::debug!(%address, %error, "what came is no handshake");
+                return;
+            }
+        };
         let nth = self.peers.fetch_add(1, Ordering::Relaxed);
         let (own, verifier) = (own.clone(), verifier.clone());
         handshakes.spawn(async move {
             let _place = place;
-            answer(incoming, address, &own, &verifier, nth).await
+            answer(connecting, address, &own, &verifier, nth).await
         });
     }
 }
 
 /// One handshake; a failure is logged with its reason.
 async fn answer(
-    incoming: Incoming,
+    connecting: Connecting,
     address: SocketAddr,
     own: &NodeName,
     verifier: &Verifier,
@@ -90,7 +103,7 @@ async fn answer(
     let address = SocketAddr::from((address.ip().to_canonical(), address.port()));
     let mut connected: Option<Connection> = None;
     let shake = async {
-        let connection = incoming.await.map_err(Failed::Lost)?;
+        let connection = connecting.await.map_err(Failed::Lost)?;
         connected = Some(connection.clone());
         handshake::answer(connection, own, verifier, nth).await
     };

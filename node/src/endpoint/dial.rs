@@ -1,8 +1,9 @@
 //! Dialling: all addresses of a name, one started a moment after the other, the first that answers wins (RFC 8305).
 
 use super::handshake::{self, Failed, Session, closed_by};
-use super::{ConnectError, Inner};
+use super::{ConnectError, Inner, path};
 use crate::control::{CloseCode, Hello};
+use futures_util::TryFutureExt;
 use quinn::{ClientConfig, Connection, ConnectionError};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The head start of each address over the next.
 const STAGGER: Duration = Duration::from_millis(250);
+
+/// How long after the assumed packet size the least one is tried: an ordinary path, on which some packets are lost, shall not end up with it.
+const SMALLER_AFTER: Duration = Duration::from_secs(1);
 
 /// Most addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
@@ -33,11 +37,7 @@ pub(super) async fn connect(
         Err(_) => return Err(unresolved(address, format!("no answer from the resolver in {TIME_LIMIT:?}"))),
     };
     let config = client_config(endpoint).map_err(|reason| refused(address, CloseCode::Unauthenticated, reason))?;
-    let shake = async {
-        let connection = race(endpoint, &config, &addresses).await?;
-        handshake::introduce(connection, expected, hello).await
-    };
-    match tokio::time::timeout(TIME_LIMIT, shake).await {
+    match tokio::time::timeout(TIME_LIMIT, shake(endpoint, &config, &addresses, expected, hello)).await {
         Ok(Ok(session)) => {
             let (peer, agent) = (&session.peer, &session.agent);
             tracing::info!(address, peer = %peer.name, %agent, "connected");
@@ -46,6 +46,58 @@ pub(super) async fn connect(
         Ok(Err(failed)) => Err(explained(address, &addresses, failed)),
         Err(_) => Err(unreachable(address, &addresses)),
     }
+}
+
+/// Dials until a connection stands whose path carries what it is made for.
+async fn shake(
+    endpoint: &Inner,
+    config: &ClientConfig,
+    addresses: &[SocketAddr],
+    expected: Option<&NodeName>,
+    hello: Hello,
+) -> Result<Session, Failed> {
+    loop {
+        let (connection, payload) = race(endpoint, config, &attempts(endpoint, addresses)).await?;
+        if endpoint.known_payload.is_some() || payload == path::LEAST {
+            return handshake::introduce(connection, expected, hello).await;
+        }
+        let (remote, mut early) = (connection.remote_address(), Vec::new());
+        let proof = path::prove(&connection, &mut early).map_err(Failed::Lost);
+        let introduced = handshake::introduce(connection.clone(), expected, hello.clone());
+        let (carried, mut session) = futures_util::future::try_join(proof, introduced).await?;
+        if carried {
+            session.wire.paths = Some(endpoint.paths.clone());
+            session.wire.early = early;
+            return Ok(session);
+        }
+        tracing::info!(%remote, payload, "the path does not carry packets of this size; dialling with the least");
+        endpoint.paths.remember_small(remote);
+        path::abandon(&connection);
+    }
+}
+
+/// One way to try: where, with packets of which size, how long after the first.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    address: SocketAddr,
+    payload: u16,
+    after: Duration,
+}
+
+/// What to try, in the order of time. Where the assumed size does not get through a handshake at all, the least one may.
+fn attempts(endpoint: &Inner, addresses: &[SocketAddr]) -> Vec<Attempt> {
+    let mut attempts = Vec::new();
+    for (nth, &address) in addresses.iter().enumerate() {
+        let after = STAGGER * nth as u32;
+        let small = || if endpoint.paths.is_small(address) { path::LEAST } else { path::ASSUMED };
+        let payload = endpoint.known_payload.unwrap_or_else(small);
+        attempts.push(Attempt { address, payload, after });
+        if endpoint.known_payload.is_none() && payload > path::LEAST {
+            attempts.push(Attempt { address, payload: path::LEAST, after: after + SMALLER_AFTER });
+        }
+    }
+    attempts.sort_by_key(|attempt| attempt.after);
+    attempts
 }
 
 /// The addresses of `host:port` that a socket of this family can reach.
@@ -72,37 +124,53 @@ fn client_config(endpoint: &Inner) -> Result<ClientConfig, String> {
     // Every connection shows its certificate anew, so that an expired one is noticed.
     tls.resumption = quinn::rustls::client::Resumption::disabled();
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
-    let mut config = ClientConfig::new(Arc::new(tls));
-    config.transport_config(endpoint.transport.clone());
-    Ok(config)
+    Ok(ClientConfig::new(Arc::new(tls)))
 }
 
-/// The first connection that stands; the other attempts are dropped, and quinn closes what nobody holds.
-async fn race(endpoint: &Inner, config: &ClientConfig, addresses: &[SocketAddr]) -> Result<Connection, Failed> {
-    let mut attempts: JoinSet<Result<Connection, ConnectionError>> = JoinSet::new();
-    let mut waiting = addresses.iter();
+/// The first connection that stands, and the payload it is made for; the other attempts are dropped, and quinn closes what nobody
+/// holds.
+async fn race(endpoint: &Inner, config: &ClientConfig, attempts: &[Attempt]) -> Result<(Connection, u16), Failed> {
+    let mut racing: JoinSet<Result<(Connection, u16), ConnectionError>> = JoinSet::new();
     let mut last = ConnectionError::TimedOut;
-    loop {
-        match waiting.next() {
-            Some(address) => match endpoint.quinn.connect_with(config.clone(), *address, SERVER_NAME) {
-                Ok(connecting) => drop(attempts.spawn(connecting)),
-                Err(error) => {
-                    let refusal = crate::control::Refusal { code: CloseCode::Lost, reason: error.to_string() };
-                    return Err(Failed::Unacceptable(refusal));
-                }
-            },
-            None if attempts.is_empty() => return Err(Failed::Lost(last)),
-            None => {}
+    let mut passed = Duration::ZERO;
+    for (nth, attempt) in attempts.iter().enumerate() {
+        let Attempt { address, payload, after } = *attempt;
+        let mut config = config.clone();
+        config.transport_config(endpoint.transport(payload));
+        config.initial_dst_cid_provider(Arc::new(move || path::announce(payload)));
+        let connecting = endpoint.quinn.connect_with(config, address, SERVER_NAME).map_err(|error| {
+            Failed::Unacceptable(crate::control::Refusal { code: CloseCode::Lost, reason: error.to_string() })
+        })?;
+        racing.spawn(async move { connecting.await.map(|connection| (connection, payload)) });
+        passed = passed.max(after);
+        let head_start = attempts.get(nth + 1).map(|next| next.after - passed);
+        match first_of(&mut racing, head_start, &mut last).await {
+            Some(stands) => return Ok(stands),
+            None => continue,
         }
-        let more = !waiting.as_slice().is_empty();
-        tokio::select! {
-            Some(done) = attempts.join_next() => match done {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => last = error,
+    }
+    Err(Failed::Lost(last))
+}
+
+/// The first of the racing that stands, within `wait` where the next attempt is due then. Ends at once where all have failed.
+async fn first_of(
+    racing: &mut JoinSet<Result<(Connection, u16), ConnectionError>>,
+    wait: Option<Duration>,
+    last: &mut ConnectionError,
+) -> Option<(Connection, u16)> {
+    let stands = async {
+        while let Some(done) = racing.join_next().await {
+            match done {
+                Ok(Ok(stands)) => return Some(stands),
+                Ok(Err(error)) => *last = error,
                 Err(_) => {}
-            },
-            () = tokio::time::sleep(STAGGER), if more => {}
+            }
         }
+        None
+    };
+    match wait {
+        Some(wait) => tokio::time::timeout(wait, stands).await.unwrap_or(None),
+        None => stands.await,
     }
 }
 

@@ -1,12 +1,15 @@
 //! The first words on a connection: [`Hello`] from the dialling end, [`Welcome`] or a refusal from the other.
 
+use super::path::{self, Paths};
 use crate::clock::unix_seconds;
 use crate::control::{self, CloseCode, CodecError, Control, Hello, LENGTH, Refusal, VERSION, Version, Welcome};
 use crate::ports::{Closed, Peer};
 use crate::rate::RateHandle;
 use crate::trust::{Direction, Role, Verifier, peer_identity};
+use bytes::Bytes;
 use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
 use std::time::Duration;
 use topology::NodeName;
 
@@ -40,6 +43,16 @@ pub(crate) struct Wire {
     pub(crate) send: SendStream,
     pub(crate) receive: RecvStream,
     pub(crate) rate: RateHandle,
+    /// Where to note that the path has become small; `None` where the size of the path is not ours to find out.
+    pub(crate) paths: Option<Arc<Paths>>,
+    /// Datagrams that came before there was a link to take them.
+    pub(crate) early: Vec<Bytes>,
+}
+
+impl Wire {
+    fn new(connection: Connection, send: SendStream, receive: RecvStream, rate: RateHandle) -> Wire {
+        Wire { connection, send, receive, rate, paths: None, early: Vec::new() }
+    }
 }
 
 impl Session {
@@ -70,11 +83,12 @@ pub(super) async fn answer(
     let (mut send, mut receive) = connection.accept_bi().await.map_err(Failed::Lost)?;
     match greeted(&connection, &mut receive, verifier, nth).await {
         Ok((peer, hello, rate)) => {
+            path::answer_questions(&connection);
             let features = hello.features & FEATURES;
             let welcome = Welcome { version: VERSION, features, name: own.clone(), agent: crate::AGENT.to_owned() };
             say(&connection, &mut send, &Control::Welcome(welcome)).await?;
             let agent = printable(&hello.agent);
-            Ok(Session { peer, hello, features, agent, wire: Wire { connection, send, receive, rate } })
+            Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate) })
         }
         Err(Failed::Unacceptable(refusal)) => {
             refuse(&connection, &mut send, &refusal).await;
@@ -120,7 +134,7 @@ pub(super) async fn introduce(
     let peer = Peer { name, role, grants: Vec::new(), address, dialled: true };
     let features = hello.features & FEATURES & welcome.features;
     let agent = printable(&welcome.agent);
-    Ok(Session { peer, hello, features, agent, wire: Wire { connection, send, receive, rate } })
+    Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate) })
 }
 
 async fn greeted(

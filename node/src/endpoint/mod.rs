@@ -3,12 +3,14 @@
 mod answer;
 mod dial;
 mod handshake;
+mod path;
 mod reset;
 mod socket;
 mod transport;
 
 pub use handshake::Session;
 pub(crate) use handshake::closed_by;
+pub(crate) use path::Paths;
 pub(crate) use transport::DATAGRAM_BUFFER;
 
 use crate::control::{CloseCode, Hello};
@@ -26,14 +28,14 @@ use topology::NodeName;
 pub struct EndpointOptions {
     /// Where to bind; port 0 picks one. A dialling end binds the unspecified address.
     pub listen: SocketAddr,
-    /// Largest UDP payload that every path of this endpoint is known to carry; `None`: 1200.
+    /// Largest UDP payload that every path of this endpoint is known to carry; `None`: found out for each connection.
     pub udp_payload: Option<u16>,
     /// Generic segmentation offload; some NICs fail with it.
     pub segmentation_offload: bool,
 }
 
 impl Default for EndpointOptions {
-    /// For dialling: any port, IPv6 and IPv4, the least path.
+    /// For dialling: any port, IPv6 and IPv4, paths of unknown size.
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         EndpointOptions { listen, udp_payload: None, segmentation_offload: true }
@@ -49,7 +51,12 @@ pub struct Endpoint {
 struct Inner {
     quinn: quinn::Endpoint,
     credentials: Credentials,
-    transport: Arc<TransportConfig>,
+    /// As in [`EndpointOptions::udp_payload`].
+    known_payload: Option<u16>,
+    segmentation_offload: bool,
+    /// What answers who dials; the transport's settings follow from each dialler's announcement.
+    server: Option<ServerConfig>,
+    paths: Arc<Paths>,
     local: SocketAddr,
     answering: answer::Answering,
 }
@@ -90,13 +97,12 @@ impl Endpoint {
     /// make an endpoint that can be dialled; with any others it only dials. Must be called inside a runtime.
     pub fn bind(options: &EndpointOptions, credentials: Credentials) -> Result<Endpoint, Error> {
         let known = options.udp_payload;
-        if known.is_some_and(|payload| !(1200..=65527).contains(&payload)) {
-            let reason = format!("a UDP payload of {} bytes: expected 1200 to 65527", known.unwrap_or(0));
+        if let Some(payload) = known.filter(|payload| !(path::LEAST..=path::MOST).contains(payload)) {
+            let reason = format!("a UDP payload of {payload} bytes: expected {} to {}", path::LEAST, path::MOST);
             return Err(Error::new(ErrorKind::InvalidInput, reason));
         }
-        let transport = Arc::new(transport::config(known, options.segmentation_offload));
         let server = match credentials.identity() {
-            Some((_, crate::trust::Role::Relay)) => Some(server_config(&credentials, transport.clone())?),
+            Some((_, crate::trust::Role::Relay)) => Some(server_config(&credentials)?),
             _ => None,
         };
         let socket = socket::bind(options.listen)?;
@@ -106,10 +112,19 @@ impl Endpoint {
             reset::configure(&mut config, secret);
         }
         config.max_udp_payload_size(known.unwrap_or(0).max(1472)).map_err(Error::other)?;
-        let quinn = quinn::Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))?;
+        let quinn = quinn::Endpoint::new(config, server.clone(), socket.into(), Arc::new(TokioRuntime))?;
         let local = quinn.local_addr()?;
-        let answering = answer::Answering::default();
-        Ok(Endpoint { inner: Arc::new(Inner { quinn, credentials, transport, local, answering }) })
+        let inner = Inner {
+            quinn,
+            credentials,
+            known_payload: known,
+            segmentation_offload: options.segmentation_offload,
+            server,
+            paths: Arc::new(Paths::new()),
+            local,
+            answering: answer::Answering::default(),
+        };
+        Ok(Endpoint { inner: Arc::new(inner) })
     }
 
     /// Where it is bound.
@@ -132,7 +147,7 @@ impl Endpoint {
     /// May be dropped and called again without losing anybody.
     pub async fn accept(&self, verifier: &Verifier) -> Option<Session> {
         let (own, _) = self.inner.credentials.identity()?;
-        self.inner.answering.next(&self.inner.quinn, own, verifier).await
+        self.inner.answering.next(&self.inner, own, verifier).await
     }
 
     /// Moves to another local address; connections go on from there (RFC 9000 section 9).
@@ -147,12 +162,25 @@ impl Endpoint {
     }
 }
 
-fn server_config(credentials: &Credentials, transport: Arc<TransportConfig>) -> Result<ServerConfig, Error> {
+impl Inner {
+    /// The settings of a connection made for this UDP payload.
+    fn transport(&self, payload: u16) -> Arc<TransportConfig> {
+        Arc::new(transport::config(payload, self.segmentation_offload))
+    }
+
+    /// How to answer a dialler that announced this UDP payload.
+    fn answer_at(&self, announced: u16) -> Option<Arc<ServerConfig>> {
+        let mut server = self.server.clone()?;
+        server.transport_config(self.transport(announced.min(self.known_payload.unwrap_or(path::ASSUMED))));
+        Some(Arc::new(server))
+    }
+}
+
+fn server_config(credentials: &Credentials) -> Result<ServerConfig, Error> {
     let tls = credentials.server_tls().map_err(Error::other)?;
     let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(Error::other)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(transport)
         .migration(true)
         // What waits to be answered, before any of it is believed: few and small.
         .max_incoming(2 * answer::MAX_HANDSHAKES)

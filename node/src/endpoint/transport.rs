@@ -17,11 +17,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Unread control messages that a peer may have under way to us.
 const CONTROL_WINDOW: u32 = 512 * 1024;
 
-/// Smallest UDP payload that QUIC requires of a path (RFC 9000 section 14).
-const LEAST_PAYLOAD: u16 = 1200;
-
-/// The settings of every connection of an endpoint; `udp_payload` as in [`super::EndpointOptions`].
-pub(super) fn config(udp_payload: Option<u16>, segmentation_offload: bool) -> TransportConfig {
+/// The settings of a connection whose packets are of `payload` bytes at most.
+pub(super) fn config(payload: u16, segmentation_offload: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         // One stream, opened by the dialling end, carries all control messages.
@@ -45,11 +42,7 @@ pub(super) fn config(udp_payload: Option<u16>, segmentation_offload: bool) -> Tr
         .ack_frequency_config(Some(ack_frequency()))
         .congestion_controller_factory(Arc::new(LinkControllerFactory { initial: INITIAL_RATE }))
         .enable_segmentation_offload(segmentation_offload);
-    // Nothing is discovered. quinn's black-hole detection takes bursts of lost packets of several sizes for a path that has
-    // become smaller: at 5 % bursty loss it did so every few seconds, and each time threw away what no longer fitted. A
-    // least payload equal to the current one leaves it nothing to fall back to. Where the path is not known to carry more, packets
-    // larger than one frame travel in two.
-    let payload = udp_payload.unwrap_or(LEAST_PAYLOAD);
+    // Nothing is discovered by quinn (see `path`): a least payload equal to the current one leaves it nothing to fall back to.
     config.initial_mtu(payload).min_mtu(payload).mtu_discovery_config(None);
     config
 }

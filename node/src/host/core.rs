@@ -1,15 +1,18 @@
 //! What a host holds: the engine, and for each port the connection that carries it.
 
 use super::Transport;
-use crate::endpoint::DATAGRAM_BUFFER;
+use super::path_watch::PathWatch;
+use crate::control::CloseCode;
+use crate::endpoint::{DATAGRAM_BUFFER, Paths};
 use crate::engine::Engine;
-use crate::ports::{Closed, EndSystem, PortId};
+use crate::ports::{Closed, EndSystem, PortId, Ports};
 use crate::rate::{INITIAL_RATE, RateHandle};
 use bytes::{Bytes, BytesMut};
 use link::{Bitrate, Instant};
 use quinn::{Connection, SendDatagramError, VarInt};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -45,6 +48,8 @@ struct Wire {
     port: PortId,
     connection: Connection,
     rate: RateHandle,
+    /// Where the size of the path is ours to watch.
+    watch: Option<PathWatch>,
     /// Wakes the task that writes control messages.
     writer: Rc<Notify>,
     max_frame: usize,
@@ -78,6 +83,7 @@ impl<S: EndSystem> Core<S> {
         port: PortId,
         connection: Connection,
         rate: RateHandle,
+        paths: Option<Arc<Paths>>,
         max_frame: usize,
         writer: Rc<Notify>,
     ) {
@@ -90,6 +96,7 @@ impl<S: EndSystem> Core<S> {
             port,
             connection,
             rate,
+            watch: paths.map(PathWatch::new),
             writer,
             max_frame,
             address,
@@ -195,6 +202,10 @@ impl<S: EndSystem> Core<S> {
                 continue;
             }
             wire.follow_address();
+            if wire.watch.as_mut().is_some_and(|watch| watch.finds_small(now, wire.port, ports)) {
+                wire.give_way(ports);
+                continue;
+            }
             // The link is only touched where something changed, so that idle ones are not woken.
             if let Some(max_frame) = wire.connection.max_datagram_size()
                 && max_frame != wire.max_frame
@@ -276,6 +287,15 @@ impl Wire {
         self.rate.set(rate, rtt, rtt_min);
         let held = usize::try_from(rate.bytes_in(HELD)).unwrap_or(usize::MAX);
         self.limit = held.clamp(LEAST_HELD, DATAGRAM_BUFFER / 2);
+    }
+
+    /// The path has become smaller than the connection is made for: whoever dialled dials again, with the least.
+    fn give_way(&mut self, ports: &mut Ports) {
+        if let Some(watch) = &self.watch {
+            watch.remember(self.address);
+        }
+        let reason = "the path no longer carries packets of the size that it did; dialling again with smaller ones";
+        ports.close(self.port, CloseCode::Lost, reason);
     }
 
     /// A peer that has moved gets a new controller from quinn.

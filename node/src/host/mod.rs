@@ -10,6 +10,7 @@
 
 mod core;
 mod drive;
+mod path_watch;
 
 use crate::clock::Clock;
 use crate::endpoint::Session;
@@ -110,15 +111,16 @@ impl<S: EndSystem + 'static> Host<S> {
     /// Gives a connection to the end system as a new port and drives it until it closes. `config.max_frame` follows the
     /// path's MTU from then on.
     pub fn attach(&self, session: Session, mut config: LinkConfig) -> PortId {
-        let Session { peer, wire, .. } = session;
+        let Session { peer, mut wire, .. } = session;
         if let Some(max_frame) = wire.connection.max_datagram_size() {
             config.max_frame = max_frame;
         }
         let (notify, connection) = (Rc::new(Notify::new()), wire.connection.clone());
         let port = self.inner.turn(|core, now| {
             let port = core.engine.ports.open(now, peer, config);
-            core.attach(port, wire.connection, wire.rate, config.max_frame, notify.clone());
+            core.attach(port, wire.connection, wire.rate, wire.paths, config.max_frame, notify.clone());
             core.opened(now, port);
+            core.receive(now, port, &mut wire.early);
             port
         });
         self.inner.gates.borrow_mut().open.insert(port, Rc::default());

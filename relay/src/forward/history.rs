@@ -37,6 +37,39 @@ pub struct Kept {
     flags: Flags,
     payload: Bytes,
     came: Instant,
+    /// The ways by which it has left, a bit each.
+    ways: Ways,
+}
+
+/// A set of the outputs of a stream to relays below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ways(u64);
+
+impl Ways {
+    /// How many ways are told apart.
+    pub const MOST: usize = 64;
+
+    /// The first way that is not among these; none where all are taken.
+    pub fn free(self) -> Ways {
+        Ways(1_u64.checked_shl(self.0.trailing_ones()).unwrap_or(0))
+    }
+
+    /// Adds those of `other`.
+    #[inline]
+    pub fn add(&mut self, other: Ways) {
+        self.0 |= other.0;
+    }
+
+    /// Whether these share one with `other`.
+    #[inline]
+    pub fn meet(self, other: Ways) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether there is none.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
 }
 
 impl Kept {
@@ -52,6 +85,16 @@ impl Kept {
             payload: self.payload.clone(),
             recovery: Recovery::None,
         }
+    }
+
+    /// Notes that it has left.
+    pub fn note_left(&mut self, ways: Ways) {
+        self.ways.add(ways);
+    }
+
+    /// Whether it has left by a way already.
+    pub fn has_left(&self, way: Ways) -> bool {
+        self.ways.meet(way)
     }
 
     fn bytes(&self) -> usize {
@@ -82,6 +125,7 @@ impl History {
             flags: delivery.flags,
             payload: delivery.payload.clone(),
             came: now,
+            ways: Ways::default(),
         };
         self.bytes += kept.bytes();
         self.kept.push_back(kept);
@@ -92,6 +136,27 @@ impl History {
             self.kept.pop_front();
             self.trimmed = true;
         }
+    }
+
+    /// Notes by which ways the packet that was kept last has left.
+    #[inline]
+    pub fn note_left(&mut self, ways: Ways) {
+        if let Some(newest) = self.kept.back_mut() {
+            newest.ways.add(ways);
+        }
+    }
+
+    /// A way is given to another output, by which nothing has left yet.
+    pub fn forget_way(&mut self, way: Ways) {
+        for kept in &mut self.kept {
+            kept.ways.0 &= !way.0;
+        }
+    }
+
+    /// What came within `span` before `now`, in the order of its arrival.
+    pub fn lately(&mut self, now: Instant, span: Duration) -> impl Iterator<Item = &mut Kept> {
+        let first = self.kept.partition_point(|kept| now.saturating_since(kept.came) > span);
+        self.kept.range_mut(first..)
     }
 
     /// Lets go of what has had its time; for streams that have fallen silent.

@@ -2,10 +2,12 @@
 //!
 //! A number that others have overtaken is asked for when it is [`NOTICE`] later than packets usually are, or as late as
 //! leaves time for two attempts: on its own hop it is being repaired all the while. When nothing newer comes at all, for
-//! longer than the stream usually pauses, all that is newer is asked for.
+//! longer than the stream usually pauses, all that is newer is asked for. A pause that ends on the way on which it began was
+//! one of the stream, or of that way, and is to be expected again.
 
 use super::window::Window;
-use link::{Instant, StreamSeq};
+use link::{Delivery, Instant, StreamSeq};
+use node::PortId;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub struct Ask {
 pub struct Lack {
     newest: Option<StreamSeq>,
     heard: Instant,
+    /// Where the newest came from.
+    from: Option<PortId>,
     ages: Extreme,
     pauses: Extreme,
     holes: VecDeque<Hole>,
@@ -90,10 +94,11 @@ impl Extreme {
 impl Lack {
     /// Notes the first copy of a packet. Nothing is allocated once the stream has run for a while.
     #[inline]
-    pub fn note(&mut self, now: Instant, seq: StreamSeq, age: Duration, end: bool, deadline: Duration) {
+    pub fn note(&mut self, now: Instant, from: PortId, delivery: &Delivery, deadline: Duration) {
+        let (seq, age, end) = (delivery.seq, delivery.age, delivery.flags.end);
         self.ages.note(now, age, Duration::min);
         let Some(newest) = self.newest else {
-            (self.newest, self.heard, self.ended) = (Some(seq), now, end);
+            (self.newest, self.heard, self.from, self.ended) = (Some(seq), now, Some(from), end);
             return;
         };
         let ahead = seq.distance(newest);
@@ -104,10 +109,11 @@ impl Lack {
         if ahead > 1 && ahead <= MOST_RUN {
             self.open_hole(now, newest.plus(1), (ahead - 1) as u16, age, deadline);
         }
-        if self.asked == 0 {
+        if self.asked == 0 || self.from == Some(from) {
             self.pauses.note(now, now.saturating_since(self.heard).min(MOST_PAUSE), Duration::max);
         }
         (self.newest, self.heard, self.asked, self.ended) = (Some(seq), now, 0, end);
+        self.from = Some(from);
     }
 
     fn open_hole(&mut self, now: Instant, first: StreamSeq, count: u16, age: Duration, deadline: Duration) {
@@ -177,8 +183,25 @@ fn missing(hole: &Hole, seen: &Window, runs: &mut Vec<(StreamSeq, u16)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use link::{Flags, Label, MediaTime, Recovery, StreamHandle};
 
     const DEADLINE: Duration = Duration::from_millis(200);
+    const USUAL: PortId = PortId(1);
+
+    fn note(lack: &mut Lack, now: Instant, from: PortId, seq: u32, age_ms: u64, end: bool) {
+        let delivery = Delivery {
+            stream: StreamHandle(1),
+            seq: StreamSeq(seq),
+            media_time: MediaTime(0),
+            age: Duration::from_millis(age_ms),
+            label: Label(0),
+            flags: Flags { end, ..Flags::default() },
+            payload: Bytes::new(),
+            recovery: Recovery::None,
+        };
+        lack.note(now, from, &delivery, DEADLINE);
+    }
 
     fn at(ms: u64) -> Instant {
         Instant::from_micros(10_000_000 + ms * 1000)
@@ -189,7 +212,7 @@ mod tests {
         let (mut lack, mut seen) = (Lack::default(), Window::new());
         for n in (0..until as u32).filter(|n| !lost(*n)) {
             seen.insert(StreamSeq(n));
-            lack.note(at(u64::from(n)), StreamSeq(n), Duration::from_millis(40), false, DEADLINE);
+            note(&mut lack, at(u64::from(n)), USUAL, n, 40, false);
         }
         (lack, seen)
     }
@@ -202,7 +225,7 @@ mod tests {
         assert_eq!(ask.missing, [(StreamSeq(50), 3)]);
         seen.insert(StreamSeq(51));
         for n in 55..108 {
-            lack.note(at(u64::from(n)), StreamSeq(n), Duration::from_millis(40), false, DEADLINE);
+            note(&mut lack, at(u64::from(n)), USUAL, n, 40, false);
             seen.insert(StreamSeq(n));
         }
         let ask = lack.due(at(108), &seen).expect("some is still missing");
@@ -220,9 +243,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_that_ends_where_it_began_is_expected_again() {
+        for (ends_on, asked_again) in [(USUAL, false), (PortId(2), true)] {
+            let (mut lack, seen) = run(|_| false, 100);
+            assert!(lack.due(at(129), &seen).is_some());
+            for n in 0..20 {
+                note(&mut lack, at(130 + u64::from(n)), ends_on, 100 + n, 40, false);
+            }
+            assert_eq!(lack.due(at(149 + 30), &seen).is_some(), asked_again);
+        }
+    }
+
+    #[test]
     fn the_end_is_no_silence() {
         let (mut lack, seen) = run(|_| false, 100);
-        lack.note(at(100), StreamSeq(100), Duration::from_millis(40), true, DEADLINE);
+        note(&mut lack, at(100), USUAL, 100, 40, true);
         assert_eq!(lack.due(at(500), &seen), None);
     }
 
@@ -231,8 +266,7 @@ mod tests {
         let (lack, seen) = (&mut Lack::default(), Window::new());
         for frame in 0..50u32 {
             for n in 0..20 {
-                let now = at(u64::from(frame) * 40);
-                lack.note(now, StreamSeq(frame * 20 + n), Duration::from_millis(40), false, DEADLINE);
+                note(lack, at(u64::from(frame) * 40), USUAL, frame * 20 + n, 40, false);
             }
             // Until it has paused once, a pause is nothing to expect.
             if frame > 0 {
@@ -245,7 +279,7 @@ mod tests {
     fn holes_are_bounded() {
         let mut lack = Lack::default();
         for n in 0..10_000 {
-            lack.note(at(0), StreamSeq(n * 2), Duration::ZERO, false, DEADLINE);
+            note(&mut lack, at(0), USUAL, n * 2, 0, false);
         }
         assert_eq!(lack.holes.len(), MOST_HOLES);
         let ask = lack.due(at(190), &Window::new()).expect("much is missing");

@@ -242,7 +242,7 @@ impl Forwarder {
             return Some(output.handle);
         }
         let handle = self.ports.entry(port).or_default().handles.take(now)?;
-        stream.add_output(Output { port, handle, local, counters: OutputCounters::default() });
+        stream.add_output(Output::new(port, handle, local));
         Some(handle)
     }
 

@@ -1,6 +1,12 @@
 //! Answering relays below that lack something of a stream: from the history at once, and as it comes.
+//!
+//! A packet leaves by each output once: what has been sent there already, by its label or to answer, is in the hands of that
+//! hop, which repairs it for as long as that makes sense. Only what is asked for by number leaves again, and of four
+//! that leave at most one: a hop that loses most of what it carries may not spend enough on repair. So however often and for whatever
+//! reason is asked, a link carries at most four thirds of a stream, and questions cannot bring down what is only slow.
 
 use super::Egress;
+use super::history::Ways;
 use super::lack::Ask;
 use super::stream::{Sending, Stream, rest_below, rest_of};
 use link::{Delivery, Instant, StreamSeq};
@@ -11,12 +17,8 @@ use std::time::Duration;
 /// send by another way, and for the next question where it does not.
 pub(super) const INTEREST: Duration = Duration::from_millis(500);
 
-/// Interests in one stream: one for each relay below, and no stream has more below it than that.
-const MOST_INTERESTS: usize = 64;
-
-/// Answers from the history to one output in a second, as a multiple of what is kept: a relay that asks for the same
-/// again and again gets no more.
-const MOST_ANSWERS: usize = 4;
+/// Interests in one stream: one for each relay below that is told apart.
+const MOST_INTERESTS: usize = Ways::MOST;
 
 /// What a relay below lacks.
 #[derive(Debug)]
@@ -25,8 +27,6 @@ pub(super) struct Interest {
     until: Instant,
     after: Option<StreamSeq>,
     missing: Vec<(StreamSeq, u16)>,
-    /// Answers in the second that began then.
-    answered: (Instant, usize),
 }
 
 impl Interest {
@@ -50,29 +50,27 @@ impl Stream {
         self.note_interest(now, slot, ask);
         let interest = self.interests.iter_mut().find(|interest| interest.output == slot)?;
         let output = self.outputs.get_mut(slot as usize)?.as_mut()?;
-        if now.saturating_since(interest.answered.0) > Duration::from_secs(1) {
-            interest.answered = (now, 0);
-        }
-        let mut left = (self.history.len() * MOST_ANSWERS + 64).saturating_sub(interest.answered.1);
         let rest = rest_below(&self.epochs, slot);
         let mut newer = interest.after.is_none();
         let mut found = Vec::new();
         let mut sent = 0;
-        for kept in self.history.iter().filter(|kept| interest.wants(kept.seq)) {
+        for kept in self.history.lately(now, self.deadline).filter(|kept| interest.wants(kept.seq)) {
             newer |= interest.after.is_some_and(|after| kept.seq.distance(after) > 0);
             found.push(kept.seq);
             let delivery = kept.delivery(now);
             let slack = self.deadline.saturating_sub(delivery.age);
-            if kept.from == output.port || slack.is_zero() || left == 0 {
+            if kept.from == output.port || output.way.is_none() || slack.is_zero() {
                 continue;
             }
-            left -= 1;
+            if kept.has_left(output.way) && !(interest.lists(kept.seq) && output.again.take()) {
+                continue;
+            }
             let label = self.stamp.unwrap_or(delivery.label);
-            let mut sending = Sending { now, slack, label, delivery, sent: 0 };
+            let mut sending = Sending::new(now, slack, label, delivery);
             sending.send(output, rest, egress);
+            kept.note_left(sending.left);
             sent += sending.sent;
         }
-        interest.answered.1 += sent as usize;
         self.counters.forwarded += u64::from(sent);
         self.counters.pulled += u64::from(sent);
         let mut runs = interest.missing.clone();
@@ -98,7 +96,7 @@ impl Stream {
             }
             None if self.interests.len() < MOST_INTERESTS => {
                 let until = now + INTEREST;
-                self.interests.push(Interest { output: slot, until, after, missing, answered: (now, 0) });
+                self.interests.push(Interest { output: slot, until, after, missing });
             }
             None => {}
         }
@@ -125,9 +123,9 @@ impl Stream {
 
     /// Notes a first copy at an egress.
     #[inline]
-    pub(super) fn note_lack(&mut self, now: Instant, delivery: &Delivery) {
+    pub(super) fn note_lack(&mut self, now: Instant, from: PortId, delivery: &Delivery) {
         if !self.locals.is_empty() {
-            self.lack.note(now, delivery.seq, delivery.age, delivery.flags.end, self.deadline);
+            self.lack.note(now, from, delivery, self.deadline);
         }
     }
 
@@ -144,7 +142,7 @@ fn run_between(after: StreamSeq, found: &[StreamSeq]) -> Option<(StreamSeq, u16)
 }
 
 /// What of `runs` is not among `found`.
-fn still_missing(runs: &[(StreamSeq, u16)], found: &mut Vec<StreamSeq>) -> Vec<(StreamSeq, u16)> {
+fn still_missing(runs: &[(StreamSeq, u16)], found: &mut [StreamSeq]) -> Vec<(StreamSeq, u16)> {
     found.sort_unstable_by_key(|seq| seq.0);
     let mut out: Vec<(StreamSeq, u16)> = Vec::new();
     for (first, count) in runs {

@@ -1,6 +1,6 @@
 //! One stream at this relay: what has been seen of it, where it goes, what was counted.
 
-use super::history::History;
+use super::history::{History, Ways};
 use super::label::{self, MAX_MODULES};
 use super::lack::Lack;
 use super::police::Police;
@@ -69,7 +69,37 @@ pub(super) struct Output {
     pub(super) port: PortId,
     pub(super) handle: StreamHandle,
     pub(super) local: bool,
+    /// Its way, where it leads to a relay and there are not too many of them.
+    pub(super) way: Ways,
+    pub(super) again: Again,
     pub(super) counters: OutputCounters,
+}
+
+impl Output {
+    pub(super) fn new(port: PortId, handle: StreamHandle, local: bool) -> Output {
+        let (way, again, counters) = Default::default();
+        Output { port, handle, local, way, again, counters }
+    }
+}
+
+/// How many packets may leave once more: one of [`Again::EACH`] that leave, these included, and [`Again::MOST`] at once.
+#[derive(Debug, Default)]
+pub(super) struct Again(u16);
+
+impl Again {
+    const EACH: u16 = 4;
+    const MOST: u16 = 64;
+
+    #[inline]
+    fn note(&mut self) {
+        self.0 = (self.0 + 1).min(Self::EACH * Self::MOST);
+    }
+
+    pub(super) fn take(&mut self) -> bool {
+        let left = self.0.checked_sub(Self::EACH);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -149,9 +179,9 @@ impl Stream {
             return Verdict::Late;
         }
         let from = input.port;
-        self.note_lack(now, &delivery);
+        self.note_lack(now, from, &delivery);
         self.history.push(now, from, label, &delivery);
-        let mut sending = Sending { now, slack, label, delivery, sent: 0 };
+        let mut sending = Sending::new(now, slack, label, delivery);
         self.send_below(from, &mut sending, egress);
         for &slot in &self.locals {
             if let Some(output) = self.outputs[slot as usize].as_mut()
@@ -163,6 +193,7 @@ impl Stream {
         if !self.interests.is_empty() {
             self.serve(from, &mut sending, egress);
         }
+        self.history.note_left(sending.left);
         self.counters.forwarded += u64::from(sending.sent);
         Verdict::Forwarded(sending.sent)
     }
@@ -194,15 +225,16 @@ impl Stream {
         // Packets that came before the output was there carry labels by which they would not leave on it.
         let newest = self.epochs.last().map(|epoch| epoch.number);
         let mut total = 0;
-        for kept in self.history.iter().filter(|kept| kept.from != port) {
+        for kept in self.history.lately(now, self.deadline).filter(|kept| kept.from != port) {
             let delivery = kept.delivery(now);
             let slack = self.deadline.saturating_sub(delivery.age);
             let label = self.stamp.unwrap_or(delivery.label);
             let label = newest.map_or(label, |epoch| label::label(epoch, label::modules(label)));
             let rest = if output.local { Some(Rest::default()) } else { rest_of(&self.epochs, label, slot as u32) };
             let Some(rest) = rest.filter(|_| !slack.is_zero()) else { continue };
-            let mut sending = Sending { now, slack, label, delivery, sent: 0 };
+            let mut sending = Sending::new(now, slack, label, delivery);
             sending.send(output, rest, egress);
+            kept.note_left(sending.left);
             total += sending.sent;
         }
         self.counters.forwarded += u64::from(total);
@@ -253,8 +285,14 @@ impl Stream {
         self.outputs().find(|output| output.port == port)
     }
 
-    pub(super) fn add_output(&mut self, output: Output) {
+    pub(super) fn add_output(&mut self, mut output: Output) {
         let local = output.local;
+        if !local {
+            let mut taken = Ways::default();
+            self.outputs().for_each(|output| taken.add(output.way));
+            output.way = taken.free();
+            self.history.forget_way(output.way);
+        }
         let slot = place(&mut self.outputs, output);
         if local {
             self.locals.push(slot);
@@ -317,18 +355,28 @@ pub(super) struct Sending {
     pub(super) label: Label,
     pub(super) delivery: Delivery,
     pub(super) sent: u32,
+    /// The ways by which it has left.
+    pub(super) left: Ways,
 }
 
 impl Sending {
+    #[inline]
+    pub(super) fn new(now: Instant, slack: Duration, label: Label, delivery: Delivery) -> Sending {
+        Sending { now, slack, label, delivery, sent: 0, left: Ways::default() }
+    }
+
     /// Sends one copy. The hop may spend what the packet has left less the bare transit of the farthest rest of its
-    /// way; where that is past, of the nearest.
+    /// way; where that is past, of the nearest; where that is past too, all that is left: a one-way delay is half of a round trip that may
+    /// just have been measured, so only zero is a bound, and what may still be in time is not dropped.
     #[inline]
     pub(super) fn send(&mut self, output: &mut Output, rest: Rest, egress: &mut impl Egress) {
-        for rest_us in [rest.max_us, rest.min_us] {
+        for rest_us in [rest.max_us, rest.min_us, 0] {
             let Some(hop) = self.slack.checked_sub(Duration::from_micros(u64::from(rest_us))) else { continue };
             match egress.send(self.now, output.port, self.packet(output.handle, hop)) {
                 Ok(()) => {
                     self.sent += 1;
+                    self.left.add(output.way);
+                    output.again.note();
                     output.counters.forwarded += 1;
                     output.counters.forwarded_bytes += self.delivery.payload.len() as u64;
                     return;

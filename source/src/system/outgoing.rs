@@ -203,8 +203,10 @@ impl Outgoing {
         let held = &mut self.held[index];
         let deadline = held.arrival + self.options.deadline;
         // What the farthest sink needs of the deadline is not spent on this hop; where it is spent already, a nearer one may
-        // still be served.
-        let recover_until = Some(deadline.saturating_sub(self.rest)).filter(|until| *until > now).unwrap_or(deadline);
+        // still be served, and the relay's word may be half of a round trip that was not measured well.
+        let transit = ports.link(port).map_or(Duration::ZERO, |link| link.transit());
+        let within = Some(deadline.saturating_sub(self.rest)).filter(|until| *until > now + transit);
+        let recover_until = within.unwrap_or(deadline);
         let packet = Packet {
             stream: handle,
             seq: held.seq,

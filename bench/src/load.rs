@@ -1,0 +1,102 @@
+//! `anabranch-bench load`: what a packet out costs a relay, beside a plain forwarder, bare QUIC and SRT in the same run.
+//!
+//! What is measured is a process of its own that takes one stream in and sends it to so many sinks: our relay, a plain UDP forwarder (one
+//! `recv` and one `sendto` per packet), a bare quinn forwarder (datagrams, no link layer), or srt-live-transmit (one to one, with
+//! AES). Sources and sinks run in this process. Rounds are interleaved: each round starts every kind anew, feeds it in bursts, and reads
+//! the CPU time of all its threads (`/proc/PID/task/*/schedstat`) and its memory. The median of the rounds counts.
+//!
+//! CPU time per packet out depends on how many packets come at once, so the size of the burst and the rate are part of every figure.
+
+mod cpu;
+mod feed;
+mod process;
+mod report;
+mod round;
+mod sinks;
+mod srt;
+
+pub use process::{Args as NodeArgs, run as run_node};
+pub use report::{Kind, LoadReport, Round};
+
+use node::exit::{Exit, Failure};
+use std::time::Duration;
+
+/// How many sinks, how much, and how it is told of.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Numbers of sinks, each a run of its own
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64,256", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    fan_out: Vec<u32>,
+    /// Packets per second sent to all sinks together
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=2_000_000))]
+    out_rate: u64,
+    /// Packets fed back to back
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=64))]
+    burst: u64,
+    /// Rounds, of which the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// How long each kind is fed in a round, after a second that does not count
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
+    duration: Duration,
+    /// Print one JSON object per fan-out instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is sent in one round.
+#[derive(Clone, Copy, Debug)]
+struct Traffic {
+    fan_out: u32,
+    /// Packets per second in.
+    rate: f64,
+    burst: u64,
+    duration: Duration,
+}
+
+/// Bytes of a packet of media.
+const SIZE: usize = 1316;
+
+/// Measures every fan-out and tells of each.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut lacking = Vec::new();
+    if cfg!(debug_assertions) {
+        eprintln!(
+            "this is not a release build: CPU times are too high (cargo run --release -p anabranch-bench -- load)"
+        );
+    }
+    for fan_out in &args.fan_out {
+        let traffic = Traffic {
+            fan_out: *fan_out,
+            rate: args.out_rate as f64 / f64::from(*fan_out),
+            burst: args.burst,
+            duration: args.duration,
+        };
+        let mut report = LoadReport::new(*fan_out, args.out_rate, args.burst);
+        for _ in 0..args.rounds {
+            for kind in Kind::ALL {
+                if kind == Kind::Srt && *fan_out > 1 {
+                    continue;
+                }
+                report.add(kind, one(kind, traffic));
+            }
+        }
+        report.finish();
+        if args.json {
+            println!("{}", serde_json::json!(report));
+        } else {
+            println!("{report}");
+        }
+        lacking.extend(report.failures());
+    }
+    if lacking.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Unavailable, lacking.join("; "))) }
+}
+
+fn one(kind: Kind, traffic: Traffic) -> Result<Round, Failure> {
+    match kind {
+        Kind::Udp => round::udp(traffic),
+        Kind::Quinn => round::quinn(traffic),
+        Kind::Srt => srt::round(traffic),
+        Kind::Anabranch => round::anabranch(traffic),
+    }
+}

@@ -1,0 +1,50 @@
+//! What is fed: packets in bursts, each with its number and the time of sending.
+
+use super::{SIZE, Traffic};
+use link::Instant;
+use node::clock::Clock;
+use std::time::Duration;
+
+/// Time that does not count, at the beginning of each round.
+pub(super) const WARMUP: Duration = Duration::from_secs(1);
+
+/// Feeds `send` for `span`, and returns how many packets there were.
+pub(super) fn feed(clock: Clock, traffic: Traffic, span: Duration, mut send: impl FnMut(&[u8])) -> u64 {
+    let step = Duration::from_secs_f64(traffic.burst as f64 / traffic.rate);
+    let mut packet = [0x47; SIZE];
+    let (start, mut sent, mut bursts) = (clock.now(), 0, 0);
+    loop {
+        let due = start + step * bursts;
+        if due >= start + span {
+            return sent;
+        }
+        std::thread::sleep(due - clock.now());
+        for _ in 0..traffic.burst {
+            packet[..8].copy_from_slice(&clock.now().as_micros().to_le_bytes());
+            send(&packet);
+            sent += 1;
+        }
+        bursts += 1;
+    }
+}
+
+/// When a packet was sent, by what it says.
+pub(super) fn stamp(packet: &[u8]) -> Option<Instant> {
+    Some(Instant::from_micros(u64::from_le_bytes(*packet.first_chunk()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_come_in_whole_bursts_at_their_rate() {
+        let clock = Clock::start();
+        let traffic = Traffic { fan_out: 1, rate: 1000.0, burst: 10, duration: Duration::ZERO };
+        let mut stamps = Vec::new();
+        let sent = feed(clock, traffic, Duration::from_millis(100), |packet| stamps.push(stamp(packet).unwrap()));
+        assert_eq!((sent, stamps.len()), (100, 100));
+        assert!(stamps.windows(2).all(|pair| pair[0] <= pair[1]) && stamps[99] <= clock.now());
+        assert_eq!(stamp(&[1, 2]), None);
+    }
+}

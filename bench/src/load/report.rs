@@ -1,0 +1,197 @@
+//! What a packet out cost, kind by kind.
+
+use super::round::BITS;
+use node::exit::Failure;
+use serde::Serialize;
+use std::fmt;
+
+/// What forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A plain UDP forwarder, packet by packet.
+    Udp,
+    /// A bare quinn forwarder.
+    Quinn,
+    /// srt-live-transmit, one to one.
+    Srt,
+    /// Our relay.
+    Anabranch,
+}
+
+/// One kind in one round, or the medians of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Round {
+    /// CPU time of all threads of the process per packet delivered, in microseconds.
+    pub cpu_us: f64,
+    /// Packets delivered, as a share of packets fed times sinks.
+    pub delivered: f64,
+    /// Memory that the process took with its sinks connected and before any media, per sink, in bytes.
+    pub memory_per_sink: u64,
+    /// Memory of the process at the end, in bytes.
+    pub memory_loaded: u64,
+    /// From feeding to arrival at the sink, in microseconds: half are below. For our relay from the source's receipt to the sink's, two links.
+    pub delay_p50_us: f64,
+    /// 99 % are below.
+    pub delay_p99_us: f64,
+}
+
+/// All kinds at one fan-out.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadReport {
+    /// Number of sinks.
+    pub fan_out: u32,
+    /// Packets per second to all sinks together.
+    pub out_rate: u64,
+    /// Packets fed back to back.
+    pub burst: u64,
+    /// Whether the programs were built with optimisation.
+    pub release: bool,
+    /// The kinds.
+    pub kinds: Vec<KindReport>,
+}
+
+/// One kind at one fan-out.
+#[derive(Clone, Debug, Serialize)]
+pub struct KindReport {
+    /// Which.
+    pub kind: Kind,
+    /// Its rounds.
+    pub rounds: Vec<Round>,
+    /// Why a round failed.
+    pub failures: Vec<String>,
+    /// Medians, each by itself; `None` where no round came about.
+    pub median: Option<Round>,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 4] = [Kind::Udp, Kind::Quinn, Kind::Srt, Kind::Anabranch];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Udp => "plain UDP",
+            Kind::Quinn => "bare quinn",
+            Kind::Srt => "srt-live-transmit",
+            Kind::Anabranch => "Anabranch",
+        }
+    }
+}
+
+impl LoadReport {
+    pub(super) fn new(fan_out: u32, out_rate: u64, burst: u64) -> LoadReport {
+        LoadReport { fan_out, out_rate, burst, release: !cfg!(debug_assertions), kinds: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, kind: Kind, round: Result<Round, Failure>) {
+        if !self.kinds.iter().any(|report| report.kind == kind) {
+            self.kinds.push(KindReport { kind, rounds: Vec::new(), failures: Vec::new(), median: None });
+        }
+        let Some(report) = self.kinds.iter_mut().find(|report| report.kind == kind) else { return };
+        match round {
+            Ok(round) => report.rounds.push(round),
+            Err(failure) => report.failures.push(failure.to_string()),
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.kinds.iter_mut().for_each(|report| report.median = Round::median(&report.rounds));
+    }
+
+    /// What did not come about, in words.
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures: Vec<String> = self.kinds.iter().flat_map(|report| report.failures.clone()).collect();
+        failures.dedup();
+        failures
+    }
+
+    /// Cost of a kind over our own: more than 1 where ours is cheaper.
+    pub fn times_cheaper_than(&self, kind: Kind) -> Option<f64> {
+        let cost = |kind| Some(self.kinds.iter().find(|report| report.kind == kind)?.median?.cpu_us);
+        Some(cost(kind)? / cost(Kind::Anabranch)?)
+    }
+}
+
+impl Round {
+    /// The median of each figure by itself.
+    fn median(rounds: &[Round]) -> Option<Round> {
+        let median = |of: fn(&Round) -> f64| {
+            let mut values: Vec<f64> = rounds.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied()
+        };
+        Some(Round {
+            cpu_us: median(|round| round.cpu_us)?,
+            delivered: median(|round| round.delivered)?,
+            memory_per_sink: median(|round| round.memory_per_sink as f64)? as u64,
+            memory_loaded: median(|round| round.memory_loaded as f64)? as u64,
+            delay_p50_us: median(|round| round.delay_p50_us)?,
+            delay_p99_us: median(|round| round.delay_p99_us)?,
+        })
+    }
+
+    /// Payload that one core could send at this cost, in Gbit/s.
+    pub fn gbps_per_core(&self) -> f64 {
+        if self.cpu_us > 0.0 { BITS / self.cpu_us / 1e3 } else { 0.0 }
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sinks, {} packets/s out, bursts of {}", self.fan_out, self.out_rate, self.burst)?;
+        for report in &self.kinds {
+            let name = report.kind.as_str();
+            let Some(median) = &report.median else {
+                let why = report.failures.first().map_or("no round", String::as_str);
+                write!(f, "\n  {name:18} NOT MEASURED: {why}")?;
+                continue;
+            };
+            write!(f, "\n  {name:18} {median}")?;
+            let ratio = self.times_cheaper_than(report.kind).filter(|_| report.kind != Kind::Anabranch);
+            ratio.map_or(Ok(()), |ratio| write!(f, "  ours x {ratio:.2}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:7.2} us/packet {:6.2} Gbit/s a core {:7.2} % delivered {:6} kB a sink {:7} kB loaded  delay p50 {:7.0} p99 {:7.0} us",
+            self.cpu_us,
+            self.gbps_per_core(),
+            self.delivered * 100.0,
+            self.memory_per_sink / 1024,
+            self.memory_loaded / 1024,
+            self.delay_p50_us,
+            self.delay_p99_us
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node::exit::Exit;
+
+    fn round(cpu_us: f64) -> Result<Round, Failure> {
+        Ok(Round { cpu_us, delivered: 1.0, ..Round::default() })
+    }
+
+    #[test]
+    fn medians_are_compared() {
+        let mut report = LoadReport::new(8, 1000, 10);
+        [6.0, 50.0, 5.0].into_iter().for_each(|cost| report.add(Kind::Udp, round(cost)));
+        [2.0, 3.0, 1.0].into_iter().for_each(|cost| report.add(Kind::Anabranch, round(cost)));
+        report.add(Kind::Srt, Err(Failure::new(Exit::Unavailable, "not installed")));
+        report.finish();
+        assert_eq!(report.times_cheaper_than(Kind::Udp), Some(3.0));
+        assert_eq!(report.times_cheaper_than(Kind::Srt), None);
+        assert_eq!(report.failures(), ["not installed"]);
+        let text = report.to_string();
+        assert!(text.contains("ours x 3.00") && text.contains("NOT MEASURED: not installed"), "{text}");
+        let ours = report.kinds.iter().find(|kind| kind.kind == Kind::Anabranch).unwrap().median.unwrap();
+        assert!((ours.gbps_per_core() - 5.264).abs() < 1e-9);
+    }
+}
