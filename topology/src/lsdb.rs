@@ -281,7 +281,7 @@ impl Database {
         self.generation
     }
 
-    /// As [`Database::generation`], without the changes of the conditions of links.
+    /// As [`Database::generation`], without the changes of what a relay reports of the links into it; its first report counts.
     pub fn topology_generation(&self) -> u64 {
         self.generation - self.condition_changes
     }
@@ -395,10 +395,9 @@ impl Database {
         let conditions: BTreeMap<NodeName, Condition> = report.links.iter().map(condition).collect();
         let origin = report.origin.clone();
         let before = self.troubles.insert(origin, Trouble { report, conditions: conditions.clone(), heard: now });
-        if before.is_none_or(|before| before.conditions != conditions) {
-            self.generation += 1;
-            self.condition_changes += 1;
-        }
+        // A first report takes the place of what the senders believed, of all links into this relay.
+        self.condition_changes += u64::from(before.as_ref().is_some_and(|before| before.conditions != conditions));
+        self.generation += u64::from(before.is_none_or(|before| before.conditions != conditions));
     }
 
     /// Drops what has not been refreshed for [`EXPIRY`], and returns whose it was. Our own never expires.

@@ -145,6 +145,23 @@ fn the_receiving_end_says_what_a_link_loses() {
     assert_eq!(db.announce_trouble(at(0), Vec::new()).seq, 10);
 }
 
+#[test]
+fn a_change_of_condition_is_no_change_of_topology() {
+    let mut db = database();
+    db.apply(at(0), said(1, 1, 1, &[link(2, 10)])).unwrap();
+    db.apply(at(0), said(2, 1, 1, &[link(1, 20)])).unwrap();
+    let counts = |db: &Database| (db.generation(), db.topology_generation());
+    let before = counts(&db);
+    db.apply_trouble(at(0), reported(1, 1, 0)).unwrap();
+    assert_eq!(counts(&db), (before.0 + 1, before.1 + 1), "from now on its word stands for the sender's");
+    db.apply_trouble(at(0), reported(1, 2, 240_000)).unwrap();
+    assert_eq!(counts(&db), (before.0 + 2, before.1 + 1));
+    db.apply_trouble(at(0), reported(1, 3, 240_000)).unwrap();
+    assert_eq!(counts(&db), (before.0 + 2, before.1 + 1), "the same again");
+    db.apply(at(0), said(2, 1, 2, &[link(1, 30)])).unwrap();
+    assert_eq!(counts(&db), (before.0 + 3, before.1 + 2));
+}
+
 proptest! {
     /// Whatever the order and repetition in which reports come, what stands of each relay is its newest.
     #[test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use topology::dissemination::Repertoire;
 use topology::graph::{Graph, NodeIx};
 use topology::lsdb::{
-    Advertisement, Database, Incarnation, Limits, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport,
+    Advertisement, Database, Incarnation, Limits, LinkState, LinkTrouble, Statement, StreamState, Subscription,
+    TroubleReport,
 };
 use topology::module::{Demand, Egress};
 use topology::{NodeName, StreamName};
@@ -82,6 +83,9 @@ fn cost(seed: u64) -> Cost {
     let mut draws = Draws::new(derive(seed, &["scale"]));
     let advertisements = advertisements(&mut draws);
     let mut database = Database::new(name(0), 1, Limits::default());
+    let own = advertisements[0].clone();
+    let (links, streams, subscriptions) = (own.links, own.streams, own.subscriptions);
+    database.announce(Duration::ZERO, Statement { links, streams, subscriptions, draining: false });
     for advertisement in advertisements.iter().skip(1) {
         database.apply(Duration::ZERO, advertisement.clone()).expect("within bounds");
     }

@@ -93,11 +93,18 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// What of `troubled` lies around the ways of its egresses: what else is in trouble changes no graph for now.
-    pub fn around(&self, troubled: &[Troubled]) -> Vec<(EdgeIx, Condition)> {
-        let mut near = self.conditions(troubled);
-        near.retain(|(edge, _)| self.plan.egresses.iter().any(|egress| egress.around.contains(*edge)));
-        near
+    /// What a choice by `plan` depends on, whose edges are those of `graph`.
+    pub fn new(graph: Rc<Graph>, plan: select::Plan) -> Watched {
+        Watched { graph, plan }
+    }
+
+    /// Whether graphs computed while `before` was in trouble are the right ones while `now` is. A link that has come into
+    /// trouble where no graph runs changes none; one that was in trouble may have been avoided, and a change of it always
+    /// counts.
+    pub fn holds(&self, before: &[(EdgeIx, Condition)], now: &[(EdgeIx, Condition)]) -> bool {
+        let is_used = |edge: EdgeIx| self.plan.egresses.iter().any(|egress| egress.around.contains(edge));
+        before.iter().all(|known| now.contains(known))
+            && now.iter().all(|known| before.contains(known) || !is_used(known.0))
     }
 
     /// The edges of its graph among `troubled`.

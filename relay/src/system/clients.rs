@@ -343,14 +343,12 @@ impl RelaySystem {
         }
         // What is installed already can be selected at once; computing may take its time.
         self.stamp_labels(now, generation);
-        let due: Vec<StreamName> = self
-            .published
-            .iter()
-            .filter(|(_, published)| published.plan.compute_due(generation).is_some_and(|due| due <= now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        // One at a time: in a large overlay each takes a while, and packets must not wait for all of them.
-        if let Some(name) = due.into_iter().next() {
+        // One at a time, the one that waits longest: in a large overlay each takes a while, and packets wait for it.
+        let due = self.published.iter().filter_map(|(name, published)| {
+            let due = published.plan.compute_due(generation).filter(|due| *due <= now)?;
+            Some((due, name.clone()))
+        });
+        if let Some((_, name)) = due.min_by_key(|(due, _)| *due) {
             self.compute(now, generation, &name, ports);
         }
         self.stamp_labels(now, generation);
@@ -389,10 +387,10 @@ impl RelaySystem {
             ingress: self.directory.me(),
             is_up: &|from, to| self.directory.is_up(from, to),
             young: self.forward.is_young(carried.key),
+            topology: self.directory.topology(),
+            troubled: &self.directory.troubled(),
         };
-        let adopted = published.plan.adopt(now, generation, &graphs, &choice);
-        published.plan.note_state(self.directory.topology(), &self.directory.troubled());
-        let Some(epoch) = adopted else { return };
+        let Some(epoch) = published.plan.adopt(now, generation, &graphs, &choice) else { return };
         if label::later(epoch, self.last_epoch) {
             self.last_epoch = epoch;
         }
