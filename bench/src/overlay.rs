@@ -13,11 +13,15 @@
 //! | `schemes` | which graph each scheme sends on |
 //! | `world` | streams through trouble |
 //! | `onset` | what is lost in the first seconds of a fault |
+//! | `scale` | what a relay of a large overlay pays |
+//! | `goals` | what is to be reached, and whether it is |
 
 pub mod episodes;
 pub mod fate;
+mod goals;
 pub mod map;
 pub mod onset;
+pub mod scale;
 pub mod schemes;
 pub mod world;
 
@@ -44,7 +48,7 @@ pub struct Args {
     /// Use so many threads.
     #[arg(long, default_value_t = 2, value_name = "COUNT")]
     pub threads: usize,
-    /// Only the settings whose name contains this.
+    /// Only the settings whose name contains this; `onset` and `scale` are two more.
     #[arg(long, value_name = "TEXT")]
     pub setting: Option<String>,
     /// Print one JSON object per row instead of tables.
@@ -103,9 +107,11 @@ pub fn run(args: &Args) {
             rows.iter().for_each(|row| println!("{}", serde_json::to_string(row).expect("a row is plain data")));
         } else {
             print_rows(setting.name, args, &rows);
+            goals::print(&goals::of_setting(&graph, setting, &rows, args.seed));
         }
     }
     onset::run(&graph, args);
+    scale::run(args);
 }
 
 const fn setting(name: &'static str, ms: u32, repair: Repair, egresses: Option<usize>) -> Setting {
@@ -225,7 +231,6 @@ fn print_rows(setting: &str, args: &Args, rows: &[Row]) {
         let loss = format!("{:.4} ± {:.4}", row.loss_ppm, row.error_ppm);
         println!("{:<34} {loss:>22} {:>9.2} {:>8.3} {:>7.3}", row.scheme, row.gap_percent, row.links, row.cost);
     }
-    println!();
 }
 
 #[cfg(test)]

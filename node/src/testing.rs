@@ -91,9 +91,36 @@ impl<S: EndSystem + Any> AnySystem for S {
 
 struct Node {
     engine: Engine<Box<dyn AnySystem>>,
-    offset: Duration,
+    clock: NodeClock,
     /// The earliest wake-up already scheduled.
     wake_at: Option<Instant>,
+}
+
+/// The clock of a node against the world's.
+struct NodeClock {
+    /// The world's time from which on it runs as it does, and what it showed then.
+    since: Instant,
+    showed: Instant,
+    /// How many microseconds it gains in a second.
+    drift_ppm: i32,
+}
+
+impl NodeClock {
+    fn local(&self, world: Instant) -> Instant {
+        let passed = world.saturating_since(self.since).as_micros() * self.rate() / 1_000_000;
+        self.showed + Duration::from_micros(passed as u64)
+    }
+
+    /// The world's time at which it shows `local`.
+    fn world(&self, local: Instant) -> Instant {
+        let passed = (local.saturating_since(self.showed).as_micros() * 1_000_000).div_ceil(self.rate());
+        self.since + Duration::from_micros(passed as u64)
+    }
+
+    /// Its microseconds in a second of the world's.
+    fn rate(&self) -> u128 {
+        1_000_000u128.saturating_add_signed(self.drift_ppm.into())
+    }
 }
 
 struct Wire {
@@ -155,9 +182,16 @@ impl World {
     /// Adds an end system whose clock runs ahead of the world's by `offset`.
     pub fn add(&mut self, system: impl EndSystem + Any, offset: Duration) -> NodeId {
         let id = NodeId(self.nodes.len());
-        self.nodes.push(Node { engine: Engine::new(Box::new(system)), offset, wake_at: None });
+        let clock = NodeClock { since: self.now, showed: self.now + offset, drift_ppm: 0 };
+        self.nodes.push(Node { engine: Engine::new(Box::new(system)), clock, wake_at: None });
         self.drain(id);
         id
+    }
+
+    /// From now on a node's clock gains so many microseconds in a second, or loses them.
+    pub fn set_drift(&mut self, node: NodeId, drift_ppm: i32) {
+        let showed = self.local(node);
+        self.nodes[node.0].clock = NodeClock { since: self.now, showed, drift_ppm };
     }
 
     /// Connects two nodes, as after a handshake.
@@ -255,7 +289,7 @@ impl World {
     }
 
     fn local(&self, node: NodeId) -> Instant {
-        self.now + self.nodes[node.0].offset
+        self.nodes[node.0].clock.local(self.now)
     }
 
     fn schedule(&mut self, at: Instant, event: Event) {
@@ -302,7 +336,7 @@ impl World {
         let floor = self.now + Duration::from_micros(1);
         let entry = &mut self.nodes[node.0];
         let Some(at) = entry.engine.poll_timeout() else { return };
-        let at = at.saturating_sub(entry.offset).max(floor);
+        let at = entry.clock.world(at).max(floor);
         if entry.wake_at.is_none_or(|planned| at < planned) {
             entry.wake_at = Some(at);
             self.schedule(at, Event::Wake(node));

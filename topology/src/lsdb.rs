@@ -229,6 +229,8 @@ pub struct Database {
     /// Number of our next report of trouble.
     next_trouble: (u64, u64),
     generation: u64,
+    /// How many of the changes that `generation` counts were of conditions alone.
+    condition_changes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -264,6 +266,7 @@ impl Database {
             troubles: BTreeMap::new(),
             next_trouble: (boot, 1),
             generation: 0,
+            condition_changes: 0,
         }
     }
 
@@ -276,6 +279,11 @@ impl Database {
     /// go. A mere refresh does not change it, so whoever computed from a generation need not compute again until it moves.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// As [`Database::generation`], without the changes of what a relay reports of the links into it; its first report counts.
+    pub fn topology_generation(&self) -> u64 {
+        self.generation - self.condition_changes
     }
 
     /// Says something of ourselves: numbers it, stores it, and returns what to flood to every neighbour. To be called on
@@ -387,9 +395,9 @@ impl Database {
         let conditions: BTreeMap<NodeName, Condition> = report.links.iter().map(condition).collect();
         let origin = report.origin.clone();
         let before = self.troubles.insert(origin, Trouble { report, conditions: conditions.clone(), heard: now });
-        if before.is_none_or(|before| before.conditions != conditions) {
-            self.generation += 1;
-        }
+        // A first report takes the place of what the senders believed, of all links into this relay.
+        self.condition_changes += u64::from(before.as_ref().is_some_and(|before| before.conditions != conditions));
+        self.generation += u64::from(before.is_none_or(|before| before.conditions != conditions));
     }
 
     /// Drops what has not been refreshed for [`EXPIRY`], and returns whose it was. Our own never expires.

@@ -119,6 +119,74 @@ fn streams_are_found_where_they_enter_and_leave() {
     assert_eq!((db.streams().count(), db.egresses(&name_of).count()), (0, 0));
 }
 
+fn reported(origin: usize, seq: u64, loss_ppm: u32) -> TroubleReport {
+    let links = if loss_ppm == 0 { Vec::new() } else { vec![LinkTrouble { peer: name(2), loss_ppm, late: false }] };
+    TroubleReport { origin: name(origin), boot: 1, seq, links }
+}
+
+#[test]
+fn the_receiving_end_says_what_a_link_loses() {
+    let mut db = database();
+    db.apply(at(0), said(1, 1, 1, &[link(2, 10)])).unwrap();
+    db.apply(at(0), said(2, 1, 1, &[LinkState { loss_ppm: 70_000, ..link(1, 20) }])).unwrap();
+    let loss = |db: &Database| {
+        let graph = Graph::from_database(db);
+        let edge = graph.between(graph.find(&name(2)).unwrap(), graph.find(&name(1)).unwrap()).unwrap();
+        graph[edge].metric.loss_ppm
+    };
+    assert_eq!(loss(&db), 70_000, "the sender's word, while there is no other");
+    assert!(matches!(db.apply_trouble(at(0), reported(1, 1, 240_000)), Ok(TroubleOutcome::Newer(_))));
+    assert_eq!(loss(&db), 200_000, "a level");
+    assert_eq!(db.apply_trouble(at(0), reported(1, 1, 240_000)), Ok(TroubleOutcome::Same));
+    db.apply_trouble(at(0), reported(1, 2, 0)).unwrap();
+    assert_eq!(loss(&db), 0);
+    assert!(matches!(db.apply_trouble(at(0), reported(1, 1, 240_000)), Ok(TroubleOutcome::Older(_))));
+    assert_eq!(db.apply_trouble(at(0), reported(0, 9, 0)), Ok(TroubleOutcome::Overtaken));
+    assert_eq!(db.announce_trouble(at(0), Vec::new()).seq, 10);
+}
+
+#[test]
+fn a_change_of_condition_is_no_change_of_topology() {
+    let mut db = database();
+    db.apply(at(0), said(1, 1, 1, &[link(2, 10)])).unwrap();
+    db.apply(at(0), said(2, 1, 1, &[link(1, 20)])).unwrap();
+    let counts = |db: &Database| (db.generation(), db.topology_generation());
+    let before = counts(&db);
+    db.apply_trouble(at(0), reported(1, 1, 0)).unwrap();
+    assert_eq!(counts(&db), (before.0 + 1, before.1 + 1), "from now on its word stands for the sender's");
+    db.apply_trouble(at(0), reported(1, 2, 240_000)).unwrap();
+    assert_eq!(counts(&db), (before.0 + 2, before.1 + 1));
+    db.apply_trouble(at(0), reported(1, 3, 240_000)).unwrap();
+    assert_eq!(counts(&db), (before.0 + 2, before.1 + 1), "the same again");
+    db.apply(at(0), said(2, 1, 2, &[link(1, 30)])).unwrap();
+    assert_eq!(counts(&db), (before.0 + 3, before.1 + 2));
+}
+
+proptest! {
+    /// Whatever the order and repetition in which reports come, what stands of each relay is its newest.
+    #[test]
+    fn reports_of_trouble_agree_whatever_their_order(
+        reports in prop::collection::vec((1usize..5, 1u64..20), 1..60),
+        swaps in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..60),
+    ) {
+        // What a relay said under a number is always the same.
+        let report = |(origin, seq): &(usize, u64)| reported(*origin, *seq, (*seq as u32 % 4) * 100_000);
+        let mut other = reports.clone();
+        for (one, two) in swaps {
+            let (one, two) = (one.index(other.len()), two.index(other.len()));
+            other.swap(one, two);
+        }
+        let (mut a, mut b) = (database(), database());
+        reports.iter().for_each(|said| drop(a.apply_trouble(at(0), report(said))));
+        other.iter().for_each(|said| drop(b.apply_trouble(at(0), report(said))));
+        let stands = |db: &Database| db.troubles().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(stands(&a), stands(&b));
+        for origin in 1..5 {
+            prop_assert_eq!(a.condition(&name(2), &name(origin)), b.condition(&name(2), &name(origin)));
+        }
+    }
+}
+
 #[test]
 fn a_draining_relay_is_no_transit() {
     let mut db = database();

@@ -4,7 +4,7 @@ use super::episodes::{self, Stretch, TICK_MS};
 use super::fate::{Net, Repair};
 use super::schemes::{Scheme, Stream};
 use super::world::{self, PER_TICK, Run};
-use super::{Args, map};
+use super::{Args, goals, map};
 use crate::channel::{Draws, derive};
 use serde::Serialize;
 use topology::graph::{EdgeIx, Graph, NodeIx};
@@ -44,10 +44,10 @@ pub fn run(graph: &Graph, args: &Args) {
         }
         println!("milliseconds lost in {WINDOW_MS} ms after an onset, {deadline_ms} ms deadline (seed {})", args.seed);
         println!("{:<34} {:>10} {:>12} {:>18}", "scheme", "link cut", "relay killed", "50 % at the egress");
-        for row in rows {
+        for row in &rows {
             println!("{:<34} {:>10.2} {:>12.2} {:>18.2}", row.scheme, row.cut_ms, row.killed_ms, row.half_ms);
         }
-        println!();
+        goals::print(&goals::of_onset(deadline_ms, &rows));
     }
 }
 

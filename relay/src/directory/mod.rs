@@ -93,6 +93,20 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// What a choice by `plan` depends on, whose edges are those of `graph`.
+    pub fn new(graph: Rc<Graph>, plan: select::Plan) -> Watched {
+        Watched { graph, plan }
+    }
+
+    /// Whether graphs computed while `before` was in trouble are the right ones while `now` is. A link that has come into
+    /// trouble where no graph runs changes none; one that was in trouble may have been avoided, and a change of it always
+    /// counts.
+    pub fn holds(&self, before: &[(EdgeIx, Condition)], now: &[(EdgeIx, Condition)]) -> bool {
+        let is_used = |edge: EdgeIx| self.plan.egresses.iter().any(|egress| egress.around.contains(edge));
+        before.iter().all(|known| now.contains(known))
+            && now.iter().all(|known| before.contains(known) || !is_used(known.0))
+    }
+
     /// The edges of its graph among `troubled`.
     pub fn conditions(&self, troubled: &[Troubled]) -> Vec<(EdgeIx, Condition)> {
         let edge = |(from, to, condition): &Troubled| {
@@ -320,6 +334,11 @@ impl Directory {
     /// Counts up whenever what is known changes; a mere repetition is no change.
     pub fn generation(&self) -> u64 {
         self.graph_of
+    }
+
+    /// As [`Directory::generation`], without the changes of the conditions of links.
+    pub fn topology(&self) -> u64 {
+        self.database.topology_generation()
     }
 
     /// Whether a stream is published anywhere that can be reached.

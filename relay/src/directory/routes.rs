@@ -57,7 +57,7 @@ fn spread(graph: &Rc<Graph>, demand: &Demand, mode: Dissemination) -> (Vec<modul
     };
     let repertoire = Repertoire::new(graph, demand, pull);
     let modules = repertoire.modules(graph, demand);
-    let watched = Watched { graph: graph.clone(), plan: repertoire.plan };
+    let watched = Watched::new(graph.clone(), repertoire.plan);
     (modules, Rule::Watched(Rc::new(watched)), repertoire.ways)
 }
 

@@ -343,13 +343,12 @@ impl RelaySystem {
         }
         // What is installed already can be selected at once; computing may take its time.
         self.stamp_labels(now, generation);
-        let due: Vec<StreamName> = self
-            .published
-            .iter()
-            .filter(|(_, published)| published.plan.compute_due(generation).is_some_and(|due| due <= now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
+        // One at a time, the one that waits longest: in a large overlay each takes a while, and packets wait for it.
+        let due = self.published.iter().filter_map(|(name, published)| {
+            let due = published.plan.compute_due(generation).filter(|due| *due <= now)?;
+            Some((due, name.clone()))
+        });
+        if let Some((_, name)) = due.min_by_key(|(due, _)| *due) {
             self.compute(now, generation, &name, ports);
         }
         self.stamp_labels(now, generation);
@@ -357,9 +356,10 @@ impl RelaySystem {
 
     /// Stamps what the rule selects from the graphs in force.
     fn stamp_labels(&mut self, now: Instant, generation: u64) {
-        let troubled = self.directory.troubled();
+        let (troubled, topology) = (self.directory.troubled(), self.directory.topology());
         let mut next: Option<Instant> = None;
         for published in self.published.values_mut() {
+            published.plan.follow(generation, topology, &troubled);
             if let (Some(label), Some(carried)) =
                 (published.plan.label(now, &troubled), self.carried.get(&published.id))
             {
@@ -387,6 +387,8 @@ impl RelaySystem {
             ingress: self.directory.me(),
             is_up: &|from, to| self.directory.is_up(from, to),
             young: self.forward.is_young(carried.key),
+            topology: self.directory.topology(),
+            troubled: &self.directory.troubled(),
         };
         let Some(epoch) = published.plan.adopt(now, generation, &graphs, &choice) else { return };
         if label::later(epoch, self.last_epoch) {

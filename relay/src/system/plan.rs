@@ -7,6 +7,7 @@ use node::control::Module;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use topology::NodeName;
+use topology::graph::EdgeIx;
 use topology::select::{Modules, Selector};
 use topology::trouble::Condition;
 
@@ -28,6 +29,10 @@ pub struct Plan {
     selected: Modules,
     computed: Option<Instant>,
     generation: Option<u64>,
+    /// What counts the changes of the overlay but for conditions of links, when the graphs were computed.
+    topology: u64,
+    /// The links that were in trouble then.
+    conditions: Vec<(EdgeIx, Condition)>,
     /// The next graphs are a new epoch even where they are the same.
     renew: bool,
 }
@@ -52,6 +57,8 @@ impl Plan {
             selected: Modules::BASE,
             computed: None,
             generation: None,
+            topology: 0,
+            conditions: Vec::new(),
             renew: false,
         }
     }
@@ -62,6 +69,16 @@ impl Plan {
             (Some(known), _) if known == generation => None,
             (_, Some(at)) => Some(at + COMPUTE_EVERY),
             (_, None) => Some(Instant::ORIGIN),
+        }
+    }
+
+    /// Notes that the state that `generation` counts asks for no new graphs, where that is so: nothing has changed since they
+    /// were computed but conditions of links, and those change no graph of this stream.
+    pub fn follow(&mut self, generation: u64, topology: u64, troubled: &[Troubled]) {
+        let asked = self.generation.is_none_or(|known| known == generation) || self.renew || self.topology != topology;
+        let Some(Rule::Watched(watched)) = self.epochs.last().map(|epoch| &epoch.rule) else { return };
+        if !asked && watched.holds(&self.conditions, &watched.conditions(troubled)) {
+            self.generation = Some(generation);
         }
     }
 
@@ -82,6 +99,11 @@ impl Plan {
     pub fn adopt(&mut self, now: Instant, generation: u64, graphs: &Graphs, choice: &Choice<'_>) -> Option<u16> {
         self.computed = Some(now);
         self.generation = Some(generation);
+        self.topology = choice.topology;
+        self.conditions = match &graphs.rule {
+            Rule::Watched(watched) => watched.conditions(choice.troubled),
+            Rule::Fixed(_) => Vec::new(),
+        };
         let renew = std::mem::take(&mut self.renew);
         if let Some(newest) = self.epochs.last_mut().filter(|newest| newest.modules == graphs.modules && !renew) {
             newest.rule = graphs.rule.clone();
@@ -164,12 +186,22 @@ pub struct Choice<'a> {
     pub is_up: &'a dyn Fn(&NodeName, &NodeName) -> bool,
     /// Whether the stream is at its start.
     pub young: bool,
+    /// Counts the changes of the overlay but for conditions of links.
+    pub topology: u64,
+    /// The links in trouble.
+    pub troubled: &'a [Troubled],
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::Watched;
     use node::control::Edge;
+    use std::rc::Rc;
+    use topology::graph::{Graph, Metric};
+    use topology::select;
+    use topology::sets::EdgeSet;
+    use topology::trouble::Level;
 
     fn name(text: &str) -> NodeName {
         text.parse().expect("a valid name")
@@ -195,7 +227,8 @@ mod tests {
         let ingress = name("a");
         let graphs =
             Graphs { modules, rule: Rule::Fixed(used), egresses: vec![name("d")], longest: Duration::from_millis(20) };
-        plan.adopt(now, now.as_micros(), &graphs, &Choice { ingress: &ingress, is_up: &is_up, young: false })
+        let choice = Choice { ingress: &ingress, is_up: &is_up, young: false, topology: 0, troubled: &[] };
+        plan.adopt(now, now.as_micros(), &graphs, &choice)
     }
 
     fn over_b() -> Vec<Module> {
@@ -273,5 +306,72 @@ mod tests {
         assert_eq!(plan.compute_due(8), Some(at(50)));
         plan.outdate();
         assert_eq!(plan.compute_due(at(0).as_micros()), Some(at(50)));
+    }
+
+    /// A stream over a-b-d, by state 1 of topology 1, while `troubled` was so.
+    fn watched(troubled: &[Troubled]) -> Plan {
+        let metric = Metric { delay_us: 10_000, loss_ppm: 0, cost: 10 };
+        let links = [("a", "b"), ("b", "d"), ("a", "c"), ("c", "d")].map(|(from, to)| (name(from), name(to), metric));
+        let graph = Graph::new(["a", "b", "c", "d"].map(|relay| (name(relay), true)), links);
+        let edge = |from: &str, to: &str| {
+            let (from, to) = (graph.find(&name(from)).unwrap(), graph.find(&name(to)).unwrap());
+            graph.between(from, to).unwrap()
+        };
+        let egress = select::Watched {
+            lean: true,
+            first: EdgeSet::new(),
+            ways: [EdgeSet::new(), EdgeSet::new()],
+            into: Vec::new(),
+            around: [edge("a", "b"), edge("b", "d")].into_iter().collect(),
+            destination: Modules::destination(0),
+        };
+        let choice = select::Plan { egresses: vec![egress], out_of_ingress: Vec::new() };
+        let rule = Rule::Watched(Rc::new(Watched::new(Rc::new(graph), choice)));
+        let graphs = Graphs { modules: over_b(), rule, egresses: vec![name("d")], longest: Duration::from_millis(20) };
+        let ingress = name("a");
+        let mut plan = Plan::new(0);
+        plan.adopt(
+            at(0),
+            1,
+            &graphs,
+            &Choice { ingress: &ingress, is_up: &|_, _| true, young: false, topology: 1, troubled },
+        );
+        plan
+    }
+
+    fn losing(from: &str, to: &str, loss_ppm: u32) -> Troubled {
+        (name(from), name(to), Condition { level: Level::of(loss_ppm), late: false })
+    }
+
+    /// Whether graphs are computed again when nothing but `now` has come to be known.
+    fn is_computed_again(mut plan: Plan, topology: u64, now: &[Troubled]) -> bool {
+        plan.follow(2, topology, now);
+        plan.compute_due(2).is_some()
+    }
+
+    #[test]
+    fn trouble_off_the_ways_asks_for_no_new_graphs() {
+        assert!(!is_computed_again(watched(&[]), 1, &[]));
+        assert!(!is_computed_again(watched(&[]), 1, &[losing("c", "d", 200_000)]));
+        assert!(is_computed_again(watched(&[]), 1, &[losing("b", "d", 200_000)]));
+        assert!(is_computed_again(watched(&[]), 2, &[]), "another topology");
+    }
+
+    #[test]
+    fn a_link_that_was_avoided_asks_for_new_graphs_when_it_gets_better() {
+        let before = [losing("c", "d", 500_000)];
+        assert!(!is_computed_again(watched(&before), 1, &before));
+        assert!(is_computed_again(watched(&before), 1, &[]));
+        assert!(is_computed_again(watched(&before), 1, &[losing("c", "d", 50_000)]));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_computed_whatever_the_overlay_says() {
+        let mut plan = watched(&[]);
+        plan.outdate();
+        assert!(is_computed_again(plan, 1, &[]));
+        let mut plan = watched(&[]);
+        plan.renew();
+        assert!(is_computed_again(plan, 1, &[]));
     }
 }

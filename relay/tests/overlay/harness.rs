@@ -29,6 +29,8 @@ pub(crate) struct Overlay {
     pub(crate) control_lag: Duration,
     /// Of links between relays made from here on.
     pub(crate) config: LinkConfig,
+    /// How much further ahead the clocks of nodes added from here on are.
+    pub(crate) ahead: Duration,
     /// Signs the certificates of relays that are started from here on; without it nothing is signed.
     pub(crate) authority: Option<Authority>,
 }
@@ -43,6 +45,7 @@ impl Overlay {
             nodes: 0,
             control_lag: Duration::ZERO,
             config: LinkConfig::default(),
+            ahead: Duration::ZERO,
             authority: None,
         };
         for name in relays {
@@ -66,7 +69,8 @@ impl Overlay {
 
     fn add(&mut self, system: impl EndSystem + 'static) -> NodeId {
         self.nodes += 1;
-        self.world.add(system, Duration::from_secs(3600 * self.nodes) + Duration::from_micros(self.nodes * 777))
+        let apart = Duration::from_secs(3600 * self.nodes) + Duration::from_micros(self.nodes * 777);
+        self.world.add(system, apart + self.ahead)
     }
 
     /// Starts a relay, or starts it again.
@@ -78,7 +82,7 @@ impl Overlay {
     /// Starts a relay whose wall clock shows `boot`.
     pub(crate) fn start_at(&mut self, name: &str, boot: u64) {
         let node: NodeName = name.parse().expect("valid");
-        let now = self.world.now() + Duration::from_secs(3600 * (self.nodes + 1));
+        let now = self.world.now() + Duration::from_secs(3600 * (self.nodes + 1)) + self.ahead;
         let options = Options {
             name: node,
             boot,
@@ -146,9 +150,14 @@ impl Overlay {
 
     /// A source at a relay, with the right to publish everything, over a last mile of 5 ms.
     pub(crate) fn source(&mut self, relay: &str, name: &str, source: Source) -> NodeId {
-        let node = self.add(source);
+        let node = self.idle_source(source);
         self.connect_source(relay, name, node, all(Direction::Publish));
         node
+    }
+
+    /// A source that is not connected yet.
+    pub(crate) fn idle_source(&mut self, source: Source) -> NodeId {
+        self.add(source)
     }
 
     pub(crate) fn connect_source(&mut self, relay: &str, name: &str, node: NodeId, grants: Vec<Grant>) -> End {

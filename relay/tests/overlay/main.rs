@@ -2,6 +2,7 @@
 
 #[path = "../common/clients.rs"]
 mod clients;
+mod clocks;
 mod failures;
 mod forgery;
 mod harness;
