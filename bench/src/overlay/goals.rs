@@ -78,7 +78,7 @@ pub(super) fn of_onset(deadline_ms: u32, rows: &[onset::Row]) -> Vec<Goal> {
         Goal::at_most("ms lost after a cut", ours.cut_ms, failure),
         Goal::at_most("ms lost after a relay died", ours.killed_ms, failure),
     ];
-    if deadline_ms < 100 || deadline_ms >= 200 {
+    if !(100..200).contains(&deadline_ms) {
         goals.push(Goal::at_most("ms lost after 50 % set in at the egress", ours.half_ms, half));
     }
     goals

@@ -73,7 +73,7 @@ impl Stage {
     }
 
     /// All that was sent came once, in time, and as old as it is.
-    fn is_whole(mut self) {
+    fn assert_whole(mut self) {
         let sent = self.overlay.send(self.source, false);
         self.overlay.run(500);
         self.overlay.of_sink(self.sink, |sink| {
@@ -89,7 +89,7 @@ impl Stage {
 fn clocks_seven_hundred_milliseconds_to_either_side() {
     let mut stage = Stage::new([700, 0, 1400, 0], [0; 4]);
     stage.runs_calmly(5000);
-    stage.is_whole();
+    stage.assert_whole();
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn clocks_that_drift() {
     stage.overlay.world.set_drift(source, -200);
     stage.overlay.world.set_drift(sink, 200);
     stage.runs_calmly(20_000);
-    stage.is_whole();
+    stage.assert_whole();
 }
 
 /// The clock of the wall is set; that by which a node measures is monotonic, and knows nothing of it.
@@ -112,7 +112,7 @@ fn clocks_of_the_wall_stepped_by_an_hour() {
             stage.runs_calmly(500);
         }
     }
-    stage.is_whole();
+    stage.assert_whole();
 }
 
 /// A relay that starts again an hour before its former life is believed all the same.
@@ -127,5 +127,5 @@ fn a_relay_that_starts_again_with_its_clock_an_hour_back() {
     }
     stage.overlay.run(6000);
     assert_eq!(stage.overlay.report("a").overlay.links, 2 * LINKS.len());
-    stage.is_whole();
+    stage.assert_whole();
 }
