@@ -1,7 +1,7 @@
 //! Relays and clients on loopback, with an authority of their own.
 
 use crate::clients::{Sink, Source, ms};
-use anabranch_relay::server::Reloads;
+use anabranch_relay::server::{Loader, Reloads};
 use anabranch_relay::{Config, Identity, Neighbour, Report};
 use link::LinkConfig;
 use node::clock::{Clock, unix_seconds};
@@ -100,19 +100,20 @@ impl Net {
     pub(crate) async fn start_with(&mut self, name: &str, tune: impl FnOnce(&mut Config)) -> SocketAddr {
         let mut config = self.fresh(name);
         tune(&mut config);
-        self.launch(name, config).await
+        self.launch(name, config, None).await
     }
 
-    async fn launch(&mut self, name: &str, config: Config) -> SocketAddr {
+    /// Starts a relay that can read its configuration anew.
+    pub(crate) async fn start_loading(&mut self, name: &str, config: Config, load: Loader) -> SocketAddr {
+        self.launch(name, config, Some(load)).await
+    }
+
+    async fn launch(&mut self, name: &str, config: Config, load: Option<Loader>) -> SocketAddr {
         let (stop, stopping) = watch::channel(false);
         let (reload, reloads) = mpsc::channel(1);
         let (report, mut reports) = watch::channel(Report::default());
-        let run = anabranch_relay::server::run_reloading(
-            config.clone(),
-            stopping,
-            report,
-            Reloads { pushed: reloads, load: None },
-        );
+        let run =
+            anabranch_relay::server::run_reloading(config.clone(), stopping, report, Reloads { pushed: reloads, load });
         let task = Some(tokio::task::spawn_local(run));
         reports.wait_for(|report| report.ready).await.expect("it starts");
         let listen = reports.borrow().listen[0];
@@ -143,7 +144,7 @@ impl Net {
             }
         };
         tokio::time::timeout(PATIENCE, free).await.expect("the address becomes free");
-        self.launch(name, config).await;
+        self.launch(name, config, None).await;
     }
 
     pub(crate) fn config(&self, name: &str) -> Config {
