@@ -34,6 +34,9 @@ pub struct Config {
     /// Where the operations port listens (TCP, HTTP): health, metrics, status. Without it there is none. Keep it off
     /// public addresses: it asks for no password.
     pub ops: Option<SocketAddr>,
+    /// Where `ctl link set --persist` keeps what it sets of links, above this configuration; the relay writes it, the operator
+    /// need not. Without it nothing is kept over a restart.
+    pub state: Option<PathBuf>,
     /// Relays to keep a link to. A pair of relays needs the entry on one side; with an entry on both, each side's
     /// `delay`, `cost` and policy hold for what that side sends.
     pub neighbours: Vec<Neighbour>,
@@ -172,6 +175,7 @@ impl Default for Config {
             path_mtu: None,
             segmentation_offload: true,
             ops: None,
+            state: None,
             neighbours: Vec::new(),
             limits: Limits::default(),
             drain: Duration::from_secs(2),
@@ -230,23 +234,37 @@ impl Neighbour {
             _ => {}
         }
         check_mtu(&format!("{field}.path_mtu"), self.path_mtu)?;
-        if !(self.target_residual > 0.0 && self.target_residual < 1.0) {
-            return Err(format!("{field}.target_residual: expected a share above 0 and below 1"));
-        }
-        if !(self.max_overhead >= 0.0 && self.max_overhead <= 10.0) {
-            return Err(format!("{field}.max_overhead: expected a share from 0 to 10"));
-        }
+        check_policy(&format!("{field}."), &self.policy())?;
         if self.cost == 0 {
             return Err(format!("{field}.cost: expected 1 or more"));
         }
         if self.delay.is_some_and(|delay| delay > Duration::from_secs(10)) {
             return Err(format!("{field}.delay: expected at most 10s one way"));
         }
-        if self.capacity == Some(Bitrate::ZERO) {
-            return Err(format!("{field}.capacity: expected more than 0; leave it out to have it estimated"));
-        }
         Ok(())
     }
+
+    /// How people call it: by name, else by address.
+    pub(crate) fn title(&self) -> String {
+        self.name.as_ref().map(ToString::to_string).or_else(|| self.address.clone()).unwrap_or_default()
+    }
+}
+
+/// Checks a repair policy; `before` is put before the name of the field in the error.
+pub(crate) fn check_policy(before: &str, policy: &Policy) -> Result<(), String> {
+    if !(policy.target_residual > 0.0 && policy.target_residual < 1.0) {
+        return Err(format!(
+            "{before}target_residual: expected a share above 0 and below 1, not {}",
+            policy.target_residual
+        ));
+    }
+    if !(policy.max_overhead >= 0.0 && policy.max_overhead <= 10.0) {
+        return Err(format!("{before}max_overhead: expected a share from 0 to 10, not {}", policy.max_overhead));
+    }
+    if policy.capacity == Some(Bitrate::ZERO) {
+        return Err(format!("{before}capacity: expected more than 0; leave it out to have it estimated"));
+    }
+    Ok(())
 }
 
 /// RFC 9000, section 14: a QUIC path carries at least 1200 bytes.
@@ -313,7 +331,7 @@ fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>,
     texts.into_iter().map(parse).collect()
 }
 
-fn default_cost() -> u32 {
+pub(crate) fn default_cost() -> u32 {
     10
 }
 

@@ -7,6 +7,7 @@
 //! | [`system`] | who may publish and watch what; what is said to whom | pure |
 //! | [`directory`] | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
+//! | [`overrides`] | what the operator sets of links while the relay runs, and where that is kept | a file |
 //! | [`ops`] | the operations port | the shell |
 //!
 //! [`run`] is the whole program but its command line. It must be awaited inside a [`tokio::task::LocalSet`] on a
@@ -18,6 +19,7 @@ pub mod directory;
 pub mod forward;
 pub mod metrics;
 pub mod ops;
+pub mod overrides;
 pub mod report;
 pub mod server;
 pub mod system;

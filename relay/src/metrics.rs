@@ -1,6 +1,7 @@
 //! The metrics of a relay, in one place: each with its name, its unit and what it means. Written from a [`Report`] in the
 //! text format of Prometheus (version 0.0.4), so that several relays in one process keep theirs apart.
 
+use crate::overrides::SetBy;
 use crate::report::{LinkReport, OutputReport, Report, StreamReport};
 use std::fmt::Write;
 
@@ -47,6 +48,11 @@ const RELAY: &[Of<Report>] = &[
     }),
     (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
     (counter("anabranch_relay_subscribe_refused_total", "Streams refused to watchers"), |r| r.refused.subscribe as f64),
+    (counter("anabranch_relay_reloads_total", "Configurations read anew and taken"), |r| r.reloads.done as f64),
+    (
+        counter("anabranch_relay_reloads_refused_total", "Configurations read anew and refused; the old one was kept"),
+        |r| r.reloads.refused as f64,
+    ),
     (counter("anabranch_relay_protocol_errors_total", "Messages that the protocol does not allow"), |r| {
         r.refused.protocol as f64
     }),
@@ -114,8 +120,63 @@ const LINK: &[Of<LinkReport>] = &[
     (counter("anabranch_link_repair_suppressed_total", "Repair not sent because of capacity or ceiling"), |l| {
         l.stats.repair_suppressed as f64
     }),
+    (
+        gauge(
+            "anabranch_link_repair_target_ratio",
+            "Share of packets to the peer that its repair policy lets stay lost",
+        ),
+        |l| l.policy.target_residual,
+    ),
+    (
+        gauge(
+            "anabranch_link_repair_ceiling_ratio",
+            "Ceiling of the policy on repair bytes, as a share of media bytes",
+        ),
+        |l| l.policy.max_overhead,
+    ),
+    (
+        gauge(
+            "anabranch_link_capacity_bits_per_second",
+            "What the link may carry, set or estimated; 0 while nothing bounds it",
+        ),
+        |l| l.policy.capacity.or(l.quality.capacity).map_or(0.0, |rate| rate.as_bps() as f64),
+    ),
+    (
+        gauge(
+            "anabranch_link_repair_overridden",
+            "1 while something set over the operations port is above the configuration",
+        ),
+        |l| f64::from(u8::from(l.set_by != SetBy::Config)),
+    ),
+    (
+        gauge(
+            "anabranch_link_repair_cost_ratio",
+            "Repair bytes sent, as a share of media bytes, over the last ten seconds",
+        ),
+        |l| l.repair.cost_arq + l.repair.cost_fec,
+    ),
+    (
+        gauge(
+            "anabranch_link_repair_saved_ratio",
+            "Share of the peer's media packets that repair brought, over the last ten seconds",
+        ),
+        |l| l.repair.saved,
+    ),
+    (
+        gauge(
+            "anabranch_link_repair_left_ratio",
+            "Share of the peer's media packets that stayed lost, over the last ten seconds",
+        ),
+        |l| l.repair.left,
+    ),
     (counter("anabranch_link_malformed_total", "Datagrams that did not decode"), |l| l.stats.malformed as f64),
 ];
+
+/// Of each link, labelled as above and with `mode`.
+const MODE: &[Of<LinkReport>] = &[(
+    gauge("anabranch_link_repair_mode", "Always 1; the label mode says how losses of packets to the peer are repaired"),
+    |_| 1.0,
+)];
 
 /// Of each stream, labelled with `stream`, `incarnation` and `ingress`.
 const STREAM: &[Of<StreamReport>] = &[
@@ -169,7 +230,8 @@ pub fn all() -> impl Iterator<Item = Metric> {
     let relay = RELAY.iter().map(|(metric, _)| *metric);
     let link = LINK.iter().map(|(metric, _)| *metric);
     let stream = STREAM.iter().map(|(metric, _)| *metric);
-    relay.chain(link).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
+    let mode = MODE.iter().map(|(metric, _)| *metric);
+    relay.chain(link).chain(mode).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
 }
 
 /// The text that a Prometheus server reads.
@@ -181,6 +243,8 @@ pub fn render(report: &Report) -> String {
     }
     let links: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (link_labels(link), link)).collect();
     family(&mut out, LINK, &links);
+    let modes: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (mode_labels(link), link)).collect();
+    family(&mut out, MODE, &modes);
     let streams: Vec<(String, &StreamReport)> = report.streams.iter().map(|s| (stream_labels(s), s)).collect();
     family(&mut out, STREAM, &streams);
     let outputs: Vec<(String, &OutputReport)> = report.streams.iter().flat_map(relay_outputs).collect();
@@ -221,6 +285,11 @@ fn sample(out: &mut String, metric: &Metric, labels: &str, value: f64) {
 fn link_labels(link: &LinkReport) -> String {
     let role = format!("{:?}", link.role).to_lowercase();
     format!("peer=\"{}\",role=\"{role}\",port=\"{}\"", link.peer, link.port)
+}
+
+fn mode_labels(link: &LinkReport) -> String {
+    let mode = format!("{:?}", link.policy.mode).to_lowercase();
+    format!("{},mode=\"{mode}\"", link_labels(link))
 }
 
 fn stream_labels(stream: &StreamReport) -> String {

@@ -1,5 +1,6 @@
 //! What a relay says of itself: the JSON of `/api/v1/status` and of `--json`, and what the metrics are made of.
 
+use crate::overrides::SetBy;
 use link::policy::Policy;
 use link::stats::{LinkQuality, LinkStats};
 use node::control::{Content, Dissemination};
@@ -33,6 +34,30 @@ pub struct Report {
     pub overlay: OverlayReport,
     /// What it refused or threw away outside any stream.
     pub refused: RefusalCounters,
+    /// Configurations read anew since the start.
+    pub reloads: ReloadReport,
+}
+
+/// What came of reading the configuration anew.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReloadReport {
+    /// Times it was taken.
+    pub done: u64,
+    /// Times it was refused, and the old one kept.
+    pub refused: u64,
+    /// Why it was refused, where the last one was: file, field, and what was expected.
+    pub last_error: Option<String>,
+}
+
+/// What a configuration that was read anew changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reloaded {
+    /// In force now.
+    pub applied: Vec<String>,
+    /// Changed in the file, in force after a restart only.
+    pub restart: Vec<String>,
+    /// Changed in the file, and without effect while something set over the operations port stands above it.
+    pub covered: Vec<String>,
 }
 
 /// A configured neighbour.
@@ -88,10 +113,55 @@ pub struct LinkReport {
     pub overhead_sent: f64,
     /// The repair policy in force for what this relay sends.
     pub policy: Policy,
+    /// Who had the last word on that policy.
+    pub set_by: SetBy,
+    /// What repair costs and brings, lately.
+    pub repair: RepairEffect,
     /// What is measured of the path.
     pub quality: LinkQuality,
     /// The link's counters.
     pub stats: LinkStats,
+}
+
+/// What repair on a link costs and brings: over the last ten seconds, or since its policy changed where that is less. On links to
+/// sources and sinks: since the link came up. The sending end sees the cost, the receiving end what it brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct RepairEffect {
+    /// Seconds this is about.
+    pub over_s: f64,
+    /// Media packets sent.
+    pub media_packets_sent: u64,
+    /// Repair sent on request: its bytes as a share of media bytes sent.
+    pub cost_arq: f64,
+    /// Repair sent ahead of loss, duplicates included: its bytes as a share of media bytes sent.
+    pub cost_fec: f64,
+    /// Repair packets not sent because of the capacity or the ceiling on overhead.
+    pub suppressed: u64,
+    /// Media packets that the peer sent us.
+    pub media_packets_due: u64,
+    /// Share of these that was lost on the way and that repair brought in time.
+    pub saved: f64,
+    /// Share of these that stayed lost.
+    pub left: f64,
+}
+
+/// The repair of one link of this relay, in the direction away from it.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinkRepair {
+    /// This relay.
+    pub from: String,
+    /// The neighbour.
+    pub to: NodeName,
+    /// Whether the link is up.
+    pub up: bool,
+    /// The policy in force, or in force once the link is up.
+    pub policy: Policy,
+    /// Who had the last word on it.
+    pub set_by: SetBy,
+    /// Share of our transmissions lost on the wire, recently: what the policy works against.
+    pub wire_loss_sent: f64,
+    /// What repair costs and brings, lately.
+    pub repair: RepairEffect,
 }
 
 /// One stream carried here.

@@ -224,3 +224,106 @@ fn sighup_with_a_wrong_file_changes_nothing() {
     let report = running.report_where(|report| report["neighbours"].as_array().is_some_and(|n| n.len() == 1));
     assert_eq!(report["neighbours"][0]["address"], "127.0.0.1:9");
 }
+
+/// The operator's own file is never written to; what is kept stands in a file of its own and above it.
+#[test]
+fn the_repair_of_a_link_is_set_kept_and_taken_back() {
+    let more = "ops = \"127.0.0.1:0\"\nstate = \"state.toml\"\n[[neighbours]]\nname = \"lon\"\nrepair = \"arq\" # mind the lease\n";
+    let directory = overlay(more);
+    let at = directory.path();
+    let mut running = Running::start(at);
+    let ops = running.report_where(|report| report["ready"] == true)["ops"].as_str().expect("an address").to_owned();
+    let set = ["ctl", "link", "set", "fra", "lon", "--ops", &ops];
+    let ask = |more: &[&str], exit| run(at, &[&set[..], more].concat(), exit);
+    let (text, _) =
+        ask(&["--mode", "hybrid", "--max-overhead", "50%", "--capacity", "20 Mbit/s", "--persist"], Exit::Ok);
+    for part in ["fra -> lon (down now): hybrid", "at most 50 %", "20 Mbit/s", "kept for the next start"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let (json, _) = ask(&["--target", "1e-6", "--json"], Exit::Ok);
+    let link: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&link["policy"]["mode"], &link["set_by"]), (&"hybrid".into(), &"live".into()), "{link}");
+    for (wrong, exit, parts) in [
+        (&["--mode", "magic"][..], Exit::Usage, ["magic", "duplicate"]),
+        (&["--max-overhead", "5000%"], Exit::Usage, ["max_overhead", "0 to 10"]),
+        (&["--capacity", "fast"], Exit::Usage, ["fast", "20 Mbit/s"]),
+        (&[], Exit::Usage, ["--mode", "--capacity"]),
+    ] {
+        let (_, why) = ask(wrong, exit);
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+    }
+    let (_, why) = run(at, &["ctl", "link", "set", "lon", "fra", "--mode", "arq", "--ops", &ops], Exit::Refused);
+    assert!(why.contains("this is relay fra") && why.contains("ask relay lon"), "{why}");
+    let (_, why) = run(at, &["ctl", "link", "set", "fra", "rom", "--mode", "arq", "--ops", &ops], Exit::Unavailable);
+    assert!(why.contains("no link to rom") && why.contains("it knows: lon"), "{why}");
+    let file = std::fs::read_to_string(at.join("relay.toml")).expect("it is there");
+    assert!(file.ends_with(more), "the configuration is as its operator wrote it: {file}");
+    drop(running);
+
+    let mut running = Running::start(at);
+    let ops = running.report_where(|report| report["ready"] == true)["ops"].as_str().expect("an address").to_owned();
+    let (json, _) = run(at, &["ctl", "link", "set", "fra", "lon", "--mode", "fec", "--ops", &ops, "--json"], Exit::Ok);
+    let link: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (&link["policy"]["max_overhead"], &link["policy"]["capacity"]),
+        (&0.5.into(), &20_000_000.into()),
+        "{link}"
+    );
+    let (text, _) = run(at, &["ctl", "link", "reset", "fra", "lon", "--persist", "--ops", &ops], Exit::Ok);
+    assert!(text.contains("fra -> lon (down now): arq") && text.contains("as configured"), "{text}");
+    let kept = std::fs::read_to_string(at.join("state.toml")).expect("it is there");
+    assert!(!kept.contains("[links.lon]"), "{kept}");
+    std::fs::write(at.join("state.toml"), "[links.lon]\nmode = \"magic\"\n").expect("it can be written");
+    let (_, why) = run(at, &["check", "--config", "relay.toml"], Exit::Config);
+    assert!(why.contains("state.toml") && why.contains("magic"), "{why}");
+}
+
+#[test]
+fn nothing_is_kept_where_no_file_is_named() {
+    let directory = overlay("ops = \"127.0.0.1:0\"\n[[neighbours]]\nname = \"lon\"\n");
+    let mut running = Running::start(directory.path());
+    let ops = running.report_where(|report| report["ready"] == true)["ops"].as_str().expect("an address").to_owned();
+    let set = ["ctl", "link", "set", "fra", "lon", "--mode", "off", "--persist", "--ops", &ops];
+    let (_, why) = run(directory.path(), &set, Exit::Refused);
+    assert!(why.contains("nothing changed") && why.contains("state ="), "{why}");
+}
+
+#[test]
+fn ctl_reload_says_what_it_changed_and_what_was_wrong() {
+    let directory = overlay("ops = \"127.0.0.1:0\"\n");
+    let at = directory.path();
+    let mut running = Running::start(at);
+    let ops = running.report_where(|report| report["ready"] == true)["ops"].as_str().expect("an address").to_owned();
+    let reload = ["ctl", "reload", "--ops", &ops];
+    let (text, _) = run(at, &reload, Exit::Ok);
+    assert_eq!(text, "read, nothing has changed\n");
+    write(at, "relay.toml", "ops = \"127.0.0.1:0\"\n[[neighbours]]\naddress = \"lon\"\n");
+    let (_, why) = run(at, &reload, Exit::Config);
+    for part in ["relay.toml", "neighbours[0].address", "host:port", "the old configuration stays in force"] {
+        assert!(why.contains(part), "{why}");
+    }
+    let report = running.report_where(|report| report["reloads"]["refused"] == 1);
+    assert!(report["reloads"]["last_error"].as_str().is_some_and(|why| why.contains("host:port")), "{report}");
+    write(
+        at,
+        "relay.toml",
+        "ops = \"127.0.0.1:0\"\npath_mtu = 1400\nsource_grace = \"3s\"\n[[neighbours]]\naddress = \"127.0.0.1:9\"\n",
+    );
+    let (text, _) = run(at, &reload, Exit::Ok);
+    for line in
+        ["in force now: source_grace", "in force now: neighbours 127.0.0.1:9: new", "after a restart only: path_mtu"]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+    write(
+        at,
+        "relay.toml",
+        "ops = \"127.0.0.1:0\"\npath_mtu = 1400\n[[neighbours]]\naddress = \"127.0.0.1:9\"\ncost = 3\n",
+    );
+    let (text, _) = run(at, &reload, Exit::Ok);
+    assert!(text.contains("neighbours 127.0.0.1:9: cost\n"), "{text}");
+    write(at, "relay.toml", "ops = \"127.0.0.1:0\"\n");
+    let (text, _) = run(at, &reload, Exit::Ok);
+    assert!(text.contains("neighbours 127.0.0.1:9: removed"), "{text}");
+    running.report_where(|report| report["neighbours"].as_array().is_some_and(Vec::is_empty));
+}

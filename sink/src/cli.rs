@@ -127,6 +127,11 @@ pub struct Cli {
     pub log_format: LogFormat,
 }
 
+/// The command line, as completions and manual pages are made from it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Parses, loads, runs; the exit code of the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match Cli::command().try_get_matches_from(arguments) {

@@ -1,5 +1,7 @@
 //! `ctl`: asking a running relay.
 
+#[path = "link.rs"]
+mod link;
 #[path = "views.rs"]
 mod views;
 
@@ -22,14 +24,25 @@ const MOST: u64 = 64 << 20;
 pub(super) enum Ctl {
     /// Print how the relay, its links and its streams are
     Status(Status),
-    /// Print the links of the whole overlay, as they are advertised: delay, loss, lateness
+    /// Print the repair in force on this relay's links, with what it costs and brings, and the links of the whole overlay
     Links(Status),
+    /// Change the repair of one link, live
+    #[command(subcommand)]
+    Link(link::Link),
     /// Print round trip and one-way delay of this relay's links, with their bounds
     Rtt(Status),
     /// Print the graph of a stream: which modules are in force, and each edge with its delay, loss and slack
     Route(Route),
     /// Take streams off this relay, or off one of its links, without losing a packet; for maintenance
     Drain(Drain),
+    /// Read the configuration anew, as SIGHUP does, and print what that changed; a file with a mistake changes nothing
+    Reload(Reload),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    at: At,
 }
 
 #[derive(Debug, Args)]
@@ -76,8 +89,10 @@ impl Ctl {
             Ctl::Rtt(status) => (status.at.ops, status.json, views::rtt),
             Ctl::Route(route) => return route.execute(),
             Ctl::Drain(drain) => return drain.execute(),
+            Ctl::Link(link) => return link.execute(),
+            Ctl::Reload(reload) => return reload.execute(),
         };
-        let body = node::host::block_on_local(request("GET", ops, "/api/v1/status"))?;
+        let body = ask("GET", ops, "/api/v1/status")?;
         if json {
             return super::print(&(body + "\n"));
         }
@@ -87,7 +102,7 @@ impl Ctl {
 
 impl Route {
     fn execute(self) -> Result<(), Failure> {
-        let body = node::host::block_on_local(request("GET", self.at.ops, "/api/v1/status"))?;
+        let body = ask("GET", self.at.ops, "/api/v1/status")?;
         match views::route(&parse(self.at.ops, &body)?, &self.stream) {
             Some(text) => super::print(&text),
             None => Err(unavailable(self.at.ops, &format!("it does not carry {}", self.stream))),
@@ -99,9 +114,43 @@ impl Drain {
     fn execute(self) -> Result<(), Failure> {
         let act = if self.undo { "resume" } else { "drain" };
         let link = self.link.map(|link| format!("?link={link}")).unwrap_or_default();
-        let answer = node::host::block_on_local(request("POST", self.at.ops, &format!("/api/v1/{act}{link}")))?;
-        super::print(&answer)
+        super::print(&ask("POST", self.at.ops, &format!("/api/v1/{act}{link}"))?)
     }
+}
+
+impl Reload {
+    fn execute(self) -> Result<(), Failure> {
+        let ops = self.at.ops;
+        let answer = node::host::block_on_local(request("POST", ops, "/api/v1/reload", None))?;
+        if answer.status == 422 {
+            return Err(Failure::new(Exit::Config, answer.body.trim_end()));
+        }
+        super::print(&views::reloaded(&parse(ops, &answer.good(ops)?.body)?))
+    }
+}
+
+/// What a relay answers.
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+impl Answer {
+    /// The answer, where it is what was asked for; else the relay's own words.
+    fn good(self, ops: SocketAddr) -> Result<Answer, Failure> {
+        let why = self.body.trim_end();
+        match self.status {
+            200 => Ok(self),
+            404 | 503 => Err(unavailable(ops, why)),
+            400..500 => Err(Failure::new(Exit::Refused, format!("operations port {ops}: {why}"))),
+            507 => Err(Failure::new(Exit::Io, format!("operations port {ops}: {why}"))),
+            status => Err(unavailable(ops, &format!("it answers with status {status}: {why}"))),
+        }
+    }
+}
+
+fn ask(method: &str, ops: SocketAddr, path: &str) -> Result<String, Failure> {
+    Ok(node::host::block_on_local(request(method, ops, path, None))?.good(ops)?.body)
 }
 
 fn parse(ops: SocketAddr, body: &str) -> Result<Value, Failure> {
@@ -109,12 +158,16 @@ fn parse(ops: SocketAddr, body: &str) -> Result<Value, Failure> {
 }
 
 /// A request of HTTP/1.0, whose answer ends with the connection (RFC 1945).
-async fn request(method: &str, address: SocketAddr, path: &str) -> Result<String, Failure> {
+async fn request(method: &str, address: SocketAddr, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    let (kind, body) = match body {
+        Some(body) => ("Content-Type: application/json\r\n", body.to_string()),
+        None => ("", String::new()),
+    };
+    let length = body.len();
+    let text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{kind}Content-Length: {length}\r\n\r\n{body}");
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream
-            .write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").as_bytes())
-            .await?;
+        stream.write_all(text.as_bytes()).await?;
         let mut answer = String::new();
         stream.take(MOST).read_to_string(&mut answer).await?;
         std::io::Result::Ok(answer)
@@ -124,9 +177,9 @@ async fn request(method: &str, address: SocketAddr, path: &str) -> Result<String
         .map_err(|_| unavailable(address, &format!("no answer in {PATIENCE:?}")))?
         .map_err(|error| unavailable(address, &error.to_string()))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split_whitespace().nth(1) {
-        Some("200") => Ok(body.to_owned()),
-        _ => Err(unavailable(address, &format!("it answers {:?}", head.lines().next().unwrap_or_default()))),
+    match head.split_whitespace().nth(1).and_then(|status| status.parse().ok()) {
+        Some(status) => Ok(Answer { status, body: body.to_owned() }),
+        None => Err(unavailable(address, &format!("it answers {:?}", head.lines().next().unwrap_or_default()))),
     }
 }
 

@@ -3,6 +3,7 @@
 mod ctl;
 mod keys;
 mod run;
+mod service;
 
 use clap::{Args, Parser, Subcommand};
 use node::exit::{self, Exit, Failure};
@@ -28,7 +29,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a relay until SIGTERM or Ctrl-C; a second one stops it at once. SIGHUP reads the neighbours anew
+    /// Run a relay until SIGTERM or Ctrl-C; a second one stops it at once. SIGHUP reads the
+    /// configuration anew
     Run(run::Run),
     /// Check a configuration file and the keys it names, without starting anything
     Check(Configured),
@@ -64,6 +66,11 @@ struct Configured {
     /// Where the operations port listens (TCP); keep it private
     #[arg(long, value_name = "ADDRESS")]
     ops: Option<SocketAddr>,
+}
+
+/// The command line, as completions and manual pages are made from it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Parses the command line and does what it says.

@@ -1,13 +1,14 @@
 //! `run` and `check`.
 
-use super::Configured;
+use super::{Configured, service};
 use crate::config::{Config, Neighbour};
 use crate::report::Report;
-use crate::server;
+use crate::server::{self, Reloads};
 use clap::Args;
 use node::config::Layers;
 use node::exit::{Exit, Failure};
 use node::telemetry::{self, LogFormat};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -38,15 +39,30 @@ impl Run {
     }
 
     async fn run(self, mut config: Config) -> Result<(), Failure> {
-        config.report_interval = config.report_interval.min(self.interval);
+        let interval = self.interval;
+        config.report_interval = config.report_interval.min(interval);
         let (stop, stopping) = watch::channel(false);
         let (report, reports) = watch::channel(Report::default());
         let (reload, reloads) = mpsc::channel(1);
+        let configured = self.configured.clone();
+        let load = move || {
+            let config = load(&configured)?;
+            Ok(Config { report_interval: config.report_interval.min(interval), ..config })
+        };
+        let load = Rc::new(load);
+        let reloads = Reloads {
+            pushed: reloads,
+            load: Some(Box::new({
+                let load = load.clone();
+                move || load()
+            })),
+        };
         let relay = server::run_reloading(config, stopping, report, reloads);
         tokio::select! {
             result = relay => return result.map(drop),
-            result = signals(stop, reload, &self.configured) => result?,
-            result = write_reports(reports, self.interval), if self.json => result?,
+            result = signals(stop, reload, &*load) => result?,
+            result = write_reports(reports.clone(), self.interval), if self.json => result?,
+            () = service::tell(reports) => {}
         }
         Ok(())
     }
@@ -55,8 +71,8 @@ impl Run {
 /// Follows SIGTERM, SIGINT and SIGHUP. Returns at the second request to stop.
 async fn signals(
     stop: watch::Sender<bool>,
-    reload: mpsc::Sender<Config>,
-    configured: &Configured,
+    reload: mpsc::Sender<Result<Config, Failure>>,
+    load: &dyn Fn() -> Result<Config, Failure>,
 ) -> Result<(), Failure> {
     let listen =
         |kind| signal(kind).map_err(|e| Failure::new(Exit::Software, format!("cannot listen to signals: {e}")));
@@ -69,11 +85,8 @@ async fn signals(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {
-                match load(configured) {
-                    // The relay has ended where nobody receives; then there is nothing to reload.
-                    Ok(config) => drop(reload.send(config).await),
-                    Err(failure) => tracing::error!(error = %failure, "not reloaded: the old configuration stays in force"),
-                }
+                // The relay has ended where nobody receives; then there is nothing to reload.
+                drop(reload.send(load()).await);
                 continue;
             }
         }
@@ -104,6 +117,9 @@ async fn write_reports(reports: watch::Receiver<Report>, interval: Duration) -> 
 pub(super) fn check(configured: &Configured) -> Result<(), Failure> {
     let config = load(configured)?;
     let identity = server::identity(&config)?;
+    if let Some(state) = &config.state {
+        crate::overrides::load(state)?;
+    }
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     let neighbours = config.neighbours.len();
     super::print(&format!(

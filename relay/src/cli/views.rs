@@ -4,11 +4,28 @@ use super::{list, number, text};
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// The links of the overlay.
+/// The repair of this relay's links to relays, then the links of the overlay.
 pub(super) fn links(report: &Value) -> String {
-    let mut out = format!("{:<24} {:<24} {:>9} {:>8}\n", "FROM", "TO", "DELAY ms", "LOSS %");
+    let mut out = format!(
+        "{:<18} {:<9} {:<6} {:>8} {:>8} {:>11} {:>7} {:>7} {:>7} {:>9} {:>9}\n",
+        "REPAIR TO",
+        "MODE",
+        "SET BY",
+        "TARGET",
+        "CEIL %",
+        "CAPACITY",
+        "LOSS %",
+        "ARQ %",
+        "FEC %",
+        "IN SAVED%",
+        "IN LEFT%"
+    );
+    for link in list(&report["links"]).filter(|link| link["role"] == "relay") {
+        out += &repair_row(text(&link["peer"]), link);
+    }
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "\n{:<24} {:<24} {:>9} {:>8}", "OVERLAY FROM", "TO", "DELAY ms", "LOSS %");
     for link in list(&report["overlay"]["link_states"]) {
-        // Writing to a String does not fail.
         let _ = writeln!(
             out,
             "{:<24} {:<24} {:>9.1} {:>8.2}{}",
@@ -20,6 +37,68 @@ pub(super) fn links(report: &Value) -> String {
         );
     }
     out
+}
+
+/// Policy, then what it works against and costs on the way out, then what the peer's repair brings on the way in.
+fn repair_row(peer: &str, link: &Value) -> String {
+    let (policy, repair) = (&link["policy"], &link["repair"]);
+    format!(
+        "{peer:<18} {:<9} {:<6} {:>8.0e} {:>8.0} {:>11} {:>7.2} {:>7.1} {:>7.1} {:>9.3} {:>9.4}\n",
+        text(&policy["mode"]),
+        text(&link["set_by"]),
+        number(&policy["target_residual"]),
+        number(&policy["max_overhead"]) * 100.0,
+        rate(&policy["capacity"]),
+        number(&link["wire_loss_sent"]) * 100.0,
+        number(&repair["cost_arq"]) * 100.0,
+        number(&repair["cost_fec"]) * 100.0,
+        number(&repair["saved"]) * 100.0,
+        number(&repair["left"]) * 100.0,
+    )
+}
+
+fn rate(bits: &Value) -> String {
+    match bits.as_u64() {
+        Some(bits) => format!("{} Mbit/s", bits as f64 / 1e6),
+        None => "estimated".to_owned(),
+    }
+}
+
+/// The answer to a change of a link's repair.
+pub(super) fn changed(link: &Value) -> String {
+    let policy = &link["policy"];
+    let kept = match text(&link["set_by"]) {
+        "kept" => "kept for the next start",
+        "live" => "until the relay is restarted",
+        _ => "as configured",
+    };
+    format!(
+        "{} -> {}{}: {}, target {:e}, at most {} % repair, capacity {}; {kept}\n\
+         it works against {:.2} % loss on the wire; what it costs from now on: anabranch-relay ctl links\n",
+        text(&link["from"]),
+        text(&link["to"]),
+        if link["up"] == true { "" } else { " (down now)" },
+        text(&policy["mode"]),
+        number(&policy["target_residual"]),
+        number(&policy["max_overhead"]) * 100.0,
+        rate(&policy["capacity"]),
+        number(&link["wire_loss_sent"]) * 100.0,
+    )
+}
+
+/// What a reload changed.
+pub(super) fn reloaded(answer: &Value) -> String {
+    let mut out = String::new();
+    for (key, title) in [
+        ("applied", "in force now"),
+        ("restart", "changed, in force after a restart only"),
+        ("covered", "changed, but hidden by what `ctl link set` set"),
+    ] {
+        for what in list(&answer[key]) {
+            let _ = writeln!(out, "{title}: {}", text(what));
+        }
+    }
+    if out.is_empty() { "read, nothing has changed\n".to_owned() } else { out }
 }
 
 /// What is measured of the time that packets take on this relay's links.

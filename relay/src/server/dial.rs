@@ -22,6 +22,8 @@ pub(super) struct Dialler {
     pub(super) index: usize,
     pub(super) address: String,
     pub(super) expected: Option<NodeName>,
+    /// Who was found there before.
+    pub(super) found: Option<NodeName>,
     pub(super) endpoint: Endpoint,
 }
 
@@ -29,7 +31,7 @@ impl Dialler {
     /// Dials whenever there is no link to the neighbour, whoever dialled the last one.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1, self.shared.boot.wrapping_add(self.index as u64));
-        let mut name = self.expected.clone();
+        let mut name = self.expected.clone().or(self.found.clone());
         loop {
             if let Some(port) = name.as_ref().and_then(|name| self.shared.host.with(|_, system, _| system.relay(name)))
             {
@@ -76,11 +78,10 @@ impl Dialler {
     /// Gives the connection to the relay.
     fn attach(&self, session: Session) -> NodeName {
         let found = session.peer.name.clone();
-        let options = self.shared.link_options.borrow()[self.index].clone();
-        self.shared.set_link_options(found.clone(), options);
+        self.shared.update(self.index, |neighbour| neighbour.name = Some(found.clone()));
+        self.shared.renew(&found);
         self.shared.attach(session);
         self.shared.update(self.index, |neighbour| {
-            neighbour.name = Some(found.clone());
             neighbour.state = NeighbourState::Up;
             neighbour.connections += 1;
         });

@@ -1,10 +1,12 @@
 //! The shell around the relay: sockets, neighbours, signals, reports.
 
 mod dial;
+mod operator;
 
 use crate::config::{Config, Identity, Neighbour};
-use crate::ops::{self, Order};
-use crate::report::{NeighbourReport, NeighbourState, Report};
+use crate::ops;
+use crate::overrides::{self, Overrides};
+use crate::report::{NeighbourReport, NeighbourState, ReloadReport, Report};
 use crate::system::{LinkOptions, Options, RelaySystem};
 use dial::Dialler;
 use futures_util::FutureExt;
@@ -22,7 +24,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use topology::NodeName;
 
 /// Runs a relay until `shutdown` turns true, drains, and returns its last report. While it runs, `report` is renewed
@@ -36,22 +38,34 @@ pub async fn run(
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
     let (_, reloads) = mpsc::channel(1);
-    run_reloading(config, shutdown, report, reloads).await
+    run_reloading(config, shutdown, report, Reloads { pushed: reloads, load: None }).await
 }
 
+/// Whence a running relay gets a new configuration.
+pub struct Reloads {
+    /// Pushed by who runs it: a configuration, or why there is none.
+    pub pushed: mpsc::Receiver<Result<Config, Failure>>,
+    /// Reads it anew when that is asked for over the operations port; without it such a request is refused.
+    pub load: Option<Loader>,
+}
+
+/// Reads a configuration.
+pub type Loader = Box<dyn Fn() -> Result<Config, Failure>>;
+
 /// As [`run`], and takes new configurations while it runs. What a neighbour's entry says of delay, cost and repair is
-/// in force at once, without a packet lost; new entries are dialled; all else, and entries that are gone, wait for a
-/// restart and are named in the log.
+/// in force at once, without a packet lost; new entries are dialled; streams are taken off the links of entries that are gone, then these
+/// are closed. Limits and times are in force from now on. What is bound to the start (addresses, keys, name) waits for a restart and is
+/// named in the log. A configuration with a mistake changes nothing.
 pub async fn run_reloading(
     config: Config,
     mut shutdown: watch::Receiver<bool>,
     report: watch::Sender<Report>,
-    mut reloads: mpsc::Receiver<Config>,
+    reloads: Reloads,
 ) -> Result<Report, Failure> {
     config.check().map_err(|what| Failure::new(Exit::Config, what))?;
-    let mut relay = Relay::start(config).await?;
-    let mut renew = tokio::time::interval(relay.shared.config.report_interval);
-    renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut relay = Relay::start(config, reloads.load).await?;
+    let mut pushed = reloads.pushed;
+    let mut renew = relay.renewals();
     let ops = relay.ops.take();
     let (order, mut orders) = mpsc::channel(1);
     let serving = ops.map(|listener| tokio::task::spawn_local(ops::serve(listener, report.subscribe(), order)));
@@ -59,13 +73,17 @@ pub async fn run_reloading(
     tracing::info!(relay = %relay.shared.name, listen = ?relay.listen, ops = ?relay.ops_address, "ready");
     loop {
         tokio::select! {
-            _ = renew.tick() => {
-                report.send_replace(relay.report());
-            }
-            Some(config) = reloads.recv() => relay.reload(config),
+            _ = renew.tick() => {}
+            // Why it was refused is in the log and in the report.
+            Some(config) = pushed.recv() => drop(relay.reload(config)),
             Some(order) = orders.recv() => relay.obey(order),
             // A shutdown that nobody can ask for any more is one that is asked for.
             _ = shutdown.wait_for(|stop| *stop) => break,
+        }
+        // Whoever has just changed something sees it at once.
+        report.send_replace(relay.report());
+        if renew.period() != relay.shared.config.borrow().report_interval {
+            renew = relay.renewals();
         }
     }
     relay.drain(&report).await;
@@ -78,14 +96,29 @@ pub async fn run_reloading(
 /// What the tasks of one relay share.
 struct Shared {
     name: NodeName,
-    config: Config,
+    /// The configuration in force.
+    config: RefCell<Config>,
     clock: Clock,
     host: Host<RelaySystem>,
     boot: u64,
     links_made: Cell<u64>,
-    neighbours: RefCell<Vec<NeighbourReport>>,
-    /// What the configuration in force says of each of them, in the same order.
-    link_options: RefCell<Vec<LinkOptions>>,
+    /// Those of the configuration in force; places of those that are gone are used again.
+    neighbours: RefCell<Vec<Known>>,
+    /// What the operator set of links, above the configuration.
+    overrides: RefCell<Overrides>,
+    /// Of these, what is to outlast a restart.
+    kept: RefCell<Overrides>,
+    /// Held by who writes these to their file.
+    saving: tokio::sync::Mutex<()>,
+}
+
+/// A neighbour this relay was told of.
+struct Known {
+    configured: Neighbour,
+    report: NeighbourReport,
+    dialler: Option<AbortHandle>,
+    /// Whether the configuration no longer has it.
+    gone: bool,
 }
 
 struct Relay {
@@ -100,11 +133,17 @@ struct Relay {
     started: Instant,
     draining: bool,
     tasks: JoinSet<()>,
+    loader: Option<Loader>,
+    reloads: ReloadReport,
 }
 
 impl Relay {
-    async fn start(config: Config) -> Result<Relay, Failure> {
+    async fn start(config: Config, loader: Option<Loader>) -> Result<Relay, Failure> {
         let Identity { name, credentials, verifier } = identity(&config)?;
+        let kept = config.state.as_deref().map(overrides::load).transpose()?.unwrap_or_default();
+        for (peer, link) in &kept {
+            tracing::info!(link = %peer, ?link, "set over the operations port earlier, above the configuration");
+        }
         let mut endpoints = Vec::new();
         for listen in &config.listen {
             endpoints.push(bind(&config, *listen, config.path_mtu, &credentials)?);
@@ -118,7 +157,7 @@ impl Relay {
         let clock = Clock::start();
         let boot = clock::unix_micros();
         let seal = credentials.seal().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
-        let system = RelaySystem::new(options(&config, &name, boot, clock.now(), seal.map(Rc::new)));
+        let system = RelaySystem::new(options(&config, &kept, &name, boot, clock.now(), seal.map(Rc::new)));
         let shared = Rc::new(Shared {
             name,
             clock,
@@ -126,8 +165,10 @@ impl Relay {
             boot,
             links_made: Cell::new(0),
             neighbours: RefCell::new(Vec::new()),
-            link_options: RefCell::new(Vec::new()),
-            config,
+            overrides: RefCell::new(kept.clone()),
+            kept: RefCell::new(kept),
+            saving: tokio::sync::Mutex::new(()),
+            config: RefCell::new(config),
         });
         let mut tasks = JoinSet::new();
         for endpoint in &endpoints {
@@ -150,35 +191,78 @@ impl Relay {
             started,
             draining: false,
             tasks,
+            loader,
+            reloads: ReloadReport::default(),
         };
-        for neighbour in relay.shared.config.neighbours.clone() {
-            relay.keep(&neighbour)?;
+        let neighbours = relay.shared.config.borrow().neighbours.clone();
+        for neighbour in &neighbours {
+            relay.keep(neighbour)?;
         }
         Ok(relay)
     }
 
-    /// Keeps a link to a neighbour from now on.
-    fn keep(&mut self, neighbour: &Neighbour) -> Result<(), Failure> {
-        let index = self.shared.neighbours.borrow().len();
-        self.shared.link_options.borrow_mut().push(LinkOptions::from(neighbour));
-        self.shared.neighbours.borrow_mut().push(NeighbourReport {
-            address: neighbour.address.clone(),
-            name: neighbour.name.clone(),
-            state: NeighbourState::Connecting,
-            last_error: None,
-            connections: 0,
-        });
-        if let Some(address) = &neighbour.address {
-            let path_mtu = neighbour.path_mtu.or(self.shared.config.path_mtu);
-            let dialler = Dialler {
-                shared: self.shared.clone(),
-                index,
-                address: address.clone(),
-                expected: neighbour.name.clone(),
-                endpoint: self.dialling_endpoint(path_mtu)?,
-            };
-            self.tasks.spawn_local(dialler.run());
+    /// When the report is to be renewed.
+    fn renewals(&self) -> tokio::time::Interval {
+        let mut renew = tokio::time::interval(self.shared.config.borrow().report_interval);
+        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        renew
+    }
+
+    /// Keeps a link to a neighbour from now on; returns its place.
+    fn keep(&mut self, neighbour: &Neighbour) -> Result<usize, Failure> {
+        let known = Known {
+            configured: neighbour.clone(),
+            report: NeighbourReport {
+                address: neighbour.address.clone(),
+                name: neighbour.name.clone(),
+                state: NeighbourState::Connecting,
+                last_error: None,
+                connections: 0,
+            },
+            dialler: None,
+            gone: false,
+        };
+        let index = {
+            let mut all = self.shared.neighbours.borrow_mut();
+            match all.iter().position(|old| old.gone) {
+                Some(free) => {
+                    all[free] = known;
+                    free
+                }
+                None => {
+                    all.push(known);
+                    all.len() - 1
+                }
+            }
+        };
+        if let Some(name) = &neighbour.name {
+            self.shared.renew(name);
         }
+        self.dial(index)?;
+        Ok(index)
+    }
+
+    /// Dials a neighbour by its entry whenever there is no link to it, in place of whoever dialled it so far.
+    fn dial(&mut self, index: usize) -> Result<(), Failure> {
+        let (configured, found) = {
+            let mut known = self.shared.neighbours.borrow_mut();
+            if let Some(old) = known[index].dialler.take() {
+                old.abort();
+            }
+            (known[index].configured.clone(), known[index].report.name.clone())
+        };
+        let Some(address) = configured.address else { return Ok(()) };
+        let path_mtu = configured.path_mtu.or(self.shared.config.borrow().path_mtu);
+        let dialler = Dialler {
+            shared: self.shared.clone(),
+            index,
+            address,
+            expected: configured.name,
+            found,
+            endpoint: self.dialling_endpoint(path_mtu)?,
+        };
+        let handle = self.tasks.spawn_local(dialler.run());
+        self.shared.neighbours.borrow_mut()[index].dialler = Some(handle);
         Ok(())
     }
 
@@ -188,53 +272,9 @@ impl Relay {
             return Ok(endpoint.clone());
         }
         let any = EndpointOptions::default().listen;
-        let endpoint = bind(&self.shared.config, any, path_mtu, &self.credentials)?;
+        let endpoint = bind(&self.shared.config.borrow(), any, path_mtu, &self.credentials)?;
         self.dialling.insert(path_mtu, endpoint.clone());
         Ok(endpoint)
-    }
-
-    fn reload(&mut self, config: Config) {
-        if let Err(what) = config.check() {
-            tracing::error!(error = what, "the new configuration is wrong: the old one stays in force");
-            return;
-        }
-        for neighbour in &config.neighbours {
-            let known = self.shared.neighbours.borrow().iter().position(|known| {
-                (known.address.is_some() && known.address == neighbour.address)
-                    || (known.name.is_some() && known.name == neighbour.name)
-            });
-            match known {
-                Some(index) => self.shared.renew(index, neighbour),
-                None => {
-                    tracing::info!(address = ?neighbour.address, name = ?neighbour.name, "a new neighbour");
-                    if let Err(failure) = self.keep(neighbour) {
-                        tracing::error!(error = %failure, "the new neighbour cannot be dialled");
-                    }
-                }
-            }
-        }
-        tracing::info!("configuration reloaded: neighbours are in force, all else waits for a restart");
-    }
-
-    /// Takes streams off this relay or one of its links, or lets them on again.
-    fn obey(&mut self, Order { link, drain, done }: Order) {
-        tracing::info!(?link, drain, "the operator asks");
-        let did = self.shared.host.with(|now, system, ports| match &link {
-            Some(link) => system.drain_link(now, link, drain, ports),
-            None if drain => {
-                system.drain(now, ports);
-                true
-            }
-            None => {
-                system.resume(now, ports);
-                true
-            }
-        });
-        if link.is_none() {
-            self.draining = drain;
-        }
-        // Who asked may have gone away.
-        let _ = done.send(did);
     }
 
     fn report(&self) -> Report {
@@ -249,7 +289,12 @@ impl Relay {
         report.draining = self.draining;
         report.listen = self.listen.clone();
         report.ops = self.ops_address;
-        report.neighbours = self.shared.neighbours.borrow().clone();
+        report.reloads = self.reloads.clone();
+        for link in report.links.iter_mut().filter(|link| link.role == Role::Relay) {
+            link.set_by = self.shared.set_by(&link.peer);
+        }
+        let known = self.shared.neighbours.borrow();
+        report.neighbours = known.iter().filter(|known| !known.gone).map(|known| known.report.clone()).collect();
         for neighbour in &mut report.neighbours {
             let up = |name: &NodeName| report.links.iter().any(|link| link.peer == *name && link.role == Role::Relay);
             if neighbour.name.as_ref().is_some_and(up) {
@@ -261,11 +306,12 @@ impl Relay {
 
     /// Goes on forwarding for a while, so that the overlay can route around this relay.
     async fn drain(&mut self, report: &watch::Sender<Report>) {
-        tracing::info!(relay = %self.shared.name, "stopping: draining for {:?}", self.shared.config.drain);
+        let drain = self.shared.config.borrow().drain;
+        tracing::info!(relay = %self.shared.name, "stopping: draining for {drain:?}");
         self.draining = true;
         self.shared.host.with(|now, system, ports| system.drain(now, ports));
         report.send_replace(self.report());
-        tokio::time::sleep(self.shared.config.drain).await;
+        tokio::time::sleep(drain).await;
     }
 
     async fn close(mut self) {
@@ -298,29 +344,15 @@ impl Shared {
             idle_probe_interval: if relay { LinkConfig::PROBES } else { LinkConfig::LEAF_IDLE_PROBES },
             // Weyl's sequence: each link of each life of this relay has coefficients of its own.
             seed: self.boot.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            max_history: self.config.limits.max_history,
+            max_history: self.config.borrow().limits.max_history,
             ..LinkConfig::default()
         };
         self.host.attach(session, config)
     }
 
-    /// What the configuration says of a known neighbour is in force from now on, and for its next connections.
-    fn renew(&self, index: usize, neighbour: &Neighbour) {
-        let options = LinkOptions::from(neighbour);
-        self.link_options.borrow_mut()[index] = options.clone();
-        let known = self.neighbours.borrow()[index].name.clone();
-        if let Some(name) = neighbour.name.clone().or(known) {
-            self.set_link_options(name, options);
-        }
-    }
-
-    fn set_link_options(&self, peer: NodeName, options: LinkOptions) {
-        self.host.with(|now, system, ports| system.set_link_options(now, peer, options, ports));
-    }
-
     fn update(&self, index: usize, change: impl FnOnce(&mut NeighbourReport)) {
         if let Some(neighbour) = self.neighbours.borrow_mut().get_mut(index) {
-            change(neighbour);
+            change(&mut neighbour.report);
         }
     }
 }
@@ -378,10 +410,20 @@ async fn bind_ops(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot listen on tcp {address} (ops): {error}")))
 }
 
-fn options(config: &Config, name: &NodeName, boot: u64, now: Instant, seal: Option<Rc<Seal>>) -> Options {
-    let links = config.neighbours.iter();
-    let links: BTreeMap<NodeName, LinkOptions> =
-        links.filter_map(|neighbour| Some((neighbour.name.clone()?, LinkOptions::from(neighbour)))).collect();
+fn options(
+    config: &Config,
+    kept: &Overrides,
+    name: &NodeName,
+    boot: u64,
+    now: Instant,
+    seal: Option<Rc<Seal>>,
+) -> Options {
+    let named = config.neighbours.iter().filter_map(|neighbour| Some((neighbour.name.clone()?, neighbour.into())));
+    let mut links: BTreeMap<NodeName, LinkOptions> = named.collect();
+    for (peer, link) in kept {
+        let options = links.entry(peer.clone()).or_default();
+        options.policy = link.apply(options.policy);
+    }
     Options {
         name: name.clone(),
         boot,

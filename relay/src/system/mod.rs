@@ -7,6 +7,7 @@
 //! | `streams` | what is carried: announcements, graphs, the end of a stream |
 //! | `pull` | what is missing is asked for, and answered |
 //! | `watch` | trouble on the links into this relay |
+//! | `effect` | what repair on a link costs and brings |
 //! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
@@ -15,6 +16,7 @@ pub mod carried;
 pub mod plan;
 
 mod clients;
+mod effect;
 mod neighbours;
 mod pull;
 mod report;
@@ -77,6 +79,13 @@ pub struct LinkOptions {
     pub cost: u32,
     /// Repair of what this relay sends.
     pub policy: Policy,
+}
+
+impl Default for LinkOptions {
+    /// Of a link that no configuration speaks of.
+    fn default() -> LinkOptions {
+        LinkOptions { delay: None, cost: crate::config::default_cost(), policy: Policy::default() }
+    }
 }
 
 impl From<&Neighbour> for LinkOptions {
@@ -185,14 +194,33 @@ impl RelaySystem {
         self.relays.get(name).copied()
     }
 
+    /// The relays to which a link stands.
+    pub fn neighbours(&self) -> impl Iterator<Item = &NodeName> {
+        self.relays.keys()
+    }
+
     /// Changes what the operator says of a link; in force at once.
     pub fn set_link_options(&mut self, now: Instant, peer: NodeName, options: LinkOptions, ports: &mut Ports) {
-        if let Some(link) = self.relays.get(&peer).and_then(|port| ports.link_mut(*port)) {
+        if let Some(port) = self.relay(&peer)
+            && let Some(link) = ports.link_mut(port)
+            && link.policy() != options.policy
+        {
             link.set_policy(now, options.policy);
+            let stats = link.stats();
+            if let Some(trail) = self.trail(port) {
+                trail.restart(now, stats);
+            }
         }
         self.options.links.insert(peer, options);
         self.watch_links(now, ports);
         self.settle(now, ports);
+    }
+
+    /// Changes what peers can make this relay hold, and how long it waits for a source that vanished. What is held already stays; the
+    /// bounds on relays and on the history of streams are those of the start.
+    pub fn set_limits(&mut self, limits: Limits, source_grace: Duration) {
+        self.options.limits = limits;
+        self.options.source_grace = source_grace;
     }
 
     /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.

@@ -1,5 +1,6 @@
 //! Links to relays: which connection of a pair survives, when a link counts as up, link state.
 
+use super::effect::Trail;
 use super::{Kind, Port, RelaySystem};
 use link::stats::LinkQuality;
 use link::{Delivery, Instant};
@@ -39,7 +40,11 @@ impl RelaySystem {
         if let (Some(options), Some(link)) = (self.options.links.get(&name), ports.link_mut(port)) {
             link.set_policy(now, options.policy);
         }
-        self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(Box::default()) });
+        let mut kept = Box::<super::RelayPort>::default();
+        if let Some(link) = ports.link(port) {
+            kept.trail.restart(now, link.stats());
+        }
+        self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(kept) });
         self.relays.insert(name.clone(), port);
         self.watch_link(now, &name, port, ports);
         for news in self.directory.snapshot() {
@@ -88,6 +93,17 @@ impl RelaySystem {
         let relays: Vec<(NodeName, PortId)> = self.relays.iter().map(|(name, port)| (name.clone(), *port)).collect();
         for (name, port) in relays {
             self.watch_link(now, &name, port, ports);
+            if let (Some(trail), Some(link)) = (self.trail(port), ports.link(port)) {
+                trail.mark(now, || link.stats());
+            }
+        }
+    }
+
+    /// What repair on a link to a relay costs and brings.
+    pub(super) fn trail(&mut self, port: PortId) -> Option<&mut Trail> {
+        match &mut self.ports.get_mut(&port)?.kind {
+            Kind::Relay(relay) => Some(&mut relay.trail),
+            Kind::Client(_) => None,
         }
     }
 

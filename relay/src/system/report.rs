@@ -1,7 +1,8 @@
 //! What the relay says of itself to its operator.
 
 use super::carried::{Carried, StreamId};
-use super::{Kind, Port, RelaySystem};
+use super::{Kind, Port, RelaySystem, effect};
+use crate::overrides::SetBy;
 use crate::report::{GraphEdge, InputReport, LinkReport, OutputReport, Report, StreamReport};
 use link::stats::LinkStats;
 use link::{Instant, Link};
@@ -12,7 +13,7 @@ use topology::NodeName;
 use topology::select::Modules;
 
 impl RelaySystem {
-    /// Fills in what the end system knows; the shell adds addresses and neighbours.
+    /// Fills in what the end system knows; the shell adds addresses, neighbours, and who set which policy.
     pub fn report(&self, now: Instant, ports: &Ports) -> Report {
         let link = |(id, port): (&PortId, &Port)| Some(link_report(now, *id, port, ports.link(*id)?));
         Report {
@@ -101,6 +102,10 @@ fn graph(install: &Install) -> Vec<GraphEdge> {
 
 fn link_report(now: Instant, id: PortId, port: &Port, link: &Link) -> LinkReport {
     let (stats, quality) = (link.stats(), link.quality(now));
+    let repair = match &port.kind {
+        Kind::Relay(relay) => relay.trail.effect(now, &stats),
+        Kind::Client(_) => effect::effect(now.saturating_since(port.opened), &stats),
+    };
     LinkReport {
         port: id.0,
         peer: port.peer.name.clone(),
@@ -113,6 +118,8 @@ fn link_report(now: Instant, id: PortId, port: &Port, link: &Link) -> LinkReport
         residual_received: share(stats.unrecovered, media_due(&stats)),
         overhead_sent: share(stats.arq_bytes_sent + stats.fec_bytes_sent, stats.media_bytes_sent),
         policy: link.policy(),
+        set_by: SetBy::default(),
+        repair,
         quality,
         stats,
     }
@@ -123,6 +130,6 @@ fn media_due(stats: &LinkStats) -> u64 {
     stats.media_packets_received + stats.recovered_by_arq + stats.recovered_by_fec + stats.unrecovered
 }
 
-fn share(part: u64, whole: u64) -> f64 {
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -1,5 +1,6 @@
 //! What is said to neighbouring relays among the media, so that it arrives before the media it explains.
 
+use super::effect::Trail;
 use super::watch::Ear;
 use super::{Kind, RelaySystem};
 use crate::forward::held::Held;
@@ -25,6 +26,8 @@ pub(super) struct Neighbour {
     signals: Signals,
     /// What is heard of the link into this relay.
     pub(super) ear: Ear,
+    /// What repair on the link costs and brings.
+    pub(super) trail: Trail,
     /// Handles that it closed lately.
     closed: VecDeque<(Instant, u16)>,
 }

@@ -3,6 +3,7 @@
 #[path = "../common/clients.rs"]
 mod clients;
 mod net;
+mod reload;
 
 use anabranch_relay::report::NeighbourState;
 use anabranch_relay::{Neighbour, Report};

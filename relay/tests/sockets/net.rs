@@ -1,6 +1,7 @@
 //! Relays and clients on loopback, with an authority of their own.
 
 use crate::clients::{Sink, Source, ms};
+use anabranch_relay::server::{Loader, Reloads};
 use anabranch_relay::{Config, Identity, Neighbour, Report};
 use link::LinkConfig;
 use node::clock::{Clock, unix_seconds};
@@ -40,7 +41,7 @@ pub(crate) struct Net {
 struct Running {
     config: Config,
     stop: watch::Sender<bool>,
-    reload: mpsc::Sender<Config>,
+    reload: mpsc::Sender<Result<Config, Failure>>,
     reports: watch::Receiver<Report>,
     task: Option<JoinHandle<Result<Report, Failure>>>,
 }
@@ -99,14 +100,20 @@ impl Net {
     pub(crate) async fn start_with(&mut self, name: &str, tune: impl FnOnce(&mut Config)) -> SocketAddr {
         let mut config = self.fresh(name);
         tune(&mut config);
-        self.launch(name, config).await
+        self.launch(name, config, None).await
     }
 
-    async fn launch(&mut self, name: &str, config: Config) -> SocketAddr {
+    /// Starts a relay that can read its configuration anew.
+    pub(crate) async fn start_loading(&mut self, name: &str, config: Config, load: Loader) -> SocketAddr {
+        self.launch(name, config, Some(load)).await
+    }
+
+    async fn launch(&mut self, name: &str, config: Config, load: Option<Loader>) -> SocketAddr {
         let (stop, stopping) = watch::channel(false);
         let (reload, reloads) = mpsc::channel(1);
         let (report, mut reports) = watch::channel(Report::default());
-        let run = anabranch_relay::server::run_reloading(config.clone(), stopping, report, reloads);
+        let run =
+            anabranch_relay::server::run_reloading(config.clone(), stopping, report, Reloads { pushed: reloads, load });
         let task = Some(tokio::task::spawn_local(run));
         reports.wait_for(|report| report.ready).await.expect("it starts");
         let listen = reports.borrow().listen[0];
@@ -137,7 +144,7 @@ impl Net {
             }
         };
         tokio::time::timeout(PATIENCE, free).await.expect("the address becomes free");
-        self.launch(name, config).await;
+        self.launch(name, config, None).await;
     }
 
     pub(crate) fn config(&self, name: &str) -> Config {
@@ -145,7 +152,7 @@ impl Net {
     }
 
     pub(crate) async fn reload(&self, name: &str, config: Config) {
-        self.relays[name].reload.send(config).await.expect("it runs");
+        self.relays[name].reload.send(Ok(config)).await.expect("it runs");
     }
 
     pub(crate) fn report(&self, name: &str) -> Report {

@@ -1,0 +1,389 @@
+//! What the operator changes while the relay runs: the repair of links, and the configuration read anew.
+
+use super::{Known, Relay, Shared};
+use crate::config::{Config, Limits, Neighbour};
+use crate::ops::{Change, Order, Refused};
+use crate::overrides::{self, LinkOverride, Overrides, SetBy};
+use crate::report::{LinkRepair, Reloaded, RepairEffect};
+use crate::system::LinkOptions;
+use node::control::CloseCode;
+use node::exit::Failure;
+use std::rc::Rc;
+use topology::NodeName;
+
+impl Relay {
+    /// Does what was asked over the operations port.
+    pub(super) fn obey(&mut self, order: Order) {
+        // Who asked may have gone away: then nobody hears the answer.
+        match order {
+            Order::Drain { link, drain, done } => drop(done.send(self.drain_or_resume(link.as_ref(), drain))),
+            Order::Reload { done } => {
+                let config = match &self.loader {
+                    Some(load) => load(),
+                    None => Err(Failure::new(
+                        node::exit::Exit::Config,
+                        "this relay was started without a configuration to read anew",
+                    )),
+                };
+                drop(done.send(self.reload(config)));
+            }
+            Order::Repair { peer, change, persist, done } => match self.set_repair(&peer, change, persist) {
+                Ok(()) if persist => {
+                    let shared = self.shared.clone();
+                    self.tasks.spawn_local(async move {
+                        let kept = shared.keep_overrides().await;
+                        drop(done.send(kept.map(|()| shared.link_repair(&peer))));
+                    });
+                }
+                result => drop(done.send(result.map(|()| self.shared.link_repair(&peer)))),
+            },
+        }
+    }
+
+    /// Takes streams off this relay or one of its links, or lets them on again.
+    fn drain_or_resume(&mut self, link: Option<&NodeName>, drain: bool) -> bool {
+        tracing::info!(?link, drain, "the operator asks");
+        let did = self.shared.host.with(|now, system, ports| match link {
+            Some(link) => system.drain_link(now, link, drain, ports),
+            None if drain => {
+                system.drain(now, ports);
+                true
+            }
+            None => {
+                system.resume(now, ports);
+                true
+            }
+        });
+        if link.is_none() {
+            self.draining = drain;
+        }
+        did
+    }
+
+    /// Changes the repair of a link, in force with the next packet.
+    fn set_repair(&mut self, peer: &NodeName, change: Change, persist: bool) -> Result<(), Refused> {
+        let shared = &self.shared;
+        if !shared.knows(peer) {
+            return Err(Refused::Unknown(format!(
+                "relay {} has no link to {peer}, and no neighbours entry names it; it knows: {}",
+                shared.name,
+                shared.names().join(", ")
+            )));
+        }
+        if persist && shared.config.borrow().state.is_none() {
+            let what = "nothing changed: to persist, the relay's configuration must name a file: state = \"/var/lib/anabranch/relay-state.toml\"";
+            return Err(Refused::NoState(what.into()));
+        }
+        let old = shared.overrides.borrow().get(peer).copied().unwrap_or_default();
+        let new = match change {
+            Change::Set(set) => set.above(old),
+            Change::Reset => LinkOverride::default(),
+        };
+        new.check().map_err(Refused::Wrong)?;
+        put(&mut shared.overrides.borrow_mut(), peer, new);
+        if persist {
+            put(&mut shared.kept.borrow_mut(), peer, new);
+        }
+        shared.renew(peer);
+        tracing::info!(link = %peer, policy = ?shared.options_for(peer).policy, persist, "the operator changed the repair of a link");
+        Ok(())
+    }
+
+    /// Puts a new configuration in force, as far as a running relay can; a wrong one changes nothing.
+    pub(super) fn reload(&mut self, config: Result<Config, Failure>) -> Result<Reloaded, String> {
+        let checked = config.map_err(|failure| failure.message).and_then(|config| {
+            config.check()?;
+            Ok(config)
+        });
+        match checked {
+            Ok(config) => {
+                let reloaded = self.apply(config);
+                self.reloads.done += 1;
+                self.reloads.last_error = None;
+                let Reloaded { applied, restart, covered } = &reloaded;
+                tracing::info!(?applied, "configuration reloaded");
+                if !restart.is_empty() || !covered.is_empty() {
+                    tracing::warn!(?restart, ?covered, "of the new configuration, not in force");
+                }
+                Ok(reloaded)
+            }
+            Err(what) => {
+                self.reloads.refused += 1;
+                self.reloads.last_error = Some(what.clone());
+                tracing::error!(error = what, "not reloaded: the old configuration stays in force");
+                Err(what)
+            }
+        }
+    }
+
+    fn apply(&mut self, new: Config) -> Reloaded {
+        let mut done = Reloaded::default();
+        let old = self.shared.config.borrow().clone();
+        let Limits { max_relays, max_stream_history, .. } = old.limits;
+        for (field, changed) in [
+            ("name", new.name != old.name),
+            ("keys", new.keys != old.keys),
+            ("listen", new.listen != old.listen),
+            ("ops", new.ops != old.ops),
+            ("path_mtu", new.path_mtu != old.path_mtu),
+            ("segmentation_offload", new.segmentation_offload != old.segmentation_offload),
+            ("state", new.state != old.state),
+            ("limits.max_relays", new.limits.max_relays != max_relays),
+            ("limits.max_stream_history", new.limits.max_stream_history != max_stream_history),
+        ] {
+            if changed {
+                done.restart.push(field.into());
+            }
+        }
+        let limits = Limits { max_relays, max_stream_history, ..new.limits.clone() };
+        for (field, changed) in [
+            ("limits", limits != old.limits),
+            ("drain", new.drain != old.drain),
+            ("source_grace", new.source_grace != old.source_grace),
+            ("report_interval", new.report_interval != old.report_interval),
+        ] {
+            if changed {
+                done.applied.push(field.into());
+            }
+        }
+        if limits != old.limits || new.source_grace != old.source_grace {
+            let limits = limits.clone();
+            self.shared.host.with(|_, system, _| system.set_limits(limits, new.source_grace));
+        }
+        // What waits for a restart is as it was, so that the next reload tells of it again.
+        *self.shared.config.borrow_mut() = Config {
+            neighbours: new.neighbours.clone(),
+            limits,
+            drain: new.drain,
+            source_grace: new.source_grace,
+            report_interval: new.report_interval,
+            ..old
+        };
+        self.apply_neighbours(&new.neighbours, &mut done);
+        done
+    }
+
+    fn apply_neighbours(&mut self, new: &[Neighbour], done: &mut Reloaded) {
+        let mut listed = Vec::new();
+        for neighbour in new {
+            let index = self.shared.position(neighbour);
+            let index = match index {
+                Some(index) => {
+                    self.change(index, neighbour, done);
+                    index
+                }
+                None => match self.keep(neighbour) {
+                    Ok(index) => {
+                        done.applied.push(format!("neighbours {}: new", neighbour.title()));
+                        index
+                    }
+                    Err(failure) => {
+                        tracing::error!(error = %failure, "the new neighbour cannot be dialled");
+                        done.restart.push(format!("neighbours {}: {failure}", neighbour.title()));
+                        continue;
+                    }
+                },
+            };
+            listed.push(index);
+        }
+        let gone: Vec<usize> = {
+            let known = self.shared.neighbours.borrow();
+            (0..known.len()).filter(|index| !known[*index].gone && !listed.contains(index)).collect()
+        };
+        for index in gone {
+            done.applied
+                .push(format!("neighbours {}: removed", self.shared.neighbours.borrow()[index].configured.title()));
+            self.forget(index);
+        }
+    }
+
+    /// What the configuration says of a known neighbour has changed, or not.
+    fn change(&mut self, index: usize, new: &Neighbour, done: &mut Reloaded) {
+        let old = self.shared.neighbours.borrow()[index].configured.clone();
+        if old == *new {
+            return;
+        }
+        let fields = differences(&old, new);
+        done.applied.push(format!("neighbours {}: {}", new.title(), fields.join(", ")));
+        let redial = old.address != new.address || old.name != new.name || old.path_mtu != new.path_mtu;
+        let peer = {
+            let mut known = self.shared.neighbours.borrow_mut();
+            let known = &mut known[index];
+            known.configured = new.clone();
+            known.report.address.clone_from(&new.address);
+            if new.name.is_some() {
+                known.report.name.clone_from(&new.name);
+            }
+            known.report.name.clone()
+        };
+        // The link that stands goes on; the next one is dialled as the new entry says.
+        if redial && let Err(failure) = self.dial(index) {
+            tracing::error!(error = %failure, "the neighbour cannot be dialled");
+        }
+        let Some(peer) = peer else { return };
+        let above = self.shared.overrides.borrow().get(&peer).copied().unwrap_or_default();
+        for field in above.covers(&fields) {
+            done.covered.push(format!(
+                "neighbours {peer}: {field}; `ctl link reset {} {peer}` lets it in force",
+                self.shared.name
+            ));
+        }
+        self.shared.renew(&peer);
+    }
+
+    /// No longer keeps a link to a neighbour. Streams are taken off it first, so that nothing is lost.
+    fn forget(&mut self, index: usize) {
+        let (name, dialler) = {
+            let mut known = self.shared.neighbours.borrow_mut();
+            let Known { report, dialler, gone, .. } = &mut known[index];
+            *gone = true;
+            (report.name.clone(), dialler.take())
+        };
+        if let Some(dialler) = dialler {
+            dialler.abort();
+        }
+        let Some(name) = name else { return };
+        self.shared.renew(&name);
+        let Some(port) = self.shared.host.with(|_, system, _| system.relay(&name)) else { return };
+        let drained = self.shared.host.with(|now, system, ports| {
+            // A link that the neighbour dialled is by its entry, not by ours.
+            let ours = ports.peer(port).is_some_and(|peer| peer.dialled);
+            ours && system.drain_link(now, &name, true, ports)
+        });
+        if !drained {
+            return;
+        }
+        let shared = self.shared.clone();
+        let grace = shared.config.borrow().drain;
+        self.tasks.spawn_local(async move {
+            tokio::time::sleep(grace).await;
+            let back = shared.knows_entry(&name);
+            shared.host.with(|now, system, ports| {
+                if !back {
+                    ports.close(port, CloseCode::Done, "no longer a neighbour");
+                }
+                system.drain_link(now, &name, false, ports);
+            });
+        });
+    }
+}
+
+fn put(all: &mut Overrides, peer: &NodeName, new: LinkOverride) {
+    if new.is_empty() {
+        all.remove(peer);
+    } else {
+        all.insert(peer.clone(), new);
+    }
+}
+
+/// The fields in which two entries differ.
+fn differences(old: &Neighbour, new: &Neighbour) -> Vec<&'static str> {
+    macro_rules! each {
+        ($($field:ident)*) => { [$((stringify!($field), old.$field != new.$field)),*] };
+    }
+    let fields = each!(address name delay cost capacity repair target_residual max_overhead path_mtu);
+    fields.into_iter().filter_map(|(field, changed)| changed.then_some(field)).collect()
+}
+
+impl Shared {
+    /// Where a neighbour of a new configuration stands among those known.
+    fn position(&self, new: &Neighbour) -> Option<usize> {
+        let same = |known: &Known| {
+            let (old, new_name) = (&known.configured, &new.name);
+            // A name tells most: an entry may move to another address, or be given the name that was found there.
+            let named = new_name.is_some() && (old.name == *new_name || known.report.name == *new_name);
+            let address = new.address.is_some() && old.address == new.address;
+            !known.gone && (named || (address && (old.name.is_none() || new_name.is_none())))
+        };
+        self.neighbours.borrow().iter().position(same)
+    }
+
+    /// Whether the configuration has an entry for a neighbour.
+    fn knows_entry(&self, peer: &NodeName) -> bool {
+        self.neighbours.borrow().iter().any(|known| !known.gone && known.report.name.as_ref() == Some(peer))
+    }
+
+    fn knows(&self, peer: &NodeName) -> bool {
+        self.knows_entry(peer)
+            || self.overrides.borrow().contains_key(peer)
+            || self.host.with(|_, system, _| system.relay(peer).is_some())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.host.with(|_, system, _| system.neighbours().map(ToString::to_string).collect());
+        let known = self.neighbours.borrow();
+        names.extend(
+            known.iter().filter(|known| !known.gone).filter_map(|known| Some(known.report.name.as_ref()?.to_string())),
+        );
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// What is to be in force on the link to a neighbour: the configuration, and above it what was set over the operations port.
+    pub(super) fn options_for(&self, peer: &NodeName) -> LinkOptions {
+        let known = self.neighbours.borrow();
+        let entry = known.iter().find(|known| !known.gone && known.report.name.as_ref() == Some(peer));
+        let mut options = entry.map(|known| LinkOptions::from(&known.configured)).unwrap_or_default();
+        let above = self.overrides.borrow().get(peer).copied().unwrap_or_default();
+        options.policy = above.apply(options.policy);
+        options
+    }
+
+    /// Puts in force what is said of the link to a neighbour, now and for its next connections.
+    pub(super) fn renew(&self, peer: &NodeName) {
+        let options = self.options_for(peer);
+        self.host.with(|now, system, ports| system.set_link_options(now, peer.clone(), options, ports));
+    }
+
+    pub(super) fn set_by(&self, peer: &NodeName) -> SetBy {
+        let now = self.overrides.borrow().get(peer).copied();
+        match now {
+            None => SetBy::Config,
+            kept if kept == self.kept.borrow().get(peer).copied() => SetBy::Kept,
+            _ => SetBy::Live,
+        }
+    }
+
+    /// The repair of the link to a neighbour as it is now.
+    fn link_repair(&self, peer: &NodeName) -> LinkRepair {
+        let report = self.host.with(|now, system, ports| system.report(now, ports));
+        let link = report.links.iter().find(|link| link.peer == *peer && link.role == node::trust::Role::Relay);
+        LinkRepair {
+            from: self.name.to_string(),
+            to: peer.clone(),
+            up: link.is_some(),
+            policy: link.map_or_else(|| self.options_for(peer).policy, |link| link.policy),
+            set_by: self.set_by(peer),
+            wire_loss_sent: link.map_or(0.0, |link| link.wire_loss_sent),
+            repair: link.map_or_else(RepairEffect::default, |link| link.repair),
+        }
+    }
+
+    /// Writes what is to outlast a restart, away from the thread that forwards.
+    async fn keep_overrides(self: &Rc<Self>) -> Result<(), Refused> {
+        let _one_at_a_time = self.saving.lock().await;
+        let Some(file) = self.config.borrow().state.clone() else { return Ok(()) };
+        let links = self.kept.borrow().clone();
+        let place = file.display().to_string();
+        let written = tokio::task::spawn_blocking(move || overrides::save(&file, &links)).await;
+        let written = written.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        written.map_err(|error| {
+            Refused::NotKept(format!("in force, but not kept for the next start: cannot write {place}: {error}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_differ_by_field() {
+        let old = Neighbour::at("lon:4400");
+        let new = Neighbour { cost: 3, max_overhead: 0.2, ..old.clone() };
+        assert_eq!(differences(&old, &new), ["cost", "max_overhead"]);
+        assert!(differences(&old, &old).is_empty());
+    }
+}

@@ -1,0 +1,81 @@
+//! The documentation of the metrics, the alert rules and the dashboard, against what a relay prints.
+
+use anabranch_relay::metrics::{self, Metric};
+use anabranch_relay::report::Report;
+use std::collections::{BTreeMap, BTreeSet};
+
+const PAGE: &str = include_str!("../../docs/metrics.md");
+const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");
+const DASHBOARD: &str = include_str!("../../deploy/grafana/anabranch.json");
+
+/// The rows of the tables of the page: by name, the type, unit and meaning.
+fn documented() -> BTreeMap<&'static str, [&'static str; 3]> {
+    let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| `anabranch_")?.strip_suffix(" |").map(|_| line));
+    let row = |line: &'static str| {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [name, kind, unit, meaning] = cells[..] else { panic!("four columns: {line}") };
+        (name.trim_matches('`'), [kind, unit, meaning])
+    };
+    rows.map(row).collect()
+}
+
+fn kind(metric: &Metric) -> &'static str {
+    if metric.counter { "counter" } else { "gauge" }
+}
+
+/// What a text of Prometheus declares: by name, the type.
+fn declared(text: &str) -> BTreeMap<&str, &str> {
+    let heads = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    heads.filter_map(|head| head.split_once(' ')).collect()
+}
+
+/// Names of metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("anabranch_")).collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_one_exists() {
+    let documented = documented();
+    let printed = metrics::render(&Report::default());
+    let declared = declared(&printed);
+    let names = |of: Vec<&'static str>| of.into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(names(metrics::all().map(|metric| metric.name).collect()), names(documented.keys().copied().collect()));
+    assert_eq!(declared.len(), documented.len(), "as many are printed as are documented");
+    for metric in metrics::all() {
+        let [kind_said, unit, meaning] = documented[metric.name];
+        assert_eq!((kind_said, meaning), (kind(&metric), metric.help), "{}", metric.name);
+        assert_eq!(declared.get(metric.name), Some(&kind(&metric)), "{}", metric.name);
+        for (suffix, said) in
+            [("_seconds", "seconds"), ("_ratio", "share, 0 to 1"), ("_bits_per_second", "bits per second")]
+        {
+            assert_eq!(metric.name.ends_with(suffix), unit == said, "{}: {unit}", metric.name);
+        }
+    }
+}
+
+#[test]
+fn alert_rules_and_dashboard_ask_for_metrics_that_exist() {
+    let documented = documented();
+    for (file, text) in [("alerts.yml", ALERTS), ("anabranch.json", DASHBOARD), ("metrics.md", PAGE)] {
+        let unknown: Vec<&str> = names(text).into_iter().filter(|name| !documented.contains_key(name)).collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}");
+    }
+    assert!(names(ALERTS).len() > 10 && names(DASHBOARD).len() > 15);
+}
+
+/// Counters are read by their increase, states as they are.
+#[test]
+fn rates_are_taken_of_counters_alone() {
+    let documented = documented();
+    for text in [ALERTS, DASHBOARD] {
+        for piece in ["rate(", "increase("].iter().flat_map(|of| text.split(of).skip(1)) {
+            let name = piece.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default();
+            assert_eq!(documented[name][0], "counter", "{name}");
+        }
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).expect("it is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    assert!(panels.iter().all(|panel| panel["targets"].as_array().is_some_and(|targets| !targets.is_empty())));
+}
