@@ -63,6 +63,12 @@ fn keys_are_made_in_one_command_each_and_never_overwritten() {
     ] {
         run(at, wrong, Exit::Usage);
     }
+    let (said, _) = run(at, &["keys", "revoke", "--dir", "k", "k/fra.crt", "--token-id", "studio-1"], Exit::Ok);
+    assert!(said.contains("issue 1: 1 certificates and 1 tokens") && said.contains("k/revoked.list"), "{said}");
+    let (said, _) = run(at, &["keys", "inspect", "k/revoked.list"], Exit::Ok);
+    assert!(said.contains("sha256:") && said.contains("studio-1"), "{said}");
+    run(at, &["keys", "revoke", "--dir", "k"], Exit::Usage);
+    run(at, &["keys", "revoke", "--dir", "k", "k/authority.crt"], Exit::Config);
     run(at, &["keys", "inspect", "nothing.crt"], Exit::NoInput);
     run(at, &["keys", "node", "--dir", "elsewhere", "fra"], Exit::NoInput);
 }

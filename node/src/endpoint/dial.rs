@@ -3,6 +3,7 @@
 use super::handshake::{self, Failed, Session, closed_by};
 use super::{ConnectError, Inner, path};
 use crate::control::{CloseCode, Hello};
+use crate::trust::Verifier;
 use futures_util::TryFutureExt;
 use quinn::{ClientConfig, Connection, ConnectionError};
 use std::net::SocketAddr;
@@ -36,8 +37,10 @@ pub(super) async fn connect(
         Ok(resolved) => resolved?,
         Err(_) => return Err(unresolved(address, format!("no answer from the resolver in {TIME_LIMIT:?}"))),
     };
-    let config = client_config(endpoint).map_err(|reason| refused(address, CloseCode::Unauthenticated, reason))?;
-    match tokio::time::timeout(TIME_LIMIT, shake(endpoint, &config, &addresses, expected, hello)).await {
+    let untrusted = |reason| refused(address, CloseCode::Unauthenticated, reason);
+    let config = client_config(endpoint).map_err(untrusted)?;
+    let verifier = endpoint.credentials.verifier().map_err(|error| untrusted(error.to_string()))?;
+    match tokio::time::timeout(TIME_LIMIT, shake(endpoint, &config, &addresses, expected, hello, &verifier)).await {
         Ok(Ok(session)) => {
             let (peer, agent) = (&session.peer, &session.agent);
             tracing::info!(address, peer = %peer.name, %agent, "connected");
@@ -55,15 +58,16 @@ async fn shake(
     addresses: &[SocketAddr],
     expected: Option<&NodeName>,
     hello: Hello,
+    verifier: &Verifier,
 ) -> Result<Session, Failed> {
     loop {
         let (connection, payload) = race(endpoint, config, &attempts(endpoint, addresses)).await?;
         if endpoint.known_payload.is_some() || payload == path::LEAST {
-            return handshake::introduce(connection, expected, hello).await;
+            return handshake::introduce(connection, expected, hello, verifier).await;
         }
         let (remote, mut early) = (connection.remote_address(), Vec::new());
         let proof = path::prove(&connection, &mut early).map_err(Failed::Lost);
-        let introduced = handshake::introduce(connection.clone(), expected, hello.clone());
+        let introduced = handshake::introduce(connection.clone(), expected, hello.clone(), verifier);
         let (carried, mut session) = futures_util::future::try_join(proof, introduced).await?;
         if carried {
             session.wire.paths = Some(endpoint.paths.clone());

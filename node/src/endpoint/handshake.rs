@@ -5,7 +5,7 @@ use crate::clock::unix_seconds;
 use crate::control::{self, CloseCode, CodecError, Control, Hello, LENGTH, Refusal, VERSION, Version, Welcome};
 use crate::ports::{Closed, Peer};
 use crate::rate::RateHandle;
-use crate::trust::{Direction, Role, Verifier, peer_identity};
+use crate::trust::{Direction, Identified, Role, Standing, Verifier, peer_identity};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use rustls_pki_types::CertificateDer;
@@ -47,11 +47,19 @@ pub(crate) struct Wire {
     pub(crate) paths: Option<Arc<Paths>>,
     /// Datagrams that came before there was a link to take them.
     pub(crate) early: Vec<Bytes>,
+    /// By what the other end came: when that is revoked, it goes.
+    pub(crate) standing: Standing,
 }
 
 impl Wire {
-    fn new(connection: Connection, send: SendStream, receive: RecvStream, rate: RateHandle) -> Wire {
-        Wire { connection, send, receive, rate, paths: None, early: Vec::new() }
+    fn new(
+        connection: Connection,
+        send: SendStream,
+        receive: RecvStream,
+        rate: RateHandle,
+        standing: Standing,
+    ) -> Wire {
+        Wire { connection, send, receive, rate, paths: None, early: Vec::new(), standing }
     }
 }
 
@@ -82,13 +90,13 @@ pub(super) async fn answer(
 ) -> Result<Session, Failed> {
     let (mut send, mut receive) = connection.accept_bi().await.map_err(Failed::Lost)?;
     match greeted(&connection, &mut receive, verifier, nth).await {
-        Ok((peer, hello, rate)) => {
+        Ok((peer, hello, rate, standing)) => {
             path::answer_questions(&connection);
             let features = hello.features & FEATURES;
             let welcome = Welcome { version: VERSION, features, name: own.clone(), agent: crate::AGENT.to_owned() };
             say(&connection, &mut send, &Control::Welcome(welcome)).await?;
             let agent = printable(&hello.agent);
-            Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate) })
+            Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate, standing) })
         }
         Err(Failed::Unacceptable(refusal)) => {
             refuse(&connection, &mut send, &refusal).await;
@@ -103,16 +111,24 @@ pub(super) async fn introduce(
     connection: Connection,
     expected: Option<&NodeName>,
     hello: Hello,
+    verifier: &Verifier,
 ) -> Result<Session, Failed> {
     // TLS has checked that it is a relay of this overlay.
-    let (name, role) = certificate(&connection)
-        .and_then(|certificate| peer_identity(&certificate).ok())
+    let shown = certificate(&connection);
+    let (name, role) = shown
+        .as_ref()
+        .and_then(|certificate| peer_identity(certificate).ok())
         .ok_or_else(|| unacceptable(CloseCode::Unauthenticated, "it showed no certificate".to_owned()))?;
     if let Some(expected) = expected.filter(|expected| **expected != name) {
         let refusal =
             unacceptable(CloseCode::Unauthenticated, format!("the relay there is {name}, expected {expected}"));
         return Err(turned_away(&connection, refusal));
     }
+    // Before a word is said: a relay that is no longer believed must not get to see our tokens.
+    let who = Identified { name, role, grants: Vec::new() };
+    let standing = verifier.standing(shown.as_ref(), &who);
+    standing.check().map_err(|refusal| turned_away(&connection, Failed::Unacceptable(refusal)))?;
+    let Identified { name, role, grants } = who;
     let (mut send, mut receive) = connection.open_bi().await.map_err(Failed::Lost)?;
     say(&connection, &mut send, &Control::Hello(hello.clone())).await?;
     let welcome = match first(&connection, &mut receive).await {
@@ -131,10 +147,10 @@ pub(super) async fn introduce(
     };
     let rate = ready_for_media(&connection)?;
     let address = canonical(&connection);
-    let peer = Peer { name, role, grants: Vec::new(), address, dialled: true };
+    let peer = Peer { name, role, grants, address, dialled: true };
     let features = hello.features & FEATURES & welcome.features;
     let agent = printable(&welcome.agent);
-    Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate) })
+    Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate, standing) })
 }
 
 async fn greeted(
@@ -142,7 +158,7 @@ async fn greeted(
     receive: &mut RecvStream,
     verifier: &Verifier,
     nth: u64,
-) -> Result<(Peer, Hello, RateHandle), Failed> {
+) -> Result<(Peer, Hello, RateHandle, Standing), Failed> {
     let Control::Hello(hello) = first(connection, receive).await? else {
         return Err(unacceptable(CloseCode::Protocol, "expected a hello as the first message".to_owned()));
     };
@@ -153,6 +169,7 @@ async fn greeted(
     let identified = verifier
         .identify(certificate.as_ref(), hello.role, &hello.tokens, unix_seconds())
         .map_err(Failed::Unacceptable)?;
+    let standing = verifier.standing(certificate.as_ref(), &identified);
     let mut peer = Peer {
         name: identified.name,
         role: identified.role,
@@ -164,7 +181,7 @@ async fn greeted(
         token_alone(&mut peer, nth).map_err(Failed::Unacceptable)?;
     }
     let rate = ready_for_media(connection)?;
-    Ok((peer, hello, rate))
+    Ok((peer, hello, rate, standing))
 }
 
 /// A peer without certificate needs a token for what it came for. A source keeps the name of its token, so that it is known

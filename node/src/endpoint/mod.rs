@@ -114,6 +114,7 @@ impl Endpoint {
         config.max_udp_payload_size(known.unwrap_or(0).max(1472)).map_err(Error::other)?;
         let quinn = quinn::Endpoint::new(config, server.clone(), socket.into(), Arc::new(TokioRuntime))?;
         let local = quinn.local_addr()?;
+        credentials.revocations().follow();
         let inner = Inner {
             quinn,
             credentials,

@@ -3,7 +3,7 @@ use crate::clock::unix_seconds;
 use crate::control::{self, Control, VERSION, Version};
 use crate::exit::{Exit, Failure};
 use crate::host::block_on_local;
-use crate::trust::{Authority, Claims, Direction, Role};
+use crate::trust::{self, Authority, Claims, Direction, RevocationList, Revoked, Role};
 use quinn::{ClientConfig, Connection};
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -361,5 +361,65 @@ fn closing_an_endpoint_tells_its_peers() {
         assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::Stopping, "for the night"));
         drop(answered);
         assert!(relay.sessions.recv().await.is_none(), "accepting has ended");
+    });
+}
+
+#[test]
+fn revoked_certificates_and_tokens_are_refused_by_either_end() {
+    local(async {
+        let authority = authority();
+        let of_relay = credentials(&authority, "r", Role::Relay);
+        let (revocations, verifier) = (of_relay.revocations().clone(), of_relay.verifier().unwrap());
+        let endpoint = Endpoint::bind(&on_loopback(1), of_relay).unwrap();
+        let (to, sessions) = tokio::sync::mpsc::unbounded_channel();
+        let accepting = endpoint.clone();
+        tokio::spawn(async move {
+            while let Some(session) = accepting.accept(&verifier).await {
+                let _ = to.send(session);
+            }
+        });
+        let address = endpoint.local_address().to_string();
+        let mut relay = Relay { address, sessions, endpoint };
+        let directory = tempfile::tempdir().unwrap();
+        authority.save(directory.path()).unwrap();
+        for (name, role) in [("camera", Role::Source), ("q", Role::Relay)] {
+            let identity = authority.issue(&name.parse().unwrap(), role, unix_seconds(), HOUR).unwrap();
+            identity.save(directory.path()).unwrap();
+        }
+        let load = |name: &str| Credentials::load(directory.path(), Some(&name.parse().unwrap())).unwrap();
+        let (camera, q) = (dialler(load("camera")), dialler(load("q")));
+        let bearer = dialler(authority.credentials(None).unwrap());
+        let text = token(&authority, "viewer", Direction::Subscribe, unix_seconds() + 60);
+        let watch = hello(Role::Sink, &[text]);
+        bearer.connect(&relay.address, watch.clone()).await.unwrap();
+        camera.connect(&relay.address, hello(Role::Source, &[])).await.unwrap();
+        q.connect(&relay.address, hello(Role::Relay, &[])).await.unwrap();
+
+        let file = |name: &str| Revoked::File(directory.path().join(name));
+        trust::revoke(directory.path(), &[file("camera.crt"), file("q.crt"), Revoked::Token("viewer".to_owned())])
+            .unwrap();
+        let list = std::fs::read_to_string(directory.path().join(trust::REVOCATIONS)).unwrap();
+        revocations.set(&list).unwrap();
+        for _ in 0..3 {
+            let standing = relay.sessions.recv().await.unwrap().wire.standing;
+            let refusal = tokio::time::timeout(Duration::from_secs(1), standing.revoked()).await.unwrap();
+            assert!(refusal.reason.ends_with("was revoked"), "{refusal:?}");
+        }
+        for (endpoint, hello, words) in [
+            (&bearer, watch, "the token \"viewer\" was revoked"),
+            (&camera, hello(Role::Source, &[]), "the certificate of source camera was revoked"),
+            (&q, hello(Role::Relay, &[]), "the certificate of relay q was revoked"),
+        ] {
+            assert_eq!(refused(endpoint, &relay, hello).await, (CloseCode::Unauthenticated, words.to_owned()));
+        }
+        // Who dials a relay that is revoked says nothing to it, not even its token.
+        let lost = self::relay(&authority, "lost");
+        let identity = lost.endpoint.inner.credentials.clone();
+        let mut list = RevocationList { number: 2, ..RevocationList::default() };
+        list.certificates.insert(identity.fingerprint().unwrap());
+        bearer.inner.credentials.revocations().set(&authority.sign_revocations(&list).unwrap()).unwrap();
+        let why = refused(&bearer, &lost, hello(Role::Sink, &["secret".to_owned()])).await;
+        assert_eq!(why, (CloseCode::Unauthenticated, "the certificate of relay lost was revoked".to_owned()));
+        assert!(relay.sessions.try_recv().is_err());
     });
 }

@@ -5,11 +5,14 @@
 //! message was written until quinn has sent all the datagrams it held: at most 25 ms of the link's rate.
 
 use super::Inner;
-use crate::control::{self, CloseCode, CodecError, Control, LENGTH};
+use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
 use crate::endpoint::closed_by;
 use crate::ports::{Closed, Closing, EndSystem, PortId};
+use crate::trust::Standing;
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use std::convert::Infallible;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -44,14 +47,19 @@ pub(super) fn connection<S: EndSystem + 'static>(
     connection: Connection,
     send: SendStream,
     receive: RecvStream,
-    notify: Rc<Notify>,
+    (notify, standing): (Rc<Notify>, Standing),
 ) {
     spawn_local(write_control(inner.clone(), port, connection.clone(), send, notify));
     let inner = inner.clone();
     spawn_local(async move {
         let media = read_media(&inner, port, &connection);
         // The last control messages are heard before the end.
-        let (error, ()) = futures_util::future::join(media, read_control(&inner, port, receive)).await;
+        let heard = futures_util::future::join(media, read_control(&inner, port, receive));
+        let watched = std::pin::pin!(cut_off(&inner, port, &standing));
+        let (error, ()) = match select(std::pin::pin!(heard), watched).await {
+            Either::Left((heard, _)) => heard,
+            Either::Right((never, _)) => match never {},
+        };
         let closed = inner.turn(|core, now| core.closed(now, port, closed_by(&error)));
         inner.finished(port, closed);
     });
@@ -122,6 +130,14 @@ async fn read_media<S: EndSystem>(inner: &Inner<S>, port: PortId, connection: &C
             yield_now().await;
         }
     }
+}
+
+/// Ends a connection when that by which its peer came is revoked.
+async fn cut_off<S: EndSystem>(inner: &Inner<S>, port: PortId, standing: &Standing) -> Infallible {
+    let Refusal { code, reason } = standing.revoked().await;
+    tracing::warn!(?port, %reason, "cut off");
+    inner.turn(|core, _| core.engine.ports.close(port, code, &reason));
+    std::future::pending().await
 }
 
 /// Until the stream or the connection ends. A peer that breaks the protocol is closed.

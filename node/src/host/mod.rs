@@ -124,7 +124,7 @@ impl<S: EndSystem + 'static> Host<S> {
             port
         });
         self.inner.gates.borrow_mut().open.insert(port, Rc::default());
-        drive::connection(&self.inner, port, connection, wire.send, wire.receive, notify);
+        drive::connection(&self.inner, port, connection, wire.send, wire.receive, (notify, wire.standing));
         port
     }
 

@@ -3,7 +3,7 @@
 use super::certificate::{common_name, identity_uri, peer_identity, public_key};
 use super::files::{self, content};
 use super::token::TokenIssuer;
-use super::{Credentials, Role, TrustError};
+use super::{Credentials, RevocationList, Role, TrustError};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SigningKey,
@@ -98,12 +98,24 @@ impl Authority {
         Credentials::new(self.certificate.clone(), identity)
     }
 
+    /// The text of a list of revocations, signed; see [`super::Revocations::set`].
+    pub fn sign_revocations(&self, list: &RevocationList) -> Result<String, TrustError> {
+        list.seal(|message| self.sign(message))
+    }
+
+    /// Its public key.
+    pub(super) fn public_key(&self) -> Result<[u8; 32], TrustError> {
+        public_key(&self.certificate)
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], TrustError> {
+        let signature = self.key.sign(message).map_err(library)?;
+        <[u8; 64]>::try_from(signature.as_slice()).map_err(library)
+    }
+
     /// A new key for signing tokens, valid for `lifetime` from `now`.
     pub fn token_issuer(&self, now: u64, lifetime: Duration) -> Result<TokenIssuer, TrustError> {
-        TokenIssuer::create(now.saturating_add(lifetime.as_secs()), |message| {
-            let signature = self.key.sign(message).map_err(library)?;
-            <[u8; 64]>::try_from(signature.as_slice()).map_err(library)
-        })
+        TokenIssuer::create(now.saturating_add(lifetime.as_secs()), |message| self.sign(message))
     }
 }
 

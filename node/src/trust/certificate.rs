@@ -2,6 +2,7 @@
 
 use super::{Role, TrustError};
 use ed25519_dalek::{Signature, VerifyingKey};
+use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::CertificateDer;
 use topology::NodeName;
 use x509_parser::oid_registry::OID_SIG_ED25519;
@@ -57,6 +58,14 @@ pub(super) fn signed_by(certificate: &CertificateDer<'_>, key: &[u8; 32]) -> Res
 /// When a certificate's time is over: seconds since 1970, UTC.
 pub(super) fn expires(certificate: &CertificateDer<'_>) -> Result<u64, TrustError> {
     Ok(u64::try_from(parse(certificate)?.validity().not_after.timestamp()).unwrap_or(0))
+}
+
+/// SHA-256 of a certificate in DER.
+pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    let mut print = [0; 32];
+    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3");
+    print.copy_from_slice(suite.common.hash_provider.hash(certificate).as_ref());
+    print
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TrustError> {

@@ -1,14 +1,14 @@
 //! What an endpoint shows and whom it trusts, as TLS configurations.
 
-use super::certificate::{peer_identity, public_key};
+use super::certificate::{fingerprint, peer_identity, public_key};
 use super::seal::Seal;
-use super::{Identity, Role, TrustError, Verifier, files};
+use super::{Identity, Revocations, Role, TrustError, Verifier, files};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::path::Path;
@@ -23,6 +23,7 @@ pub const ALPN: &[u8] = b"anabranch/1";
 pub struct Credentials {
     authority: CertificateDer<'static>,
     identity: Option<Identity>,
+    revocations: Revocations,
 }
 
 impl Credentials {
@@ -30,15 +31,22 @@ impl Credentials {
         authority: CertificateDer<'static>,
         identity: Option<&Identity>,
     ) -> Result<Credentials, TrustError> {
-        public_key(&authority)?;
-        Ok(Credentials { authority, identity: identity.cloned() })
+        let revocations = Revocations::none(public_key(&authority)?);
+        Ok(Credentials { authority, identity: identity.cloned(), revocations })
     }
 
-    /// Reads `authority.crt` and, where a name is given, `NAME.crt` and `NAME.key` from `directory`.
+    /// Reads `authority.crt`, `revoked.list` if there is one, and, where a name is given, `NAME.crt` and `NAME.key` from `directory`.
     pub fn load(directory: &Path, name: Option<&NodeName>) -> Result<Credentials, TrustError> {
         let authority = files::certificate(&directory.join("authority.crt"))?;
         let identity = name.map(|name| Identity::load(directory, name)).transpose()?;
-        Credentials::new(authority, identity.as_ref())
+        let mut credentials = Credentials::new(authority, identity.as_ref())?;
+        credentials.revocations = Revocations::read(directory, public_key(&credentials.authority)?)?;
+        Ok(credentials)
+    }
+
+    /// The list of what is no longer believed; shared with every verifier and seal made from these credentials.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// Name and role in its own certificate, where it has one.
@@ -46,16 +54,22 @@ impl Credentials {
         self.identity.as_ref().map(|identity| (&identity.name, identity.role))
     }
 
+    /// SHA-256 of its own certificate, where it has one: by this it is revoked.
+    pub fn fingerprint(&self) -> Option<[u8; 32]> {
+        self.identity.as_ref().map(|identity| fingerprint(&identity.certificate))
+    }
+
     /// What checks the peers that dial this node.
     pub fn verifier(&self) -> Result<Verifier, TrustError> {
-        Ok(Verifier::new(public_key(&self.authority)?))
+        Ok(Verifier::new(public_key(&self.authority)?, self.revocations.clone()))
     }
 
     /// What signs this node's statements and checks those of others; `None` for who has no key.
     pub fn seal(&self) -> Result<Option<Seal>, TrustError> {
         let Some(identity) = &self.identity else { return Ok(None) };
         let key = SigningKey::from_pkcs8_der(identity.key.secret_der()).map_err(library)?;
-        Ok(Some(Seal::new(key, identity.certificate.to_vec(), public_key(&self.authority)?)))
+        let (certificate, authority) = (identity.certificate.to_vec(), public_key(&self.authority)?);
+        Ok(Some(Seal::new(key, certificate, authority, self.revocations.clone())))
     }
 
     /// For dialling: the server must show a relay's certificate of this overlay, by whatever address it was reached.
@@ -93,6 +107,9 @@ impl Credentials {
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![certificate.clone()], key.clone_key())
             .map_err(library)?;
+        // A resumed session would show no certificate anew: one that has expired since would go on being good.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(config)
     }

@@ -5,7 +5,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Larger files are no keys.
@@ -28,6 +28,23 @@ pub(super) fn write_new(path: &Path, text: &str, secret: bool) -> Result<(), Tru
     let mode = if secret { 0o600 } else { 0o644 };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(wrap)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(wrap)
+}
+
+/// Puts a public file in the place of another, whole or not at all.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), TrustError> {
+    let beside = path.with_extension("new");
+    let wrap = |cause| TrustError::File { path: beside.clone(), cause };
+    match fs::remove_file(&beside) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(wrap(cause)),
+        _ => {}
+    }
+    write_new(&beside, text, false)?;
+    fs::rename(&beside, path).map_err(wrap)
+}
+
+/// Whether others than its owner can read a file.
+pub(super) fn open_to_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0)
 }
 
 /// Makes the key directory, closed to others, where it is not there yet.

@@ -10,6 +10,7 @@
 //! | `authority.crt` | the authority's certificate | everyone |
 //! | `authority.key` | its key | nobody but `keys`: keep it off the network |
 //! | `token.key` | the key that signs tokens, with the authority's word for it | who issues tokens |
+//! | `revoked.list` | what the authority has revoked, where it has; public | everyone |
 //! | `NAME.crt`, `NAME.key` | certificate and key of a node | that node |
 
 mod authority;
@@ -17,6 +18,7 @@ mod certificate;
 mod credentials;
 mod files;
 mod keys;
+mod revocation;
 mod seal;
 mod token;
 mod verifier;
@@ -24,7 +26,9 @@ mod verifier;
 pub use authority::{Authority, Identity};
 pub use certificate::peer_identity;
 pub use credentials::{ALPN, Credentials};
-pub use keys::{init, inspect, issue_node, issue_token};
+pub use keys::{Revoked, init, inspect, issue_node, issue_token, revoke};
+pub(crate) use revocation::Standing;
+pub use revocation::{FILE as REVOCATIONS, LOOK_EVERY, RevocationList, Revocations};
 pub use seal::Seal;
 pub use token::{Claims, TokenIssuer};
 pub use verifier::{Identified, Verifier};
@@ -143,9 +147,17 @@ pub enum TrustError {
         /// When.
         at: u64,
     },
+    /// The authority has taken it back.
+    #[error("the {0} was revoked")]
+    Revoked(String),
     /// The TLS or certificate library refused.
     #[error("{0}")]
     Library(String),
+}
+
+/// As fingerprints are written.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What relays say to all others, signed by the key of their certificate, so that who passes it on can forge nothing.
 
-use super::certificate::{expires, peer_identity, public_key, signed_by};
-use super::{Role, TrustError};
+use super::certificate::{expires, fingerprint, peer_identity, public_key, signed_by};
+use super::{Revocations, Role, TrustError};
 use crate::control::{CodecError, Control, LENGTH, Signed, decode, encode};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rustls_pki_types::CertificateDer;
@@ -24,6 +24,7 @@ pub struct Seal {
     key: SigningKey,
     certificate: Vec<u8>,
     authority: [u8; 32],
+    revocations: Revocations,
     known: RefCell<BTreeMap<Vec<u8>, Known>>,
 }
 
@@ -32,11 +33,12 @@ struct Known {
     name: NodeName,
     key: VerifyingKey,
     expires: u64,
+    fingerprint: [u8; 32],
 }
 
 impl Seal {
-    pub(super) fn new(key: SigningKey, certificate: Vec<u8>, authority: [u8; 32]) -> Seal {
-        Seal { key, certificate, authority, known: RefCell::default() }
+    pub(super) fn new(key: SigningKey, certificate: Vec<u8>, authority: [u8; 32], revocations: Revocations) -> Seal {
+        Seal { key, certificate, authority, revocations, known: RefCell::default() }
     }
 
     /// Signs a message.
@@ -54,6 +56,7 @@ impl Seal {
         if signer.expires <= unix {
             return Err(TrustError::Expired { what: "certificate of a relay", at: signer.expires });
         }
+        self.revocations.certificate(&signer.fingerprint, &format!("relay {}", signer.name))?;
         let forged = |_| malformed("the signature is not that of its certificate's key");
         let signature = Signature::from_slice(&signed.signature).map_err(forged)?;
         signer.key.verify_strict(&[CONTEXT, &signed.body].concat(), &signature).map_err(forged)?;
@@ -77,7 +80,7 @@ impl Seal {
             return Err(malformed("its certificate is not that of a relay"));
         }
         let key = VerifyingKey::from_bytes(&public_key(&der)?).map_err(|error| malformed(&error.to_string()))?;
-        let known = Known { name, key, expires: expires(&der)? };
+        let known = Known { name, key, expires: expires(&der)?, fingerprint: fingerprint(&der) };
         let mut cache = self.known.borrow_mut();
         if cache.len() >= REMEMBERED {
             cache.clear();

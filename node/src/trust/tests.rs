@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::CloseCode;
+use crate::control::{CloseCode, Control};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use topology::NodeName;
@@ -102,7 +102,8 @@ fn a_key_directory_is_made_read_and_never_overwritten() {
     }
     let credentials = Credentials::load(&keys, Some(&name("fra1"))).unwrap();
     assert_eq!(credentials.identity(), Some((&name("fra1"), Role::Relay)));
-    credentials.server_tls().unwrap();
+    let server = credentials.server_tls().unwrap();
+    assert!(server.send_tls13_tickets == 0 && !server.session_storage.can_cache(), "no session is resumed");
     credentials.client_tls().unwrap();
     assert!(matches!(init(&keys, "acme", NOW, DAY), Err(TrustError::Exists(_))));
     assert!(matches!(issue_node(&keys, &name("fra1"), Role::Relay, NOW, DAY), Err(TrustError::Exists(_))));
@@ -134,4 +135,86 @@ fn debug_output_holds_no_key() {
     let secret = format!("{:?}", identity.key.secret_der());
     let shown = format!("{authority:?} {identity:?} {credentials:?} {:?}", authority.token_issuer(NOW, DAY).unwrap());
     assert!(!shown.contains(&secret[1..40]), "{shown}");
+}
+
+#[test]
+fn what_is_revoked_is_believed_no_more_and_the_list_cannot_be_shortened() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    init(keys, "acme", NOW, DAY).unwrap();
+    for node in ["a", "b"] {
+        issue_node(keys, &name(node), Role::Relay, NOW, DAY).unwrap();
+    }
+    let running = Credentials::load(keys, Some(&name("a"))).unwrap();
+    let of_b = Credentials::load(keys, Some(&name("b"))).unwrap();
+    let certificate = Identity::load(keys, &name("b")).unwrap().certificate;
+    let text = issue_token(keys, &claims(Direction::Publish)).unwrap();
+    let (verifier, seal) = (running.verifier().unwrap(), running.seal().unwrap().unwrap());
+    let statement = of_b.seal().unwrap().unwrap().sign(&Control::Goodbye { reason: String::new() }).unwrap();
+    assert!(verifier.token(&text, NOW).is_ok() && seal.open(&statement, NOW).is_ok());
+
+    let list = revoke(keys, &[Revoked::File(keys.join("b.crt")), Revoked::Token("t-1".to_owned())]).unwrap();
+    assert_eq!((list.number, list.certificates.len(), list.tokens.len()), (1, 1, 1));
+    let first = std::fs::read_to_string(keys.join(REVOCATIONS)).unwrap();
+    running.revocations().set(&first).unwrap();
+    assert_eq!(verifier.token(&text, NOW).unwrap_err().to_string(), "the token \"t-1\" was revoked");
+    let refused = verifier.identify(Some(&certificate), Role::Relay, &[], NOW).unwrap_err();
+    assert_eq!(
+        (refused.code, refused.reason.as_str()),
+        (CloseCode::Unauthenticated, "the certificate of relay b was revoked")
+    );
+    assert!(matches!(seal.open(&statement, NOW), Err(TrustError::Revoked(_))), "what it said before it was revoked");
+    assert!(Credentials::load(keys, None).unwrap().verifier().unwrap().token(&text, NOW).is_err(), "read at start");
+
+    // A node can have a new certificate under its old name.
+    let issued = Authority::load(keys).unwrap().issue(&name("b"), Role::Relay, NOW, DAY).unwrap();
+    assert!(verifier.identify(Some(&issued.certificate), Role::Relay, &[], NOW).is_ok());
+
+    let second = revoke(keys, &[Revoked::Token("t-2".to_owned())]).unwrap();
+    assert_eq!((second.number, second.tokens.len()), (2, 2), "it only grows");
+    running.revocations().set(&std::fs::read_to_string(keys.join(REVOCATIONS)).unwrap()).unwrap();
+    let older = running.revocations().set(&first).unwrap_err().to_string();
+    assert!(older.contains("issue 1, older than issue 2"), "{older}");
+    let foreign = Authority::trial(NOW).unwrap().sign_revocations(&RevocationList { number: 9, ..second }).unwrap();
+    assert!(matches!(running.revocations().set(&foreign), Err(TrustError::Foreign(_))));
+}
+
+#[test]
+fn no_changed_character_of_a_list_of_revocations_goes_unnoticed() {
+    let authority = Authority::trial(NOW).unwrap();
+    let list = RevocationList { number: 1, tokens: ["t".to_owned()].into(), ..RevocationList::default() };
+    let text = authority.sign_revocations(&list).unwrap();
+    let node = authority.credentials(None).unwrap();
+    for i in 0..text.trim().len() {
+        let mut bytes = text.clone().into_bytes();
+        bytes[i] = if bytes[i] == b'A' { b'B' } else { b'A' };
+        assert!(node.revocations().set(&String::from_utf8(bytes).unwrap()).is_err(), "character {i} changed");
+        assert!(node.revocations().set(&text[..i]).is_err(), "cut at {i}");
+    }
+    node.revocations().set(&text).unwrap();
+}
+
+#[test]
+fn every_file_of_a_key_directory_is_told_and_no_secret_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    init(keys, "acme", NOW, DAY).unwrap();
+    issue_node(keys, &name("fra"), Role::Relay, NOW, DAY).unwrap();
+    revoke(keys, &[Revoked::Token("t-1".to_owned())]).unwrap();
+    for (file, words) in [
+        ("fra.crt", "certificate of relay fra, expires 2027-01-16T08:00:00Z, sha256:"),
+        ("fra.key", "private key of the certificate of relay fra, expires"),
+        ("authority.key", "private key of the certificate of the authority of overlay \"acme\""),
+        ("token.key", "key that signs tokens, expires 2027-01-16T08:00:00Z"),
+        (REVOCATIONS, "list of revocations, issue 1 (signature not checked)\ntoken \"t-1\""),
+    ] {
+        let path = keys.join(file);
+        let said = inspect(path.to_str().unwrap()).unwrap();
+        assert!(said.starts_with(words) && !said.contains("CAN READ"), "{said}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let secret = text.lines().find(|line| !line.starts_with('-')).unwrap();
+        assert!(!said.contains(secret), "{said}");
+    }
+    std::fs::set_permissions(keys.join("fra.key"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(inspect(keys.join("fra.key").to_str().unwrap()).unwrap().contains("OTHERS CAN READ IT"));
 }

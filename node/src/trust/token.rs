@@ -81,6 +81,11 @@ impl TokenIssuer {
         Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
+    /// Until when the authority lets it sign: seconds since 1970, UTC.
+    pub(super) fn expires(&self) -> u64 {
+        self.delegation.expires
+    }
+
     /// Reads `token.key` in `directory`.
     pub fn load(directory: &Path) -> Result<TokenIssuer, TrustError> {
         let path = directory.join("token.key");

@@ -1,6 +1,6 @@
 //! Checks what a dialling peer brings, once TLS has checked its certificate's signature.
 
-use super::{Grant, Role, TrustError, certificate, token};
+use super::{Grant, Revocations, Role, Standing, TrustError, certificate, token};
 use crate::control::{CloseCode, Refusal};
 use rustls_pki_types::CertificateDer;
 use topology::NodeName;
@@ -8,10 +8,11 @@ use topology::NodeName;
 /// Most tokens of one peer.
 const MAX_TOKENS: usize = 64;
 
-/// Knows an overlay's authority. Cheap to copy.
+/// Knows an overlay's authority, and what it has revoked. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     authority: [u8; 32],
+    revocations: Revocations,
 }
 
 /// A peer whose claims hold.
@@ -26,13 +27,22 @@ pub struct Identified {
 }
 
 impl Verifier {
-    pub(super) fn new(authority: [u8; 32]) -> Verifier {
-        Verifier { authority }
+    pub(super) fn new(authority: [u8; 32], revocations: Revocations) -> Verifier {
+        Verifier { authority, revocations }
     }
 
     /// Checks one token at `now` (seconds since 1970, UTC).
     pub fn token(&self, text: &str, now: u64) -> Result<Grant, TrustError> {
-        token::verify(text, &self.authority, now)
+        let grant = token::verify(text, &self.authority, now)?;
+        self.revocations.token(&grant.id)?;
+        Ok(grant)
+    }
+
+    /// By what a peer that was identified stands.
+    pub(crate) fn standing(&self, certificate: Option<&CertificateDer<'_>>, who: &Identified) -> Standing {
+        let certificate = certificate.map(|der| (certificate::fingerprint(der), format!("{} {}", who.role, who.name)));
+        let tokens = who.grants.iter().map(|grant| grant.id.clone()).collect();
+        Standing::new(self.revocations.clone(), certificate, tokens)
     }
 
     /// Who a peer is, from the certificate that TLS accepted (if it showed one), the role it claims and the tokens it brings.
@@ -53,6 +63,9 @@ impl Verifier {
             tokens.iter().map(|text| self.token(text, now)).collect::<Result<Vec<_>, _>>().map_err(of_token)?;
         if let Some(certificate) = certificate {
             let (name, role) = certificate::peer_identity(certificate)
+                .map_err(|error| refusal(CloseCode::Unauthenticated, error.to_string()))?;
+            self.revocations
+                .certificate(&certificate::fingerprint(certificate), &format!("{role} {name}"))
                 .map_err(|error| refusal(CloseCode::Unauthenticated, error.to_string()))?;
             if role != claimed {
                 let reason = format!("{name} comes as a {claimed}, but its certificate is that of a {role}");

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use node::clock::unix_seconds;
 use node::exit::{Exit, Failure};
-use node::trust::{self, Claims, Direction, Role, TrustError};
+use node::trust::{self, Claims, Direction, Revoked, Role, TrustError};
 use std::path::PathBuf;
 use std::time::Duration;
 use topology::{NodeName, StreamPattern};
@@ -16,7 +16,9 @@ pub(super) enum Keys {
     Node(Node),
     /// Make a token: the right to publish or to watch streams, until it expires. Prints its text
     Token(Token),
-    /// Say what a certificate or a token is, and until when it is good
+    /// Take back certificates or tokens: they are refused, and whoever came by them is cut off. Writes `revoked.list`, for every node
+    Revoke(Revoke),
+    /// Say what a certificate, key, token or list of revocations is, until when it is good, and its fingerprint
     Inspect(Inspect),
 }
 
@@ -90,8 +92,20 @@ struct Right {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Revoke {
+    #[command(flatten)]
+    directory: Directory,
+    /// The id of a token to revoke, where its text is not at hand
+    #[arg(long, value_name = "ID")]
+    token_id: Vec<String>,
+    /// Certificates of nodes, or files that hold a token
+    #[arg(value_name = "FILE", required_unless_present = "token_id")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// A certificate file, a token's text, or a file that holds one
+    /// A file of a key directory, a token's text, or a file that holds one
     #[arg(value_name = "FILE|TOKEN")]
     what: String,
 }
@@ -116,9 +130,27 @@ impl Keys {
                 })
             }
             Keys::Token(token) => token.issue(now),
+            Keys::Revoke(revoke) => revoke.execute(),
             Keys::Inspect(Inspect { what }) => trust::inspect(&what).map(|text| text + "\n"),
         };
         super::print(&done.map_err(failure)?)
+    }
+}
+
+impl Revoke {
+    fn execute(self) -> Result<String, TrustError> {
+        let Revoke { directory: Directory { dir }, token_id, files } = self;
+        let what: Vec<Revoked> =
+            files.into_iter().map(Revoked::File).chain(token_id.into_iter().map(Revoked::Token)).collect();
+        let list = trust::revoke(&dir, &what)?;
+        Ok(format!(
+            "issue {}: {} certificates and {} tokens are revoked\n\
+             next: copy {} into the key directory of every node; it is in force there within seconds\n",
+            list.number,
+            list.certificates.len(),
+            list.tokens.len(),
+            dir.join(trust::REVOCATIONS).display()
+        ))
     }
 }
 

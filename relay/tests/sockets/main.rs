@@ -11,7 +11,7 @@ use clients::{Source, ms};
 use net::{Net, until};
 use node::control::{CloseCode, Dissemination};
 use node::exit::Exit;
-use node::trust::Direction;
+use node::trust::{Direction, Revoked, revoke};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -240,6 +240,54 @@ fn what_cannot_be_bound_is_said() {
         assert!(failure.message.contains(&a.to_string()), "{failure}");
         let nobody = anabranch_relay::Config { identity: None, ..net.fresh("b") };
         assert_eq!(net.fail(nobody).await.exit, Exit::Config);
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn who_is_revoked_is_cut_off_within_seconds_and_nobody_else() {
+    on_local(async {
+        let mut net = Net::new();
+        let directory = tempfile::tempdir().expect("a directory");
+        let keys = directory.path();
+        net.keys_in(keys, "a");
+        net.keys_in(keys, "b");
+        let from_files = |config: &mut anabranch_relay::Config, name: &str| {
+            config.identity = None;
+            (config.keys, config.name) = (Some(keys.to_owned()), Some(name.parse().expect("valid")));
+        };
+        let a = net.start_with("a", |config| from_files(config, "a")).await;
+        net.start_with("b", |config| {
+            from_files(config, "b");
+            config.neighbours = vec![Neighbour::at(a.to_string())];
+        })
+        .await;
+        net.linked(2).await;
+        let (stays, goes) = (net.sink("a", "stays").await, net.sink("a", "goes").await);
+        let source = net.source("a", "camera", Source::new(1)).await;
+        stays.ready().await;
+        goes.ready().await;
+        source.send(100).await;
+        goes.have(1, 100).await;
+
+        let cut = std::time::Duration::from_secs(5);
+        revoke(keys, &[Revoked::Token("goes".to_owned())]).expect("the authority is there");
+        let gone = until("the sink is cut off", || goes.with(|sink| sink.open.is_empty()));
+        tokio::time::timeout(cut, gone).await.expect("within seconds");
+        source.send(100).await;
+        stays.have(1, 200).await;
+        stays.with(|sink| sink.assert_whole(1, 0..200));
+        assert_eq!(goes.with(|sink| sink.count(1)), 100, "nothing comes after");
+
+        let linked = |net: &Net| net.report("a").links.iter().any(|link| link.peer.as_str() == "b");
+        assert!(linked(&net));
+        revoke(keys, &[Revoked::File(keys.join("b.crt"))]).expect("the authority is there");
+        let gone = until("the relay is cut off", || !linked(&net));
+        tokio::time::timeout(cut, gone).await.expect("within seconds");
+        source.send(100).await;
+        stays.have(1, 300).await;
+        tokio::time::sleep(ms(500)).await;
+        assert!(!linked(&net), "and does not come back");
         net.stop_all().await;
     });
 }

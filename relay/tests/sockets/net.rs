@@ -12,6 +12,7 @@ use node::trust::{Authority, Claims, Direction, Role, TokenIssuer};
 use node::{EndSystem, Host};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -77,6 +78,15 @@ impl Net {
             drain: ms(300),
             identity: Some(Identity { name, credentials, verifier }),
             ..Config::default()
+        }
+    }
+
+    /// Puts the keys of a relay into a directory, where those of the authority are put as well.
+    pub(crate) fn keys_in(&self, directory: &Path, name: &str) {
+        let issued = self.authority.issue(&name.parse().expect("valid"), Role::Relay, unix_seconds(), ms(86_400_000));
+        issued.and_then(|identity| identity.save(directory)).expect("it can be written");
+        if !directory.join("authority.crt").exists() {
+            self.authority.save(directory).expect("it can be written");
         }
     }
 
