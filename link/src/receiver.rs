@@ -110,7 +110,11 @@ impl Receiver {
                 self.symbols.on_repair(now, timing, repair, datagram);
             }
             Frame::Feedback(feedback) => self.symbols.on_horizon(now, feedback.horizon),
-            Frame::Probe(probe) => self.symbols.on_horizon(now, probe.horizon),
+            Frame::Probe(probe) => {
+                self.symbols.on_horizon(now, probe.horizon);
+                // The peer keeps what it does not know to have come: the report that said so may be lost.
+                self.media_came |= probe.horizon.kept > 0;
+            }
             Frame::Path(_) => {}
         }
         self.loss_found |= self.skipped(settled) && !self.symbols.is_complete();

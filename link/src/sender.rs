@@ -53,8 +53,14 @@ const TURN_SLACK: Duration = Duration::from_millis(1);
 const MOST_JITTER: Duration = Duration::from_millis(20);
 /// Longest wait for the next transmission to show a loss: when media pauses, probes show it.
 const LONGEST_GAP: Duration = Duration::from_millis(25);
-/// Time after the last media or repair until a probe follows, where media comes more often than that.
-const FIRST_PROBE: Duration = Duration::from_millis(3);
+/// Time from the last media or repair to the first probe, where media comes more often than that, and from one probe to the next as a
+/// multiple of the one before.
+const PROBES_LOSSY: (Duration, f64) = (Duration::from_millis(1), 1.2);
+const PROBES_CLEAN: (Duration, f64) = (Duration::from_millis(3), 2.0);
+/// Probes after which only the regular ones follow.
+const MOST_PROBES: u32 = 16;
+/// Share lost from which a path counts as lossy.
+const LOSSY: f64 = 0.002;
 /// What a lost report delays an answer by.
 const REPORT_SLIP: Duration = Duration::from_millis(2);
 /// Bounds of the time kept for spreading the last answer.
@@ -198,11 +204,16 @@ impl Sender {
 
     /// When the next probe is due, where nothing else is sent before. A loss shows at the next transmission of any kind, so the last ones
     /// before a pause (of a picture, of an answer) are followed by a probe soon (as RFC 8985 section 7.2 does), and by others less and
-    /// less often, down to the regular one.
+    /// less often, down to the regular one, until the peer is known to have them. Where bursts are bursts of packets and not of
+    /// time, only what is sent ends one: on a lossy path the probes follow each other quickly, so that neither the loss nor its
+    /// answer waits for the next picture.
     pub(crate) fn probe_due(&self, regular: Duration) -> Instant {
-        let first = FIRST_PROBE.max(self.rate.interval() * 5 / 4);
-        let gap = if self.probes < 8 { first * 3u32.pow(self.probes) / 2u32.pow(self.probes) } else { regular };
-        self.last_sent + gap.min(regular)
+        if self.probes >= MOST_PROBES || self.unacked.is_empty() {
+            return self.last_sent + regular;
+        }
+        let (first, growth) = if self.path.loss() > LOSSY { PROBES_LOSSY } else { PROBES_CLEAN };
+        let first = first.max(self.rate.interval() * 5 / 4);
+        self.last_sent + first.mul_f64(growth.powi(self.probes as i32)).min(regular)
     }
 
     /// Numbers a probe that leaves now.
