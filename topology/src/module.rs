@@ -32,6 +32,8 @@ pub struct Module {
     pub edges: Vec<ModuleEdge>,
     /// How long the news of it takes from the ingress to the last of its relays, along its own edges, in microseconds.
     pub reach_us: u64,
+    /// Bare transit from the ingress to the farthest egress, its last mile included, in microseconds.
+    pub rest_us: u64,
 }
 
 /// A directed edge of a module.
@@ -73,7 +75,7 @@ impl Module {
             let survey = Survey::new(graph, demand, &kept);
             let edges: Vec<ModuleEdge> = kept.iter().filter_map(|edge| survey.serve(edge)).collect();
             if edges.len() == kept.len() {
-                return Module { edges, reach_us: survey.reach_us() };
+                return Module { edges, reach_us: survey.reach_us(), rest_us: survey.rest_us() };
             }
             kept = edges.iter().map(|edge| edge.edge).collect();
         }
@@ -111,6 +113,11 @@ impl<'a> Survey<'a> {
 
     fn reach_us(&self) -> u64 {
         self.graph.nodes().filter_map(|node| self.from_ingress.to(node)).max().unwrap_or(0)
+    }
+
+    fn rest_us(&self) -> u64 {
+        let rest = |egress: &Egress| Some(self.from_ingress.to(egress.node)? + u64::from(egress.last_mile_us));
+        self.demand.egresses.iter().filter_map(rest).max().unwrap_or(0)
     }
 
     /// The edge with its rests, or `None` if it serves no egress.

@@ -178,7 +178,7 @@ fn rests_are_bare_transit_to_the_nearest_and_farthest_egress() {
     };
     assert_eq!(rests(&route.tree), [(0, 1, 12, 16), (1, 3, 2, 6), (3, 4, 1, 1)]);
     assert_eq!(rests(&route.disjoint), [(0, 1, 12, 16), (0, 2, 17, 21), (1, 3, 2, 6), (2, 3, 2, 6), (3, 4, 1, 1)]);
-    assert_eq!(route.tree.reach_us, 25_000);
+    assert_eq!((route.tree.reach_us, route.tree.rest_us), (25_000, 26_000));
     assert_eq!(route.ways[0].disjoint, Disjointness::Nodes);
     assert_eq!((route.ways[0].shortest_us, route.ways[0].second_us), (20_000, Some(30_000)));
     assert_eq!(route.ways[1].disjoint, Disjointness::Partly { shared_links: 1 });

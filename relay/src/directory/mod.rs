@@ -67,6 +67,8 @@ pub struct Graphs {
     pub egresses: Vec<NodeName>,
     /// How long the news of them takes to the last of their relays.
     pub longest: Duration,
+    /// Bare transit from here to the farthest sink, on the way that is taken where nothing is wrong.
+    pub rest: Duration,
 }
 
 /// By which modules packets travel.

@@ -27,14 +27,17 @@ pub(super) fn graphs(
         let node = graph.find(relay).filter(|node| *node != at)?;
         Some(Egress { node, last_mile_us })
     };
+    let here = database.egresses(name).find(|(relay, _)| *relay == ingress).map_or(0, |(_, last_mile_us)| last_mile_us);
     let demand = Demand { ingress: at, egresses: database.egresses(name).filter_map(egress).collect(), deadline_us };
     let (modules, rule, ways) = spread(graph, &demand, mode);
     let reach_us = modules.iter().map(|module| module.reach_us).max().unwrap_or(0);
+    let rest_us = modules.first().map_or(0, |base| base.rest_us).max(here.into());
     Graphs {
         modules: modules.iter().map(|module| named(graph, module)).collect(),
         rule,
         egresses: ways.iter().map(|ways| graph.name(ways.egress.node).clone()).collect(),
         longest: Duration::from_micros(reach_us),
+        rest: Duration::from_micros(rest_us),
     }
 }
 

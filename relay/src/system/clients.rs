@@ -376,7 +376,7 @@ impl RelaySystem {
         let Some(carried) = self.carried.get(&published.id) else { return };
         let deadline_us = carried.deadline_us.saturating_sub(published.first_mile_us);
         let graphs = self.directory.graphs(name, deadline_us, published.mode);
-        let rest_us = graphs.longest.as_micros().min(u128::from(carried.deadline_us)) as u32;
+        let rest_us = graphs.rest.as_micros().min(u128::from(carried.deadline_us)) as u32;
         if let Some(port) = published.port
             && rest_us != published.told_rest_us
         {
