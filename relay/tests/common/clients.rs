@@ -22,6 +22,8 @@ pub(crate) struct Source {
     pub(crate) next_seq: u32,
     pub(crate) refused: Vec<CloseCode>,
     pub(crate) handle: Option<StreamHandle>,
+    /// What the relay says lies between it and the farthest sink.
+    pub(crate) rest: Duration,
     pub(crate) port: Option<PortId>,
     pub(crate) due: Instant,
 }
@@ -42,6 +44,7 @@ impl Source {
             next_seq: 0,
             refused: Vec::new(),
             handle: None,
+            rest: Duration::ZERO,
             port: None,
             due: Instant::ORIGIN,
         }
@@ -86,6 +89,7 @@ impl EndSystem for Source {
     fn handle_control(&mut self, _: Instant, _: PortId, message: Control, _: &mut Ports) {
         match message {
             Control::Published { handle, .. } => self.handle = Some(StreamHandle(handle)),
+            Control::Rest { rest_us, .. } => self.rest = Duration::from_micros(rest_us.into()),
             Control::StreamRefused { refusal, .. } => {
                 self.handle = None;
                 self.refused.push(refusal.code);

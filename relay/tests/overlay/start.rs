@@ -101,3 +101,18 @@ fn egresses_that_join_one_after_the_other_at_the_start_all_get_the_beginning() {
         overlay.of_sink(sink, |sink| sink.assert_whole(1, 0..sent));
     }
 }
+
+/// Last miles count: what the first hop spends of them on repair, the last one lacks.
+#[test]
+fn a_source_hears_how_far_it_is_to_the_farthest_sink() {
+    let mut overlay = Overlay::with_links(&[("a", "b", 10), ("b", "c", 10)]);
+    let source = overlay.source("a", "camera", Source::new(1));
+    let rest = |overlay: &mut Overlay| {
+        overlay.run(2000);
+        overlay.of_source(source, |source| source.rest)
+    };
+    overlay.sink("a", "near");
+    assert_eq!(rest(&mut overlay), ms(5), "its own relay's sinks have a last mile too");
+    overlay.sink("c", "far");
+    assert_eq!(rest(&mut overlay), ms(25));
+}
