@@ -241,6 +241,7 @@ impl Link {
                 let transit = self.timing.rtt_min() / 2;
                 self.sender.set_way(Way { transit, rtt: self.timing.rtt().0, delay: self.timing.delay_there() });
             }
+            self.sender.set_reports_lost(self.receiver.arrivals.loss().1);
             self.sender.on_feedback(now, &feedback);
             self.receiver.set_loss_sent(self.sender.path().loss());
         }

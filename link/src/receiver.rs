@@ -19,6 +19,8 @@ const WHOLE: Duration = Duration::from_millis(3);
 const SLOW: Duration = Duration::from_millis(20);
 /// The same while reports are lost.
 const SLOW_AND_LOST: Duration = Duration::from_millis(10);
+/// Most pauses that may be owed.
+const MOST_EARLY: f64 = 1.0;
 /// Share of reports whose loss counts.
 const LOSSY: f64 = 0.005;
 /// Time between reports while nothing but reports and probes comes.
@@ -49,6 +51,8 @@ pub(crate) struct Receiver {
     anything_came: bool,
     /// A loss was found since the last report.
     loss_found: bool,
+    /// Pauses that reports of losses have taken from those that follow: in all they keep to their share.
+    early: f64,
     /// The peer loses what this end sends.
     reports_lost: bool,
     /// Bytes received, of late, per second.
@@ -72,6 +76,7 @@ impl Receiver {
             media_came: false,
             anything_came: false,
             loss_found: false,
+            early: 0.0,
             reports_lost: true,
             rate: 0.0,
             rate_since: now,
@@ -135,23 +140,29 @@ impl Receiver {
     /// When the next report is due, if anything has come.
     pub(crate) fn report_due(&self, timing: &Timing) -> Option<Instant> {
         self.last_arrival?;
-        let pause = if self.loss_found {
-            AT_ONCE
-        } else if !self.symbols.is_complete() {
+        if self.loss_found {
+            return Some(self.last_report + AT_ONCE);
+        }
+        let Some(pause) = self.pause(timing) else { return self.settling() };
+        let due = self.last_report + pause.mul_f64(1.0 + self.early);
+        Some(self.settling().map_or(due, |settling| settling.min(due)))
+    }
+
+    /// Time between reports that are not of a loss just found; `None` where nothing has come that is worth one.
+    fn pause(&self, timing: &Timing) -> Option<Duration> {
+        Some(if !self.symbols.is_complete() {
             let in_need = SHARE_IN_NEED - SHARE_PER_SECOND * timing.rtt().0.as_secs_f64();
             let share = if self.reports_lost { in_need.max(LEAST_SHARE_IN_NEED) } else { SHARE };
             self.affordable(share, MISSING, SLOW_AND_LOST)
         } else if self.media_came {
             self.affordable(SHARE, WHOLE, if self.reports_lost { SLOW_AND_LOST } else { SLOW })
         } else if !self.anything_came {
-            return self.settling();
+            return None;
         } else if !timing.is_measured() {
             SLOW
         } else {
             QUIET
-        };
-        let due = self.last_report + pause;
-        Some(self.settling().map_or(due, |settling| settling.min(due)))
+        })
     }
 
     /// When a gap may turn out to be a loss.
@@ -174,6 +185,10 @@ impl Receiver {
         let known = self.symbols.tell(now, self.arrivals.guard(), &mut self.gaps, MAX_GAPS.min(RUNS));
         let lateness = (timing.lateness(0.001).as_micros() / 10).min(u128::from(u16::MAX)) as u16;
         Feedback::put(out, number, stamp(now), horizon, self.echo, lateness, settled, &self.runs, known, &self.gaps);
+        if let Some(pause) = self.pause(timing) {
+            let waited = (now - self.last_report).as_secs_f64() / pause.as_secs_f64();
+            self.early = (self.early + 1.0 - waited).clamp(0.0, MOST_EARLY);
+        }
         self.last_report = now;
         self.media_came = false;
         self.anything_came = false;

@@ -41,6 +41,8 @@ use std::time::Duration;
 const REPAIR_ROOM: usize = 48;
 /// Shortest time before the last useful moment in which a packet that is not known to have arrived is sent again.
 const SHORTEST_FAIL_SAFE: Duration = Duration::from_millis(6);
+/// Most fail-safe copies of a packet.
+const MOST_FAIL_SAFE: u32 = 4;
 /// How long after a turn without any word of an answer it is taken for lost.
 const PATIENCE: Duration = Duration::from_millis(6);
 /// Time without a report after which the path may be dead.
@@ -59,6 +61,8 @@ const PROBES_LOSSY: (Duration, f64) = (Duration::from_millis(1), 1.2);
 const PROBES_CLEAN: (Duration, f64) = (Duration::from_millis(3), 2.0);
 /// Probes after which only the regular ones follow.
 const MOST_PROBES: u32 = 16;
+/// Time between probes while a report is overdue.
+const OVERDUE_PROBES: Duration = Duration::from_millis(3);
 /// Share lost from which a path counts as lossy.
 const LOSSY: f64 = 0.002;
 /// What a lost report delays an answer by.
@@ -107,6 +111,8 @@ pub(crate) struct Sender {
     mean_size: f64,
     budget: Budget,
     way: Option<Way>,
+    /// Share of the peer's reports that are lost.
+    reports_lost: f64,
     /// Lateness that the peer reports.
     lateness: Duration,
     /// Share of hurried packets among the last few.
@@ -147,6 +153,7 @@ impl Sender {
             mean_size: 0.0,
             budget: Budget::new(policy.max_overhead),
             way: None,
+            reports_lost: 0.0,
             lateness: Duration::ZERO,
             hurried: 0.0,
             critical_share: Share::new(0.01),
@@ -181,6 +188,11 @@ impl Sender {
         self.way = Some(way);
     }
 
+    /// Takes the share lost of what the peer sends.
+    pub(crate) fn set_reports_lost(&mut self, share: f64) {
+        self.reports_lost = share.clamp(0.0, 1.0);
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -208,12 +220,16 @@ impl Sender {
     /// time, only what is sent ends one: on a lossy path the probes follow each other quickly, so that neither the loss nor its
     /// answer waits for the next picture.
     pub(crate) fn probe_due(&self, regular: Duration) -> Instant {
-        if self.probes >= MOST_PROBES || self.unacked.is_empty() {
+        if self.unacked.is_empty() {
             return self.last_sent + regular;
+        }
+        let overdue = (self.last_report + self.turn() + PATIENCE).max(self.last_sent + OVERDUE_PROBES);
+        if self.probes >= MOST_PROBES {
+            return (self.last_sent + regular).min(overdue);
         }
         let (first, growth) = if self.path.loss() > LOSSY { PROBES_LOSSY } else { PROBES_CLEAN };
         let first = first.max(self.rate.interval() * 5 / 4);
-        self.last_sent + first.mul_f64(growth.powi(self.probes as i32)).min(regular)
+        (self.last_sent + first.mul_f64(growth.powi(self.probes as i32)).min(regular)).min(overdue)
     }
 
     /// Numbers a probe that leaves now.

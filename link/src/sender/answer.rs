@@ -1,7 +1,7 @@
 //! Answers to the peer's reports, and what is done where reports stay away.
 
 use super::agenda::{Cause, Task};
-use super::{LAST_CHANCE, MAX_ANSWERS, SHORTEST_FAIL_SAFE, SILENT, Sender};
+use super::{LAST_CHANCE, MAX_ANSWERS, MOST_FAIL_SAFE, SHORTEST_FAIL_SAFE, SILENT, Sender};
 use crate::frame::Feedback;
 use crate::plan;
 use crate::policy::RepairMode;
@@ -96,7 +96,7 @@ impl Sender {
         self.fail_safe_share.add(1.0);
         let left = last_chance - now;
         let silent = now - self.last_report > SILENT;
-        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), 3);
+        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), MOST_FAIL_SAFE);
         // Where the path may be dead for the moment, a single copy may die with it.
         let copies = if silent { copies.max(2) } else { copies };
         for copy in 1..copies {
