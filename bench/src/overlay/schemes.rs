@@ -23,7 +23,7 @@ pub enum Scheme {
     TwoStatic,
     /// Two disjoint ways by expected latency, computed anew on every report.
     TwoDynamic,
-    /// The paper's: two static ways, and the source, destination or robust graph while there is trouble at an end.
+    /// The paper's: two static ways, and with them the source, the destination or both graphs while there is trouble at an end.
     Targeted,
     /// Every edge that can be in time.
     Flood,
@@ -167,22 +167,9 @@ impl<'a> Stream<'a> {
 
     fn targeted(&self, now: &Reported) -> Mask {
         let troubled = |edges: &[EdgeIx]| edges.iter().filter(|edge| condition(now, **edge).is_troubled()).count() >= 2;
-        let source = troubled(&self.out_of);
-        let mut all = 0;
-        let mut quiet = !source;
-        for (into, destination) in self.into.iter().zip(&self.destinations) {
-            if troubled(into) {
-                all |= destination;
-                quiet = false;
-            }
-        }
-        let several = self.destinations.len() > 1;
-        match (source, quiet) {
-            (true, _) if all == 0 => self.source | if several { self.two_static } else { 0 },
-            (true, _) => self.source | self.two_static | all,
-            (false, true) => self.two_static,
-            (false, false) => all | if several { self.two_static } else { 0 },
-        }
+        let source = if troubled(&self.out_of) { self.source } else { 0 };
+        let destinations = self.into.iter().zip(&self.destinations).filter(|(into, _)| troubled(into));
+        destinations.fold(self.two_static | source, |all, (_, destination)| all | destination)
     }
 
     fn compute(&self, reported: &Reported) -> Computed {

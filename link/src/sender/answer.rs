@@ -96,9 +96,11 @@ impl Sender {
         self.fail_safe_share.add(1.0);
         let left = last_chance - now;
         let silent = now - self.last_report > SILENT;
-        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), MOST_FAIL_SAFE);
-        // Where the path may be dead for the moment, a single copy may die with it.
-        let copies = if silent { copies.max(2) } else { copies };
+        // Where the path may be dead for the moment, a single copy may die with it; but then all packets come to this, and many
+        // copies of each take more than there is.
+        let (least, most) = if silent { (2, MOST_FAIL_SAFE - 1) } else { (1, MOST_FAIL_SAFE) };
+        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), most);
+        let copies = copies.max(least);
         for copy in 1..copies {
             let due = now + left * copy / (copies - 1);
             self.agenda.add(due, Task::Copy { symbol, cause: Cause::FailSafe });
