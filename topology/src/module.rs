@@ -4,6 +4,7 @@ use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::sets::{EdgeSet, NodeSet};
 use crate::shortest::{self, Distances};
 use crate::weight::Weights;
+use std::collections::HashMap;
 
 /// A stream to be spread: where it enters, who wants it, and by when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Module {
             kept.remove(edge);
         }
         loop {
-            let survey = Survey::new(graph, demand, &kept);
+            let mut survey = Survey::new(graph, demand, &kept);
             let edges: Vec<ModuleEdge> = kept.iter().filter_map(|edge| survey.serve(edge)).collect();
             if edges.len() == kept.len() {
                 return Module { edges, reach_us: survey.reach_us(), rest_us: survey.rest_us() };
@@ -95,6 +96,9 @@ struct Survey<'a> {
     from_ingress: Distances,
     /// Of every egress: the ways to it, and how late a way may be to count.
     to_egress: Vec<(Distances, u64)>,
+    /// Ways from the ingress that avoid a node, and ways to the egress at a place that avoid one: the same for all its edges.
+    around_head: HashMap<NodeIx, Distances>,
+    around_tail: HashMap<(usize, NodeIx), Distances>,
 }
 
 impl<'a> Survey<'a> {
@@ -108,7 +112,8 @@ impl<'a> Survey<'a> {
             (ways, if in_time { budget } else { u64::MAX })
         };
         let to_egress = demand.egresses.iter().map(ways).collect();
-        Survey { graph, demand, delays, from_ingress, to_egress }
+        let (around_head, around_tail) = (HashMap::new(), HashMap::new());
+        Survey { graph, demand, delays, from_ingress, to_egress, around_head, around_tail }
     }
 
     fn reach_us(&self) -> u64 {
@@ -121,13 +126,24 @@ impl<'a> Survey<'a> {
     }
 
     /// The edge with its rests, or `None` if it serves no egress.
-    fn serve(&self, edge: EdgeIx) -> Option<ModuleEdge> {
+    fn serve(&mut self, edge: EdgeIx) -> Option<ModuleEdge> {
         let (from, to) = (self.graph[edge].from, self.graph[edge].to);
+        // Ways may come back to where they began: what is late even so is late for certain.
+        let soonest = self.from_ingress.to(from)?.saturating_add(self.delays[edge]);
+        let hopeful = |(ways, budget): &(Distances, u64)| {
+            ways.to(to).is_some_and(|beyond| soonest.saturating_add(beyond) <= *budget)
+        };
+        if !self.to_egress.iter().any(hopeful) {
+            return None;
+        }
         let until = self.until(edge)?;
         let mut rests: Option<(u64, u64)> = None;
-        for (egress, (ways, budget)) in self.demand.egresses.iter().zip(&self.to_egress) {
-            let Some(beyond) = self.beyond(ways, from, to, egress.node) else { continue };
-            if until.saturating_add(beyond) > *budget {
+        for (place, egress) in self.demand.egresses.iter().enumerate() {
+            if !hopeful(&self.to_egress[place]) {
+                continue;
+            }
+            let Some(beyond) = self.beyond(place, from, to) else { continue };
+            if until.saturating_add(beyond) > self.to_egress[place].1 {
                 continue;
             }
             let rest = beyond + u64::from(egress.last_mile_us);
@@ -139,19 +155,22 @@ impl<'a> Survey<'a> {
     }
 
     /// When a packet is at the far end of `edge` at the earliest, not having been there before.
-    fn until(&self, edge: EdgeIx) -> Option<u64> {
+    fn until(&mut self, edge: EdgeIx) -> Option<u64> {
         let (from, to) = (self.graph[edge].from, self.graph[edge].to);
         let passes = |path: &[EdgeIx]| path.iter().any(|edge| self.graph[*edge].to == to);
-        let mut at_start = self.from_ingress.to(from)?;
-        if self.from_ingress.path(self.graph, from).is_some_and(|path| passes(&path)) {
-            let around = NodeSet::from_iter([to]);
-            at_start = shortest::from(self.graph, &self.delays, self.demand.ingress, &around).to(from)?;
-        }
+        let at_start = if self.from_ingress.path(self.graph, from).is_some_and(|path| passes(&path)) {
+            let (graph, delays, ingress) = (self.graph, &self.delays, self.demand.ingress);
+            let around = || shortest::from(graph, delays, ingress, &NodeSet::from_iter([to]));
+            self.around_head.entry(to).or_insert_with(around).to(from)?
+        } else {
+            self.from_ingress.to(from)?
+        };
         Some(at_start.saturating_add(self.delays[edge]))
     }
 
-    /// The shortest way from `to` to `egress` that does not come back to `from`.
-    fn beyond(&self, ways: &Distances, from: NodeIx, to: NodeIx, egress: NodeIx) -> Option<u64> {
+    /// The shortest way from `to` to an egress that does not come back to `from`.
+    fn beyond(&mut self, place: usize, from: NodeIx, to: NodeIx) -> Option<u64> {
+        let (ways, egress) = (&self.to_egress[place].0, self.demand.egresses[place].node);
         if from == egress {
             return None;
         }
@@ -159,6 +178,8 @@ impl<'a> Survey<'a> {
         if !path.iter().any(|edge| self.graph[*edge].from == from) {
             return ways.to(to);
         }
-        shortest::towards(self.graph, &self.delays, egress, &NodeSet::from_iter([from])).to(to)
+        let (graph, delays) = (self.graph, &self.delays);
+        let around = || shortest::towards(graph, delays, egress, &NodeSet::from_iter([from]));
+        self.around_tail.entry((place, from)).or_insert_with(around).to(to)
     }
 }

@@ -82,7 +82,7 @@ impl Search<'_> {
         let mut left: Vec<Target> = self.targets.to_vec();
         while !left.is_empty() {
             let tree = self.inside(&nodes);
-            let layers = self.layers(&nodes, &tree);
+            let layers = self.layers(&nodes, &tree, &left);
             let ways = left.iter().enumerate().map(|(at, target)| {
                 let way = layers.way(self.graph, *target).or_else(|| away.path(self.graph, target.node));
                 (at, way.unwrap_or_default())
@@ -135,19 +135,22 @@ impl Search<'_> {
         edges.iter().map(|edge| self.graph[edge].to).chain([self.root]).collect()
     }
 
-    /// Ways out of a tree, by number of hops: the least delay for each number.
-    fn layers(&self, nodes: &NodeSet, tree: &Distances) -> Layers {
+    /// Ways out of a tree, by number of hops: the least delay for each number, where no smaller number has a lesser one; up to
+    /// the number by which all of `left` are within their bounds.
+    fn layers(&self, nodes: &NodeSet, tree: &Distances, left: &[Target]) -> Layers {
         let mut last: Vec<Option<u64>> = self.graph.nodes().map(|node| tree.to(node)).collect();
+        let mut least = vec![u64::MAX; last.len()];
         let mut steps: Vec<Vec<Option<(u64, EdgeIx)>>> = Vec::new();
-        for _ in 0..self.graph.node_count() {
+        while left.iter().any(|target| least[target.node.0 as usize] > target.bound) {
             let mut next: Vec<Option<(u64, EdgeIx)>> = vec![None; last.len()];
             for edge in self.graph.edges().filter(|edge| self.delays[*edge] != Weights::UNUSABLE) {
                 let (from, to) = (self.graph[edge].from, self.graph[edge].to);
                 let passes = from == self.root || self.graph.transit(from);
                 let Some(before) = last[from.0 as usize].filter(|_| passes) else { continue };
                 let reached = before.saturating_add(self.delays[edge]);
-                let better = next[to.0 as usize].is_none_or(|(known, _)| reached < known);
+                let better = reached < least[to.0 as usize];
                 if better && !nodes.contains(to) && !self.avoid.contains(to) {
+                    least[to.0 as usize] = reached;
                     next[to.0 as usize] = Some((reached, edge));
                 }
             }
@@ -161,7 +164,7 @@ impl Search<'_> {
     }
 }
 
-/// `steps[h][v]`: the least delay at v with h + 1 new edges, and the last of them.
+/// `steps[h][v]`: the least delay at v with h + 1 new edges, and the last of them, if fewer do not do as well.
 struct Layers {
     steps: Vec<Vec<Option<(u64, EdgeIx)>>>,
 }
