@@ -114,6 +114,7 @@ impl Repertoire {
     pub fn new(graph: &Graph, demand: &Demand, pull: bool) -> Self {
         let ways = ways(graph, demand);
         let lean_tree = lean_tree(graph, demand, &ways);
+        let mirror = graph.reversed();
         let mut plan = Plan::new(graph, demand, &lean_tree, &ways, pull);
         let mut sets = vec![EdgeSet::new(); SLOTS];
         for (ways, watched) in ways.iter().zip(&mut plan.egresses) {
@@ -121,7 +122,7 @@ impl Repertoire {
             let both = ways.both();
             sets[slot(Modules::BASE)].union_with(if watched.lean { &watched.first } else { &both });
             sets[slot(Modules::DISJOINT)].union_with(&both);
-            let source = targeted::source(graph, demand.ingress, to, budget);
+            let source = targeted::source(graph, &mirror, demand.ingress, to, budget);
             let destination = targeted::destination(graph, demand.ingress, to, budget);
             watched.around.union_with(&source);
             watched.around.union_with(&destination);

@@ -2,7 +2,7 @@
 
 use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::sets::{EdgeSet, NodeSet};
-use crate::shortest::{self, Distances};
+use crate::shortest::{self, Around, Distances};
 use crate::weight::Weights;
 use std::collections::HashMap;
 
@@ -97,8 +97,8 @@ struct Survey<'a> {
     /// Of every egress: the ways to it, and how late a way may be to count.
     to_egress: Vec<(Distances, u64)>,
     /// Ways from the ingress that avoid a node, and ways to the egress at a place that avoid one: the same for all its edges.
-    around_head: HashMap<NodeIx, Distances>,
-    around_tail: HashMap<(usize, NodeIx), Distances>,
+    around_head: HashMap<NodeIx, Around>,
+    around_tail: HashMap<(usize, NodeIx), Around>,
 }
 
 impl<'a> Survey<'a> {
@@ -157,29 +157,24 @@ impl<'a> Survey<'a> {
     /// When a packet is at the far end of `edge` at the earliest, not having been there before.
     fn until(&mut self, edge: EdgeIx) -> Option<u64> {
         let (from, to) = (self.graph[edge].from, self.graph[edge].to);
-        let passes = |path: &[EdgeIx]| path.iter().any(|edge| self.graph[*edge].to == to);
-        let at_start = if self.from_ingress.path(self.graph, from).is_some_and(|path| passes(&path)) {
-            let (graph, delays, ingress) = (self.graph, &self.delays, self.demand.ingress);
-            let around = || shortest::from(graph, delays, ingress, &NodeSet::from_iter([to]));
-            self.around_head.entry(to).or_insert_with(around).to(from)?
+        let (graph, delays, from_ingress) = (self.graph, &self.delays, &self.from_ingress);
+        let at_start = if from_ingress.passes(graph, from, to) {
+            self.around_head.entry(to).or_insert_with(|| from_ingress.around(graph, delays, to)).to(from)?
         } else {
-            self.from_ingress.to(from)?
+            from_ingress.to(from)?
         };
         Some(at_start.saturating_add(self.delays[edge]))
     }
 
     /// The shortest way from `to` to an egress that does not come back to `from`.
     fn beyond(&mut self, place: usize, from: NodeIx, to: NodeIx) -> Option<u64> {
-        let (ways, egress) = (&self.to_egress[place].0, self.demand.egresses[place].node);
-        if from == egress {
+        if from == self.demand.egresses[place].node {
             return None;
         }
-        let path = ways.path(self.graph, to)?;
-        if !path.iter().any(|edge| self.graph[*edge].from == from) {
+        let (graph, delays, ways) = (self.graph, &self.delays, &self.to_egress[place].0);
+        if !ways.passes(graph, to, from) {
             return ways.to(to);
         }
-        let (graph, delays) = (self.graph, &self.delays);
-        let around = || shortest::towards(graph, delays, egress, &NodeSet::from_iter([from]));
-        self.around_tail.entry((place, from)).or_insert_with(around).to(to)
+        self.around_tail.entry((place, from)).or_insert_with(|| ways.around(graph, delays, from)).to(to)
     }
 }

@@ -6,7 +6,7 @@ use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::sets::NodeSet;
 use crate::weight::Weights;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 /// A way through the graph: its edges in the order in which a packet takes them.
 pub type Path = Vec<EdgeIx>;
@@ -16,6 +16,17 @@ pub type Path = Vec<EdgeIx>;
 pub struct Distances {
     reached: Vec<Option<Reached>>,
     direction: Direction,
+}
+
+/// What [`Distances::around`] found: how far the nodes are whose shortest way passes the avoided one.
+#[derive(Clone, Debug)]
+pub struct Around(HashMap<NodeIx, u64>);
+
+impl Around {
+    /// How far a node is without the avoided one; `None` where there is no way, or where its shortest way does not pass it anyhow.
+    pub fn to(&self, node: NodeIx) -> Option<u64> {
+        self.0.get(&node).copied()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +64,84 @@ impl Distances {
         self.reached[node.0 as usize].and_then(|reached| reached.by)
     }
 
+    /// Whether the way of `node` passes `through`, or begins or ends there.
+    pub fn passes(&self, graph: &Graph, node: NodeIx, through: NodeIx) -> bool {
+        let mut at = node;
+        while at != through {
+            let Some(edge) = self.edge_at(at) else { return false };
+            at = self.next(graph, edge);
+        }
+        true
+    }
+
+    /// Distances of the nodes whose way passes `avoided`, on ways that do not: the others' stand. `graph` and `weights` are those
+    /// of the search, which must have avoided nothing. Only the nodes behind `avoided` are searched again.
+    pub fn around(&self, graph: &Graph, weights: &Weights, avoided: NodeIx) -> Around {
+        let mut behind = NodeSet::from_iter([avoided]);
+        let mut nodes = vec![avoided];
+        let mut at = 0;
+        while let Some(node) = nodes.get(at).copied() {
+            at += 1;
+            let mut follow = |edge: EdgeIx, next: NodeIx| {
+                if self.edge_at(next) == Some(edge) && behind.insert(next) {
+                    nodes.push(next);
+                }
+            };
+            match self.direction {
+                Direction::Away => graph.outgoing(node).for_each(|edge| follow(edge, graph[edge].to)),
+                Direction::Towards => graph.incoming(node).for_each(|edge| follow(edge, graph[edge].from)),
+            }
+        }
+        let mut distances: HashMap<NodeIx, u64> = HashMap::new();
+        let mut open = BinaryHeap::new();
+        let passes = |node: NodeIx, distance: u64| distance == 0 && self.edge_at(node).is_none() || graph.transit(node);
+        for node in nodes.into_iter().skip(1) {
+            let entry = |edge: EdgeIx| {
+                let before = self.next(graph, edge);
+                let distance =
+                    self.to(before).filter(|distance| !behind.contains(before) && passes(before, *distance))?;
+                (weights[edge] != Weights::UNUSABLE).then(|| distance.saturating_add(weights[edge]))
+            };
+            let least = match self.direction {
+                Direction::Away => graph.incoming(node).filter_map(entry).min(),
+                Direction::Towards => graph.outgoing(node).filter_map(entry).min(),
+            };
+            if let Some(least) = least {
+                distances.insert(node, least);
+                open.push(Reverse((least, node)));
+            }
+        }
+        while let Some(Reverse((distance, node))) = open.pop() {
+            if distances.get(&node) != Some(&distance) || !graph.transit(node) {
+                continue;
+            }
+            let mut relax = |edge: EdgeIx, next: NodeIx| {
+                if weights[edge] == Weights::UNUSABLE || next == avoided || !behind.contains(next) {
+                    return;
+                }
+                let found = distance.saturating_add(weights[edge]);
+                let best = distances.entry(next).or_insert(u64::MAX);
+                if found < *best {
+                    *best = found;
+                    open.push(Reverse((found, next)));
+                }
+            };
+            match self.direction {
+                Direction::Away => graph.outgoing(node).for_each(|edge| relax(edge, graph[edge].to)),
+                Direction::Towards => graph.incoming(node).for_each(|edge| relax(edge, graph[edge].from)),
+            }
+        }
+        Around(distances)
+    }
+
+    /// The other end of an edge on a way, nearer to the root.
+    fn next(&self, graph: &Graph, edge: EdgeIx) -> NodeIx {
+        match self.direction {
+            Direction::Away => graph[edge].from,
+            Direction::Towards => graph[edge].to,
+        }
+    }
+
     /// The way from the root to `node`, or from `node` to the root; `None` where there is none.
     pub fn path(&self, graph: &Graph, node: NodeIx) -> Option<Path> {
         self.to(node)?;
@@ -60,10 +149,7 @@ impl Distances {
         let mut at = node;
         while let Some(edge) = self.edge_at(at) {
             path.push(edge);
-            at = match self.direction {
-                Direction::Away => graph[edge].from,
-                Direction::Towards => graph[edge].to,
-            };
+            at = self.next(graph, edge);
         }
         if self.direction == Direction::Away {
             path.reverse();

@@ -51,10 +51,9 @@ pub fn destination(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> Edge
 }
 
 /// The source graph: the mirror of [`destination`]. Every neighbour of `from` by which a packet can be in time, and a tree
-/// of ways from them that ends at `to` and avoids `from`.
-pub fn source(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> EdgeSet {
-    let mirror = graph.reversed();
-    let mirrored = destination(&mirror, to, from, budget);
+/// of ways from them that ends at `to` and avoids `from`. `mirror` is the graph [reversed](Graph::reversed).
+pub fn source(graph: &Graph, mirror: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> EdgeSet {
+    let mirrored = destination(mirror, to, from, budget);
     mirrored.iter().filter_map(|edge| graph.between(mirror[edge].to, mirror[edge].from)).collect()
 }
 

@@ -113,7 +113,7 @@ proptest! {
         let budget = egress.budget_us(demand.deadline_us);
         let mirror = graph.reversed();
         let ends = |graph: &Graph, edges: EdgeSet| edges.iter().map(|e| (graph[e].from, graph[e].to)).collect::<Vec<_>>();
-        let source = ends(&graph, targeted::source(&graph, from, egress.node, budget));
+        let source = ends(&graph, targeted::source(&graph, &graph.reversed(), from, egress.node, budget));
         let mirrored = ends(&mirror, targeted::destination(&mirror, egress.node, from, budget));
         let mut turned: Vec<_> = mirrored.into_iter().map(|(a, b)| (b, a)).collect();
         turned.sort();

@@ -208,3 +208,24 @@ fn a_draining_relay_is_an_end_but_not_a_way() {
     assert_eq!(Route::new(&graph, &demand(2)).tree.edges.len(), 1);
     assert_eq!(Route::new(&graph, &demand(1)).ways[0].shortest_us, 1000);
 }
+
+proptest! {
+    #![proptest_config(common::cases(400))]
+    /// Searching only behind a node finds what searching all without it does.
+    #[test]
+    fn ways_around_a_node((graph, demand) in demands(14, 1), at in any::<prop::sample::Index>()) {
+        let (weights, root) = (Weights::delay(&graph), demand.ingress);
+        let avoided = NodeIx(at.index(graph.node_count()) as u32);
+        prop_assume!(avoided != root);
+        let (none, without) = (NodeSet::new(), NodeSet::from_iter([avoided]));
+        type Find = fn(&Graph, &Weights, NodeIx, &NodeSet) -> shortest::Distances;
+        for find in [shortest::from as Find, shortest::towards] {
+            let all = find(&graph, &weights, root, &none);
+            let (around, plain) = (all.around(&graph, &weights, avoided), find(&graph, &weights, root, &without));
+            for node in graph.nodes().filter(|node| *node != avoided) {
+                let found = if all.passes(&graph, node, avoided) { around.to(node) } else { all.to(node) };
+                prop_assert_eq!(found, plain.to(node), "{:?} around {:?}", node, avoided);
+            }
+        }
+    }
+}

@@ -106,7 +106,8 @@ impl<'a> Stream<'a> {
         let from = demand.ingress;
         let budget = u64::from(demand.deadline_us);
         let egresses: Vec<NodeIx> = demand.egresses.iter().map(|egress| egress.node).collect();
-        let source = egresses.iter().map(|to| mask(targeted::source(graph, from, *to, budget).iter()));
+        let mirror = graph.reversed();
+        let source = egresses.iter().map(|to| mask(targeted::source(graph, &mirror, from, *to, budget).iter()));
         let destinations = egresses.iter().map(|to| mask(targeted::destination(graph, from, *to, budget).iter()));
         let ways = dissemination::ways(graph, &demand);
         Stream {
