@@ -66,7 +66,7 @@ pub fn revoke(directory: &Path, what: &[Revoked]) -> Result<RevocationList, Trus
         }
     }
     list.number += 1;
-    files::replace(&directory.join(revocation::FILE), &authority.sign_revocations(&list)?)?;
+    files::replace(&directory.join(revocation::FILE), &authority.sign_revocations(&list)?, false)?;
     Ok(list)
 }
 
