@@ -80,6 +80,14 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
+    /// File of payload keys (`anabranch-relay keys stream-key`), for streams that are sealed from source to sink
+    #[arg(long, value_name = "FILE")]
+    pub payload_key: Option<PathBuf>,
+
+    /// Play a stream in the clear too for which there is a payload key
+    #[arg(long)]
+    pub allow_clear: bool,
+
     /// Release packets this long after the source received them, where that is more than the stream's deadline
     #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub latency: Option<Duration>,
@@ -200,6 +208,8 @@ impl Cli {
         config.keys = self.keys.clone().or(config.keys);
         config.name = self.name.clone().or(config.name);
         config.token_file = self.token_file.clone().or(config.token_file);
+        config.payload_key = self.payload_key.clone().or(config.payload_key);
+        config.allow_clear |= self.allow_clear;
         config.path_mtu = self.path_mtu.or(config.path_mtu);
         config.wait = self.wait.unwrap_or(config.wait);
         config.until_end |= self.until_end;
@@ -314,6 +324,9 @@ fn stream_line(stream: &StreamReport) -> String {
         text += &format!(", on time {share}, arrival p99 {:.0} of {:.0} ms", stream.arrival.p99_ms, stream.latency_ms);
         text += &format!(", repaired {}+{}", packets.recovered_arq, packets.recovered_fec);
     }
+    if let Some(trouble) = &stream.trouble {
+        text += &format!(", {trouble}");
+    }
     if packets.late + packets.missing > 0 {
         text += &format!(", late {}, missing {}", packets.late, packets.missing);
     }
@@ -402,6 +415,8 @@ mod tests {
             on_time_share: packets.on_time_share(),
             release: Default::default(),
             arrival: Default::default(),
+            sealed: None,
+            trouble: None,
             outputs: Vec::new(),
         });
         let shown = line(&report);

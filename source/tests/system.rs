@@ -80,6 +80,7 @@ fn options(content: Option<Content>) -> StreamOptions {
         high_priority: true,
         mode: Dissemination::Disjoint,
         content,
+        payload_keys: None,
         input: "udp://:5000".into(),
         listen: None,
     }

@@ -33,7 +33,7 @@ pub use crate::trust::stream_keys::{KeyFiles, StreamKeys};
 pub use keys::Secret;
 
 use crate::control::Content;
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce};
+use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use bytes::{Bytes, BytesMut};
 use keys::Context;
 use link::{Flags, MediaTime, StreamSeq};

@@ -18,10 +18,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "abk1.";
@@ -203,6 +205,12 @@ fn change(path: &Path, change: impl FnOnce(&mut Epochs) -> Result<(), String>) -
     Ok(keys.rotated())
 }
 
+/// Whether a text is to be read as payload keys: its first word says so.
+pub(super) fn is_file_of_keys(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().is_some_and(|line| line.starts_with("use ") || line.starts_with("epoch "))
+}
+
 fn secret_of(text: &str) -> Option<Secret> {
     let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?);
     Some(Secret::new(bytes[..].try_into().ok()?))
@@ -253,29 +261,36 @@ fn state(path: &Path) -> Option<State> {
 
 /// Key files that are followed, and who uses each.
 #[derive(Debug, Default)]
-pub struct KeyFiles(BTreeMap<PathBuf, (KeyFile, StreamKeys, Vec<usize>)>);
+pub struct KeyFiles {
+    files: BTreeMap<PathBuf, (KeyFile, StreamKeys, Vec<usize>)>,
+    hangup: Option<Signal>,
+}
 
 impl KeyFiles {
     /// Reads the key file of user number `user`; each file once.
     pub fn add(&mut self, user: usize, path: &Path) -> Result<StreamKeys, TrustError> {
-        if let Some((_, keys, users)) = self.0.get_mut(path) {
+        if let Some((_, keys, users)) = self.files.get_mut(path) {
             users.push(user);
             return Ok(keys.clone());
         }
         let (file, keys) = KeyFile::open(path)?;
-        self.0.insert(path.to_owned(), (file, keys.clone(), vec![user]));
+        self.files.insert(path.to_owned(), (file, keys.clone(), vec![user]));
         Ok(keys)
     }
 
     /// Returns when a file has changed: the new keys of each of its users. Never returns where there is none. Looks every
-    /// [`super::LOOK_EVERY`], and at once on SIGHUP where `hangup` is given.
-    pub async fn changed(&mut self, hangup: &mut Option<tokio::signal::unix::Signal>) -> Vec<(usize, StreamKeys)> {
-        if self.0.is_empty() {
+    /// [`super::LOOK_EVERY`]. A service may be sent SIGHUP to have it looked at once; at a terminal SIGHUP means that it was closed, and keeps
+    /// that meaning. Must be called inside a runtime; may be dropped at any moment.
+    pub async fn changed(&mut self) -> Vec<(usize, StreamKeys)> {
+        if self.files.is_empty() {
             std::future::pending::<()>().await;
+        }
+        if self.hangup.is_none() && !std::io::stderr().is_terminal() {
+            self.hangup = signal(SignalKind::hangup()).ok();
         }
         loop {
             let mut changed = Vec::new();
-            for (file, keys, users) in self.0.values_mut() {
+            for (file, keys, users) in self.files.values_mut() {
                 if let Some(new) = file.look() {
                     *keys = new;
                     changed.extend(users.iter().map(|user| (*user, keys.clone())));
@@ -285,7 +300,7 @@ impl KeyFiles {
                 return changed;
             }
             let hung_up = async {
-                match hangup {
+                match &mut self.hangup {
                     Some(hangup) => drop(hangup.recv().await),
                     None => std::future::pending().await,
                 }
@@ -296,11 +311,13 @@ impl KeyFiles {
             }
         }
     }
+}
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+/// 32 bytes from the system's generator, for [`create`] and [`rotate`].
+pub fn random_secret() -> Result<[u8; 32], TrustError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| TrustError::Library(format!("no randomness: {error}")))?;
+    Ok(bytes)
 }
 
 impl std::fmt::Debug for StreamKeys {
@@ -312,4 +329,103 @@ impl std::fmt::Debug for StreamKeys {
 
 fn malformed(reason: impl Into<String>) -> TrustError {
     TrustError::Malformed { what: "file of payload keys", reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("news.key");
+        (folder, path)
+    }
+
+    fn fixed(byte: u8) -> impl FnOnce() -> Result<[u8; 32], TrustError> {
+        move || Ok([byte; 32])
+    }
+
+    fn rotated(epochs: &[u8], in_use: u8) -> Rotated {
+        Rotated { epochs: epochs.to_vec(), in_use }
+    }
+
+    #[test]
+    fn a_rotation_has_three_steps_in_order() {
+        let (_folder, path) = folder();
+        assert_eq!(create(&path, fixed(1)).unwrap(), rotated(&[1], 1));
+        assert!(matches!(create(&path, fixed(1)), Err(TrustError::Exists(_))));
+        assert!(switch(&path).unwrap_err().to_string().contains("in use already"));
+        assert_eq!(rotate(&path, fixed(2)).unwrap(), rotated(&[1, 2], 1));
+        assert!(rotate(&path, fixed(3)).unwrap_err().to_string().contains("waits already"));
+        assert!(retire(&path).unwrap_err().to_string().contains("switch"));
+        assert_eq!(switch(&path).unwrap(), rotated(&[1, 2], 2));
+        let keys = StreamKeys::load(&path).unwrap();
+        assert_eq!((keys.secret(1), keys.secret_in_use()), (Some(&Secret::new([1; 32])), &Secret::new([2; 32])));
+        assert_eq!(retire(&path).unwrap(), rotated(&[2], 2));
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn epochs_go_around_and_pass_by_what_is_taken() {
+        let (_folder, path) = folder();
+        let secret = URL_SAFE_NO_PAD.encode([7; 32]);
+        let text = format!("use 255\nepoch 0 abk1.{secret}\nepoch 255 abk1.{secret}\n");
+        files::write_new(&path, &text, true).unwrap();
+        assert_eq!(rotate(&path, fixed(9)).unwrap(), rotated(&[0, 255, 1], 255));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let (_folder, path) = folder();
+        create(&path, fixed(1)).unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o660] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = StreamKeys::load(&path).unwrap_err().to_string();
+            assert!(error.contains("news.key") && error.contains("chmod 600"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_and_no_debug_output_shows_a_secret() {
+        let secret = URL_SAFE_NO_PAD.encode([7; 32]);
+        let line = format!("epoch 1 abk1.{secret}");
+        for text in [
+            line.clone(),
+            format!("use 1\n{line}x"),
+            format!("use 1\n{line}\n{line}"),
+            format!("use 2\n{line}"),
+            format!("use 1\nuse 1\n{line}"),
+            format!("use 1\nepoch 1 {secret}"),
+            format!("use 1\nepoch 256 abk1.{secret}"),
+            format!("use 1\nkey 1 abk1.{secret}"),
+            format!("use 1\n{line} more"),
+            format!("use {secret}\n{line}"),
+        ] {
+            let error = format!("{0} {0:?}", StreamKeys::parse(&text).unwrap_err());
+            assert!(!error.contains(&secret[..8]), "{error}");
+        }
+        let keys = StreamKeys::parse(&format!("# x\n\nuse 1\n{line}\n")).unwrap();
+        let shown = format!("{keys:?} {:?} {}", keys.secret_in_use(), keys.describe());
+        assert!(!shown.contains(&secret[..8]) && !shown.contains("7, 7"), "{shown}");
+        assert!(shown.contains("epoch 1, in use, fingerprint "), "{shown}");
+        assert!(is_file_of_keys(&keys.text()));
+    }
+
+    #[test]
+    fn a_change_of_the_file_is_noticed_and_a_mistake_changes_nothing() {
+        let (_folder, path) = folder();
+        create(&path, fixed(1)).unwrap();
+        let (mut file, keys) = KeyFile::open(&path).unwrap();
+        assert_eq!((keys.in_use(), file.look()), (1, None));
+        rotate(&path, fixed(2)).unwrap();
+        assert_eq!(file.look().unwrap().epochs().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(file.look(), None);
+        std::fs::write(&path, "nonsense").unwrap();
+        assert_eq!(file.look(), None);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.look(), None);
+        create(&path, fixed(3)).unwrap();
+        assert_eq!(file.look().unwrap().secret_in_use(), &Secret::new([3; 32]));
+    }
 }
