@@ -220,7 +220,8 @@ fn cost() {
     let (mut sealing, mut opening) = (0, 0);
     for round in 0..ROUNDS {
         let numbers = round * ROUND..(round + 1) * ROUND;
-        let clear: Vec<Bytes> = numbers.clone().map(|_| own(Bytes::from_static(&[7; 1316]), OVERHEAD).freeze()).collect();
+        let clear: Vec<Bytes> =
+            numbers.clone().map(|_| own(Bytes::from_static(&[7; 1316]), OVERHEAD).freeze()).collect();
         let start = on_cpu();
         let seal = |(payload, seq)| sealer.seal(Content::Ts, &marks(seq), payload).unwrap();
         let sealed: Vec<Bytes> = clear.into_iter().zip(numbers.clone()).map(seal).collect();
