@@ -45,7 +45,7 @@ Exit codes:
   0   stopped as asked, or, with --until-end, every stream ended and everything is written
   64  the command line is wrong           73  an output cannot be created
   69  no relay answered, or the address   74  writing to an output failed: the disk is full
-      of an http output is taken          77  refused, or no such stream
+      of an http output is taken          77  refused, no such stream, or no key for it
   78  configuration, certificate or token file wrong
   When one output fails and others are left, the sink goes on, and exits with 74 at the end.";
 

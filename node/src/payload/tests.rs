@@ -235,24 +235,3 @@ fn cost() {
     let each = |total: u64| total / u64::from(ROUND * ROUNDS);
     println!("1316 bytes: {OVERHEAD} more on the wire, {} ns to seal, {} ns to open", each(sealing), each(opening));
 }
-
-#[test]
-#[ignore = "temporary"]
-fn compare() {
-    use aws_lc_rs::aead::{AES_256_GCM, AES_256_GCM_SIV, UnboundKey};
-    let on_cpu = || {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        text.split(' ').next().unwrap().parse::<u64>().unwrap()
-    };
-    for (n, alg) in [("gcm", &AES_256_GCM), ("siv", &AES_256_GCM_SIV)] {
-        let key = LessSafeKey::new(UnboundKey::new(alg, &[1; 32]).unwrap());
-        for size in [16, 256, 1316] {
-            let mut buf = vec![7u8; size];
-            let start = on_cpu();
-            for i in 0..100_000u32 {
-                let _ = key.seal_in_place_separate_tag(nonce(StreamSeq(i)), Aad::from([0u8; 12]), &mut buf).unwrap();
-            }
-            println!("{n} {size}: {} ns", (on_cpu() - start) / 100_000);
-        }
-    }
-}
