@@ -15,7 +15,7 @@ use topology::{NodeName, StreamName};
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
 /// The protocol this build speaks. Peers of the same major version understand each other.
-pub const VERSION: Version = Version { major: 1, minor: 1 };
+pub const VERSION: Version = Version { major: 1, minor: 2 };
 
 /// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,8 +152,11 @@ pub struct Publish {
     pub high_priority: bool,
     /// How it shall be spread.
     pub mode: Dissemination,
-    /// What it carries.
+    /// What it carries; of a sealed stream [`Content::Datagrams`], for that is all that anybody on the way can see.
     pub content: Content,
+    /// Whether its payloads are sealed from source to sink ([`crate::payload`]). Since 1.2.
+    #[serde(default, deserialize_with = "appended")]
+    pub sealed: bool,
 }
 
 /// How a stream is spread over the overlay.
@@ -199,6 +202,9 @@ pub struct StreamOpen {
     pub deadline_us: u32,
     /// What it carries.
     pub content: Content,
+    /// Whether its payloads are sealed from source to sink. Since 1.2; a relay of 1.1 does not pass it on.
+    #[serde(default, deserialize_with = "appended")]
+    pub sealed: bool,
 }
 
 /// The graphs of one stream, computed by its ingress. Modules are sets of directed edges; the label of a packet names
@@ -221,6 +227,14 @@ pub struct Install {
     pub content: Content,
     /// Module `i` is bit `i` of a label's module set.
     pub modules: Vec<Module>,
+    /// Whether the stream's payloads are sealed from source to sink. Since 1.2.
+    #[serde(default, deserialize_with = "appended")]
+    pub sealed: bool,
+}
+
+/// A field at the end of a message that a peer of an older minor version does not send.
+fn appended<'de, T: Deserialize<'de> + Default, D: serde::Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(T::deserialize(from).unwrap_or_default())
 }
 
 /// One module of a graph.

@@ -29,6 +29,7 @@ fn message() -> impl Strategy<Value = Control> {
         ),
         (stream(), any::<u64>(), any::<u16>(), prop::collection::vec(module, 0..4)).prop_map(
             |(stream, incarnation, epoch, modules)| Control::Install(Install {
+                sealed: epoch % 2 == 1,
                 name: stream,
                 incarnation: Incarnation(incarnation),
                 ingress: name("a"),
@@ -88,6 +89,37 @@ fn what_a_newer_minor_version_appends_is_ignored() {
     assert_eq!(decode(&body).unwrap(), message);
 }
 
+/// Both ways: what 1.2 appends is ignored by 1.1 (the test above), and what 1.1 does not send is taken for what it means.
+#[test]
+fn what_an_older_minor_version_leaves_out_is_not_sealed() {
+    let name: StreamName = "a/b".parse().unwrap();
+    let (incarnation, ingress, deadline_us, content) =
+        (Incarnation(1), NodeName::clone(&self::name("a")), 9, Content::Ts);
+    let messages = |sealed| {
+        let (name, ingress, mode) = (name.clone(), ingress.clone(), Dissemination::Auto);
+        let publish =
+            Publish { name: name.clone(), incarnation, deadline_us, high_priority: true, mode, content, sealed };
+        let open = StreamOpen {
+            handle: 3,
+            name: name.clone(),
+            incarnation,
+            ingress: ingress.clone(),
+            deadline_us,
+            content,
+            sealed,
+        };
+        let (boot, epoch, modules) = (1, 2, vec![Module { edges: Vec::new() }]);
+        let install = Install { name, incarnation, ingress, boot, epoch, deadline_us, content, modules, sealed };
+        [Control::Publish(publish), Control::StreamOpen(open), Control::Install(install)]
+    };
+    for (clear, sealed) in messages(false).into_iter().zip(messages(true)) {
+        let mut body = encoded(&sealed)[LENGTH..].to_vec();
+        assert_eq!(decode(&body).unwrap(), sealed);
+        assert_eq!(body.pop(), Some(1));
+        assert_eq!(decode(&body).unwrap(), clear);
+    }
+}
+
 #[test]
 fn a_length_that_lies_is_refused() {
     let bytes = [u8::MAX; 12];
@@ -103,9 +135,10 @@ fn a_length_that_lies_is_refused() {
         deadline_us: 1,
         content: Content::Ts,
         modules: Vec::new(),
+        sealed: false,
     });
     let mut body = encoded(&install)[LENGTH..].to_vec();
-    assert_eq!(body.pop(), Some(0));
+    assert_eq!((body.pop(), body.pop()), (Some(0), Some(0)));
     body.extend_from_slice(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     assert!(matches!(decode(&body), Err(CodecError::Malformed(_))));
 }

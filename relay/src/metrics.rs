@@ -181,6 +181,13 @@ const MODE: &[Of<LinkReport>] = &[(
 /// Of each stream, labelled with `stream`, `incarnation` and `ingress`.
 const STREAM: &[Of<StreamReport>] = &[
     (gauge("anabranch_stream_subscribers", "Sinks that watch the stream here"), |s| s.subscribers as f64),
+    (
+        gauge(
+            "anabranch_stream_sealed",
+            "1 where payloads are sealed from source to sink: nothing here can look into them",
+        ),
+        |s| f64::from(u8::from(s.sealed)),
+    ),
     (gauge("anabranch_stream_epoch", "Newest graph installed here"), |s| f64::from(s.epoch.unwrap_or(0))),
     (counter("anabranch_stream_received_packets_total", "Packets that arrived, copies included"), |s| {
         s.counters.received as f64
@@ -310,6 +317,7 @@ mod tests {
             ingress: "fra".parse().expect("valid"),
             publisher: None,
             content: Content::Ts,
+            sealed: false,
             deadline_ms: 200.0,
             mode: None,
             epoch: Some(3),

@@ -177,6 +177,8 @@ pub struct StreamReport {
     pub publisher: Option<NodeName>,
     /// What it carries.
     pub content: Content,
+    /// Whether its payloads are sealed from source to sink: what they hold cannot be seen here, nor whether it is well.
+    pub sealed: bool,
     /// One-way deadline in milliseconds.
     pub deadline_ms: f64,
     /// How its source asked for it to be spread; known at the ingress.

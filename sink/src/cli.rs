@@ -45,7 +45,7 @@ Exit codes:
   0   stopped as asked, or, with --until-end, every stream ended and everything is written
   64  the command line is wrong           73  an output cannot be created
   69  no relay answered, or the address   74  writing to an output failed: the disk is full
-      of an http output is taken          77  refused, or no such stream
+      of an http output is taken          77  refused, no such stream, or no key for it
   78  configuration, certificate or token file wrong
   When one output fails and others are left, the sink goes on, and exits with 74 at the end.";
 
@@ -79,6 +79,14 @@ pub struct Cli {
     /// File with the token that allows to watch; or set ANABRANCH_TOKEN to the token itself
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// File of payload keys (`anabranch-relay keys stream-key`), for streams that are sealed from source to sink
+    #[arg(long, value_name = "FILE")]
+    pub payload_key: Option<PathBuf>,
+
+    /// Play a stream in the clear too for which there is a payload key
+    #[arg(long)]
+    pub allow_clear: bool,
 
     /// Release packets this long after the source received them, where that is more than the stream's deadline
     #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -200,6 +208,8 @@ impl Cli {
         config.keys = self.keys.clone().or(config.keys);
         config.name = self.name.clone().or(config.name);
         config.token_file = self.token_file.clone().or(config.token_file);
+        config.payload_key = self.payload_key.clone().or(config.payload_key);
+        config.allow_clear |= self.allow_clear;
         config.path_mtu = self.path_mtu.or(config.path_mtu);
         config.wait = self.wait.unwrap_or(config.wait);
         config.until_end |= self.until_end;
@@ -314,6 +324,9 @@ fn stream_line(stream: &StreamReport) -> String {
         text += &format!(", on time {share}, arrival p99 {:.0} of {:.0} ms", stream.arrival.p99_ms, stream.latency_ms);
         text += &format!(", repaired {}+{}", packets.recovered_arq, packets.recovered_fec);
     }
+    if let Some(trouble) = &stream.trouble {
+        text += &format!(", {trouble}");
+    }
     if packets.late + packets.missing > 0 {
         text += &format!(", late {}, missing {}", packets.late, packets.missing);
     }
@@ -402,6 +415,8 @@ mod tests {
             on_time_share: packets.on_time_share(),
             release: Default::default(),
             arrival: Default::default(),
+            sealed: None,
+            trouble: None,
             outputs: Vec::new(),
         });
         let shown = line(&report);

@@ -25,6 +25,11 @@ pub struct Config {
     pub name: Option<NodeName>,
     /// A file with one or several tokens, one per line. The environment variable `ANABRANCH_TOKEN` adds to it.
     pub token_file: Option<PathBuf>,
+    /// File of payload keys, as `anabranch-relay keys stream-key` makes it, for streams that are sealed from source to sink. Followed
+    /// while the sink runs. There is no other way to give a key.
+    pub payload_key: Option<PathBuf>,
+    /// Play streams in the clear too for which there is a payload key. Whoever carries such a stream can then put anything in its place.
+    pub allow_clear: bool,
     /// The streams to receive, each with its outputs.
     pub streams: Vec<StreamConfig>,
     /// How long to wait for a relay to answer, and from then on for the first packet of a stream. A stream that has been
@@ -60,6 +65,9 @@ pub struct StreamConfig {
     /// Where outputs begin that do not say so themselves.
     #[serde(default)]
     pub start: Option<Start>,
+    /// In place of the payload keys of all.
+    #[serde(default)]
+    pub payload_key: Option<PathBuf>,
 }
 
 /// Who the sink is, where that does not come from files.
@@ -74,7 +82,7 @@ pub struct Identity {
 impl StreamConfig {
     /// A stream with its outputs, all else by default.
     pub fn new(name: StreamName, outputs: Vec<OutputSpec>) -> StreamConfig {
-        StreamConfig { name, outputs, latency: None, start: None }
+        StreamConfig { name, outputs, latency: None, start: None, payload_key: None }
     }
 }
 
@@ -85,6 +93,8 @@ impl Default for Config {
             keys: None,
             name: None,
             token_file: None,
+            payload_key: None,
+            allow_clear: false,
             streams: Vec::new(),
             wait: Duration::from_secs(10),
             until_end: false,
@@ -106,6 +116,11 @@ impl Config {
     /// Reads a TOML text. The error names the field, the line and what was expected.
     pub fn parse(text: &str) -> Result<Config, String> {
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())
+    }
+
+    /// The file of a stream's payload keys: its own or that of all.
+    pub fn payload_key_of<'a>(&'a self, stream: &'a StreamConfig) -> Option<&'a Path> {
+        stream.payload_key.as_deref().or(self.payload_key.as_deref())
     }
 
     /// Checks what types cannot say. The error names the field and what was expected.

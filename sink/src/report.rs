@@ -69,6 +69,10 @@ pub struct StreamReport {
     pub release: Quantiles,
     /// From the source's receipt to the arrival here: what is left to the deadline is the margin.
     pub arrival: Quantiles,
+    /// Whether payloads are sealed from source to sink, as its announcement says; `None` before there is any.
+    pub sealed: Option<bool>,
+    /// Why its packets cannot be used, where they cannot.
+    pub trouble: Option<String>,
     /// Its outputs.
     pub outputs: Vec<OutputReport>,
 }
@@ -91,7 +95,8 @@ pub enum StreamState {
 }
 
 /// What came of a stream and what became of it. `received` = `on_time` + `late` + `duplicates` + `before_start` +
-/// `overflow` + `strays` + what still waits for its release.
+/// `overflow` + `strays` + `tampered` + `no_key` + `clear` + `replayed` + what still waits for its release. What was never taken for a packet
+/// of the stream, the four last, is missing all the same, unless another copy of it came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Packets that arrived, repeats included.
@@ -112,6 +117,14 @@ pub struct Counters {
     pub overflow: u64,
     /// Packets whose numbers were far from all others, and which stayed alone; dropped.
     pub strays: u64,
+    /// Packets of a sealed stream that were changed, relabelled or made up on the way; dropped.
+    pub tampered: u64,
+    /// Packets sealed with a key that this sink does not have; dropped.
+    pub no_key: u64,
+    /// Packets in the clear of a stream for which this sink has a key; dropped.
+    pub clear: u64,
+    /// Packets of a sealed stream played again from a recording; dropped.
+    pub replayed: u64,
     /// Of those received: repaired on the last hop by retransmission on request.
     pub recovered_arq: u64,
     /// Of those received: repaired on the last hop by code or copies sent ahead of any request.

@@ -13,7 +13,9 @@ use node::clock::Clock;
 use node::control::CloseCode;
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::{Exit, Failure};
+use node::payload::KeyFiles;
 use node::trust::{Credentials, Role};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +41,9 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
-    let sink = Sink::start(config)?;
+    let (sink, mut payload_keys) = Sink::start(config)?;
+    let following = sink.follow(&mut payload_keys);
+    tokio::pin!(following);
     let connecting = sink.connector()?.run();
     tokio::pin!(connecting);
     let mut tick = tokio::time::interval(sink.config.report_interval);
@@ -47,6 +51,7 @@ pub async fn run(
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break Ok(()),
             failure = &mut connecting => break Err(failure),
+            never = &mut following => match never {},
             () = sink.changed.notified() => {}
             () = sink.waited() => {}
             _ = tick.tick() => {
@@ -90,7 +95,7 @@ struct Sink {
 
 impl Sink {
     /// Everything is made before anything is sent: a sink that cannot do its work says so at once.
-    fn start(config: Config) -> Result<Sink, Failure> {
+    fn start(config: Config) -> Result<(Sink, KeyFiles), Failure> {
         config.check().map_err(|what| Failure::new(Exit::Config, what))?;
         let identity = identity(&config)?;
         let clock = Clock::start();
@@ -102,9 +107,17 @@ impl Sink {
             let min_latency = stream.latency.unwrap_or_default();
             (stream.name.clone(), PlayoutConfig { min_latency, ..PlayoutConfig::default() })
         });
-        let host = Host::new(clock, SinkSystem::new(streams, fanout));
+        let mut system = SinkSystem::new(streams, fanout);
+        let mut payload_keys = KeyFiles::default();
+        for (index, stream) in config.streams.iter().enumerate() {
+            let Some(file) = config.payload_key_of(stream) else { continue };
+            let keys = payload_keys.add(index, file);
+            let keys = keys.map_err(|error| Failure::new(Exit::Config, format!("payload_key: {error}")))?;
+            system.seal(index, keys, config.allow_clear);
+        }
+        let host = Host::new(clock, system);
         let started = clock.now();
-        Ok(Sink {
+        let sink = Sink {
             config,
             clock,
             started,
@@ -114,7 +127,17 @@ impl Sink {
             status: Status::new(started),
             _outputs: outputs,
             changed,
-        })
+        };
+        Ok((sink, payload_keys))
+    }
+
+    /// Opens with the keys that the key files hold, from the next packet after a change on.
+    async fn follow(&self, files: &mut KeyFiles) -> Infallible {
+        loop {
+            for (stream, keys) in files.changed().await {
+                self.host.with(|_, system, _| system.set_payload_keys(stream, keys));
+            }
+        }
     }
 
     fn connector(&self) -> Result<Connector, Failure> {
@@ -205,9 +228,10 @@ impl Sink {
                         let reason = system.refusal(index).map_or("", |refusal| refusal.reason.as_str());
                         Some(format!("stream {name} refused: {reason}"))
                     }
-                    Fate::Unknown => {
-                        Some(format!("unknown stream {name}: no packet of it within {wait}; is its source publishing?"))
-                    }
+                    Fate::Unknown => Some(system.trouble(index).map_or_else(
+                        || format!("unknown stream {name}: no packet of it within {wait}; is its source publishing?"),
+                        |trouble| format!("stream {name}: no packet of it could be used within {wait}: {trouble}"),
+                    )),
                     Fate::Open | Fate::Ended => None,
                 }
             };

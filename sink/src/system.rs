@@ -1,11 +1,15 @@
 //! What a sink decides (pure): which streams to ask for, what a handle means, when a packet is released.
 
-use crate::playout::{Event, Playout, PlayoutConfig, Release};
+mod payloads;
+
+use crate::playout::{Arrival, Event, Playout, PlayoutConfig, Release};
 use crate::report::{StreamReport, StreamState};
 use link::{Delivery, Instant, StreamHandle};
 use node::control::{CloseCode, Control, Refusal, StreamOpen};
+use node::payload::StreamKeys;
 use node::trust::Role;
 use node::{Closed, EndSystem, Peer, PortId, Ports};
+use payloads::{Payloads, Trouble};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use topology::StreamName;
@@ -43,6 +47,9 @@ pub struct SinkSystem<O> {
 struct Stream {
     name: StreamName,
     playout: Playout,
+    payloads: Payloads,
+    /// As it was last announced.
+    sealed: Option<bool>,
     /// When the first packet ever and the latest came.
     seen: Option<(Instant, Instant)>,
     ended: bool,
@@ -56,6 +63,8 @@ struct Stream {
 struct Bound {
     stream: usize,
     incarnation: Incarnation,
+    /// Whether it was announced as sealed from source to sink.
+    sealed: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +80,8 @@ impl<O: Outlets> SinkSystem<O> {
         let stream = |(name, config)| Stream {
             name,
             playout: Playout::new(config),
+            payloads: Payloads::default(),
+            sealed: None,
             seen: None,
             ended: false,
             refusal: None,
@@ -83,6 +94,25 @@ impl<O: Outlets> SinkSystem<O> {
             unclaimed: 0,
             outlets,
         }
+    }
+
+    /// The stream at `index` is one sealed from source to sink with these keys. In the clear it is played only where `allow_clear` says so.
+    pub fn seal(&mut self, index: usize, keys: StreamKeys, allow_clear: bool) {
+        if let Some(stream) = self.streams.get_mut(index) {
+            stream.payloads = Payloads::new(keys, stream.name.clone(), allow_clear);
+        }
+    }
+
+    /// Opens the stream at `index` with these keys from now on, if it was to be sealed.
+    pub fn set_payload_keys(&mut self, index: usize, keys: StreamKeys) {
+        if let Some(stream) = self.streams.get_mut(index) {
+            stream.payloads.set_keys(keys);
+        }
+    }
+
+    /// Why the packets of the stream at `index` that came last cannot be used, if they cannot.
+    pub fn trouble(&self, index: usize) -> Option<String> {
+        self.streams.get(index)?.payloads.trouble().map(Trouble::to_string)
     }
 
     /// Where the packets went.
@@ -141,13 +171,30 @@ impl<O: Outlets> SinkSystem<O> {
 
     fn take(&mut self, now: Instant, bound: Bound, delivery: Delivery) {
         let stream = &mut self.streams[bound.stream];
+        let mut arrival = Arrival::from(delivery);
+        match stream.payloads.admit(now, (bound.incarnation, bound.sealed), &mut arrival) {
+            Ok(None) => {}
+            Ok(Some(content)) => stream.playout.learn_content(bound.incarnation, content),
+            Err(dropped) => return self.not_admitted(bound.stream, dropped.news),
+        }
         let first = stream.seen.is_none();
         stream.seen = Some((stream.seen.map_or(now, |(first, _)| first), now));
-        stream.playout.insert(now, bound.incarnation, delivery.into());
+        stream.playout.insert(now, bound.incarnation, arrival);
         if first {
             self.outlets.changed(bound.stream);
         }
         self.drain(now, bound.stream);
+    }
+
+    /// A packet was dropped. Where nothing of the stream was ever played there is no use in waiting for a source that never had the key.
+    fn not_admitted(&mut self, index: usize, news: bool) {
+        let stream = &mut self.streams[index];
+        let Some(trouble) = stream.payloads.trouble().filter(|_| news) else { return };
+        tracing::warn!(stream = %stream.name, "packets dropped: {trouble}");
+        if *trouble == Trouble::Clear && stream.seen.is_none() {
+            stream.refusal = Some(not_for_us(trouble));
+        }
+        self.outlets.changed(index);
     }
 
     fn drain(&mut self, now: Instant, index: usize) {
@@ -180,11 +227,16 @@ impl<O: Outlets> SinkSystem<O> {
         {
             self.handles.remove(&oldest);
         }
-        let bound = Bound { stream: index, incarnation: open.incarnation };
+        let bound = Bound { stream: index, incarnation: open.incarnation, sealed: open.sealed };
         self.handles.insert((port, handle), bound);
         let deadline = Duration::from_micros(u64::from(open.deadline_us)).min(MAX_DEADLINE);
         let stream = &mut self.streams[index];
-        stream.refusal = None;
+        (stream.refusal, stream.sealed) = (None, Some(open.sealed));
+        if let Err(trouble) = stream.payloads.announced(open.sealed) {
+            let name = stream.name.clone();
+            self.refuse(&name, not_for_us(&trouble));
+            return;
+        }
         stream.playout.open(now, open.incarnation, deadline, open.content);
         self.adopt(now, port, handle, bound);
     }
@@ -227,6 +279,10 @@ impl<O: Outlets> SinkSystem<O> {
     }
 }
 
+fn not_for_us(trouble: &Trouble) -> Refusal {
+    Refusal { code: CloseCode::Forbidden, reason: trouble.to_string() }
+}
+
 /// A deadline beyond this is taken for this: it bounds what a stream holds in memory.
 pub const MAX_DEADLINE: Duration = crate::config::MAX_LATENCY;
 
@@ -242,7 +298,7 @@ impl Stream {
     }
 
     fn report(&self, now: Instant) -> StreamReport {
-        let packets = self.playout.counters();
+        let packets = self.payloads.count(self.playout.counters());
         StreamReport {
             name: self.name.clone(),
             state: self.state(now),
@@ -252,6 +308,8 @@ impl Stream {
             on_time_share: packets.on_time_share(),
             release: self.playout.release_delays(),
             arrival: self.playout.arrival_delays(),
+            sealed: self.sealed,
+            trouble: self.payloads.trouble().map(Trouble::to_string),
             outputs: Vec::new(),
         }
     }

@@ -102,6 +102,10 @@ struct Arguments {
     #[arg(short, long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
+    /// File of payload keys (`anabranch-relay keys stream-key`): seals the streams from source to sink
+    #[arg(long, value_name = "FILE")]
+    payload_key: Option<PathBuf>,
+
     /// Address of this machine to send from
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
@@ -201,6 +205,7 @@ fn apply(arguments: &Arguments, config: &mut Config) -> Result<(), Failure> {
     set_option(&mut config.keys, &arguments.keys);
     set_option(&mut config.name, &arguments.name);
     set_option(&mut config.token_file, &arguments.token_file);
+    set_option(&mut config.payload_key, &arguments.payload_key);
     set_option(&mut config.bind, &arguments.bind);
     set_option(&mut config.path_mtu, &arguments.path_mtu);
     add_inputs(arguments, config)

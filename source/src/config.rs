@@ -6,7 +6,7 @@ use node::exit::{Exit, Failure};
 use node::trust::Credentials;
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use topology::{NodeName, StreamName};
 
@@ -31,6 +31,9 @@ pub struct Config {
     /// The token itself, given by a program that embeds the source.
     #[serde(skip)]
     pub token: Option<String>,
+    /// File of payload keys, as `anabranch-relay keys stream-key` makes it: the streams are sealed from source to sink. Followed
+    /// while the source runs. There is no other way to give a key.
+    pub payload_key: Option<PathBuf>,
     /// Address of this machine to send from; any by default.
     pub bind: Option<IpAddr>,
     /// Largest UDP payload that the path to every relay is known to carry (1200 to 65527). Without it
@@ -81,6 +84,9 @@ pub struct Stream {
     /// In place of the mode of all.
     #[serde(default)]
     pub mode: Option<Dissemination>,
+    /// In place of the payload keys of all.
+    #[serde(default)]
+    pub payload_key: Option<PathBuf>,
 }
 
 /// Which streams go first where there is too much to send.
@@ -97,7 +103,7 @@ pub enum Priority {
 impl Stream {
     /// A stream from `input`, all else by default.
     pub fn new(name: StreamName, input: Input) -> Stream {
-        Stream { name, input, endless: false, deadline: None, priority: None, mode: None }
+        Stream { name, input, endless: false, deadline: None, priority: None, mode: None, payload_key: None }
     }
 
     /// Reads `STREAM=URL`, or a URL alone where `default_name` says how its stream is called.
@@ -120,6 +126,7 @@ impl Default for Config {
             name: None,
             token_file: None,
             token: None,
+            payload_key: None,
             bind: None,
             path_mtu: None,
             segmentation_offload: true,
@@ -177,6 +184,11 @@ impl Config {
     /// The deadline of a stream: its own or that of all.
     pub fn deadline_of(&self, stream: &Stream) -> Duration {
         stream.deadline.unwrap_or(self.deadline)
+    }
+
+    /// The file of a stream's payload keys: its own or that of all.
+    pub fn payload_key_of<'a>(&'a self, stream: &'a Stream) -> Option<&'a Path> {
+        stream.payload_key.as_deref().or(self.payload_key.as_deref())
     }
 
     fn wrong(&self) -> Option<String> {

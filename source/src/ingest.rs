@@ -111,8 +111,12 @@ impl Feed {
             }
             refused
         });
-        if let Some(refused @ NotTaken::TooLarge(_)) = refused {
-            self.complain(refused);
+        match refused {
+            Some(refused @ NotTaken::TooLarge { .. }) => {
+                self.complain(&format!("{refused} (set the encoder to packets of 1316 bytes)"));
+            }
+            Some(refused @ NotTaken::NotSealed(_)) => self.complain(&refused.to_string()),
+            _ => {}
         }
     }
 
@@ -129,11 +133,11 @@ impl Feed {
     }
 
     /// At most once a second: a wrong encoder setting must not fill the log.
-    fn complain(&self, what: NotTaken) {
+    fn complain(&self, what: &str) {
         let now = self.clock.now();
         if self.complained.get().is_none_or(|last| now.saturating_since(last) >= Duration::from_secs(1)) {
             self.complained.set(Some(now));
-            tracing::warn!(stream = %self.name, "refused: {what} (set the encoder to packets of 1316 bytes)");
+            tracing::warn!(stream = %self.name, "refused: {what}");
         }
     }
 

@@ -230,7 +230,8 @@ fn append(mut bytes: &[u8], partial: &mut BytesMut, ready: &mut VecDeque<Bytes>)
     while !bytes.is_empty() {
         if partial.is_empty() {
             // A payload of its own memory: it lives as long as its packet, not as long as its neighbours.
-            *partial = BytesMut::with_capacity(PAYLOAD);
+            // With room to seal it where it is.
+            *partial = BytesMut::with_capacity(PAYLOAD + node::payload::OVERHEAD);
         }
         let (now, later) = bytes.split_at(bytes.len().min(PAYLOAD - partial.len()));
         partial.extend_from_slice(now);

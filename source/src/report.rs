@@ -85,6 +85,8 @@ pub struct StreamReport {
     pub incarnation: u64,
     /// What it carries.
     pub content: Content,
+    /// The epoch its payloads are sealed with from source to sink; `None`: they travel in the clear.
+    pub payload_epoch: Option<u8>,
     /// How it is spread.
     pub mode: Dissemination,
     /// One-way deadline in milliseconds.

@@ -11,8 +11,10 @@ use link::Instant;
 use node::clock::Clock;
 use node::control::CloseCode;
 use node::exit::{Exit, Failure};
+use node::payload::KeyFiles;
 use node::{Host, PortId};
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -40,13 +42,14 @@ pub async fn run(
 ) -> Result<Report, Failure> {
     config.check()?;
     let dialler = Dialler::new(&config)?;
-    let server = Server::open(&config, report)?;
+    let (server, mut payload_keys) = Server::open(&config, report)?;
     let mut tasks = JoinSet::new();
     server.feed(&config, &mut tasks);
     let ended = tokio::select! {
         ended = server.serve(&dialler, &config) => ended,
         failed = server.inputs(&mut tasks) => Err(failed),
         failed = server.watch(config.report_interval) => failed,
+        never = server.follow(&mut payload_keys) => match never {},
         _ = shutdown.wait_for(|stop| *stop) => {
             server.stop().await;
             Ok(())
@@ -86,9 +89,11 @@ type InputTasks = JoinSet<(StreamIndex, Result<(), Failure>)>;
 
 impl Server {
     /// Opens the inputs: what is wrong with them is told before a relay is bothered.
-    fn open(config: &Config, report: watch::Sender<Report>) -> Result<Server, Failure> {
-        let (mut inputs, mut streams) = (Vec::new(), Vec::new());
-        for stream in &config.streams {
+    fn open(config: &Config, report: watch::Sender<Report>) -> Result<(Server, KeyFiles), Failure> {
+        let (mut inputs, mut streams, mut payload_keys) = (Vec::new(), Vec::new(), KeyFiles::default());
+        for (index, stream) in config.streams.iter().enumerate() {
+            let keys = config.payload_key_of(stream).map(|file| payload_keys.add(index, file)).transpose();
+            let keys = keys.map_err(|error| Failure::new(Exit::Config, format!("payload_key: {error}")))?;
             let opened = Opened::open(&stream.input, stream.endless)?;
             streams.push(StreamOptions {
                 name: stream.name.clone(),
@@ -97,6 +102,7 @@ impl Server {
                 high_priority: stream.priority.unwrap_or(config.priority) == Priority::High,
                 mode: stream.mode.unwrap_or(config.mode),
                 content: opened.content(),
+                payload_keys: keys,
                 input: stream.input.to_string(),
                 listen: opened.address(),
             });
@@ -106,7 +112,7 @@ impl Server {
         let started = clock.now();
         let host = Host::new(clock, SourceSystem::new(streams));
         let connection = Connection { since: started, ..Connection::default() };
-        Ok(Server {
+        let server = Server {
             clock,
             started,
             host,
@@ -114,7 +120,17 @@ impl Server {
             connection: RefCell::new(connection),
             failed_input: RefCell::default(),
             report,
-        })
+        };
+        Ok((server, payload_keys))
+    }
+
+    /// Seals with the keys that the key files hold, from the next packet after a change on.
+    async fn follow(&self, files: &mut KeyFiles) -> Infallible {
+        loop {
+            for (stream, keys) in files.changed().await {
+                self.host.with(|_, system, _| system.set_payload_keys(StreamIndex(stream), keys));
+            }
+        }
     }
 
     /// Starts a task for each input.

@@ -10,6 +10,7 @@ use crate::report::{InputCounters, StreamReport};
 use bytes::Bytes;
 use link::{Instant, Link, StreamHandle};
 use node::control::{CloseCode, Content, Control, Dissemination, Refusal};
+use node::payload::{NotSealed, OVERHEAD, StreamKeys};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use outgoing::{Outgoing, State};
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ pub struct StreamOptions {
     pub mode: Dissemination,
     /// What it carries, where that is known before its first packet.
     pub content: Option<Content>,
+    /// With what its payloads are sealed from source to sink, if they are.
+    pub payload_keys: Option<StreamKeys>,
     /// Where it comes from, for people.
     pub input: String,
     /// Where its input listens, if it is a socket.
@@ -49,11 +52,24 @@ pub enum NotTaken {
     #[error("an empty datagram")]
     Empty,
     /// No link carries it.
-    #[error("a datagram of {0} bytes; at most {most} can be carried", most = Link::MAX_PAYLOAD)]
-    TooLarge(usize),
+    #[error("a datagram of {size} bytes; at most {most} can be carried")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The most that can be carried: sealing takes room too.
+        most: usize,
+    },
     /// The stream has ended.
     #[error("the stream has ended")]
     Ended,
+    /// It cannot be sealed.
+    #[error(transparent)]
+    NotSealed(#[from] NotSealed),
+}
+
+/// Most bytes of a payload that can be carried.
+pub const fn max_payload(sealed: bool) -> usize {
+    if sealed { Link::MAX_PAYLOAD - OVERHEAD } else { Link::MAX_PAYLOAD }
 }
 
 /// The decisions of a source: one relay at a time, any number of streams.
@@ -86,8 +102,12 @@ impl SourceSystem {
         let stream = &mut self.streams[stream.0];
         stream.check(&payload)?;
         stream.look(now, &payload, relay, ports);
-        stream.push(now, arrival, payload, false, relay, ports);
-        Ok(())
+        Ok(stream.push(now, arrival, payload, false, relay, ports)?)
+    }
+
+    /// Seals a stream with these keys from its next packet on. Nothing where it was not to be sealed: a stream in the clear stays so.
+    pub fn set_payload_keys(&mut self, stream: StreamIndex, keys: StreamKeys) {
+        self.streams[stream.0].set_payload_keys(keys);
     }
 
     /// The input has ended: the stream ends for everybody once what is under way has arrived.
@@ -95,7 +115,8 @@ impl SourceSystem {
         let relay = self.relay;
         let stream = &mut self.streams[stream.0];
         if stream.finish_at.is_none() && stream.state != State::Ended {
-            stream.push(now, now, Bytes::new(), true, relay, ports);
+            // A stream of which not even the end can be sealed ends all the same, by the word of `Unpublish`.
+            let _ = stream.push(now, now, Bytes::new(), true, relay, ports);
             // The word that it ended must not overtake the repair of its last packets.
             stream.finish_at = Some(now + stream.options.deadline);
         }

@@ -6,6 +6,7 @@ use anabranch_source::system::{NotTaken, SourceSystem, StreamIndex, StreamOption
 use bytes::Bytes;
 use link::{Delivery, Instant, Link, LinkConfig};
 use node::control::{CloseCode, Content, Control, Dissemination, Publish, Refusal};
+use node::payload::{Marks, OVERHEAD, Opener, Secret, StreamKeys};
 use node::testing::{Delay, End, Join, NodeId, World};
 use node::trust::Role;
 use node::{Closed, EndSystem, Peer, PortId, Ports};
@@ -80,6 +81,7 @@ fn options(content: Option<Content>) -> StreamOptions {
         high_priority: true,
         mode: Dissemination::Disjoint,
         content,
+        payload_keys: None,
         input: "udp://:5000".into(),
         listen: None,
     }
@@ -87,8 +89,12 @@ fn options(content: Option<Content>) -> StreamOptions {
 
 impl Scene {
     fn new(content: Option<Content>, answer: Answer) -> Scene {
+        Scene::of(options(content), answer)
+    }
+
+    fn of(options: StreamOptions, answer: Answer) -> Scene {
         let mut world = World::new();
-        let source = world.add(SourceSystem::new(vec![options(content)]), Duration::from_secs(77));
+        let source = world.add(SourceSystem::new(vec![options]), Duration::from_secs(77));
         let relay = world.add(StubRelay { answer, ..StubRelay::default() }, Duration::from_secs(5));
         Scene { world, source, relay }
     }
@@ -312,13 +318,54 @@ fn the_end_is_marked_and_told_after_everything_has_had_its_time() {
     assert_eq!(scene.report().counters.sent, 20, "the mark is no packet");
 }
 
+/// What a relay gets of a sealed stream: it is said to be sealed, of no content, opens with the key alone, the end of it too, and is the same
+/// bytes when it is sent again.
+#[test]
+fn a_sealed_stream_is_sealed_before_anybody_sees_it() {
+    let keys = StreamKeys::single(1, Secret::new([1; 32]));
+    let options = StreamOptions { payload_keys: Some(keys.clone()), ..options(Some(Content::Ts)) };
+    let mut scene = Scene::of(options, Answer::Accept);
+    scene.connect();
+    scene.world.run_for(50 * MS);
+    let most = Link::MAX_PAYLOAD - OVERHEAD;
+    assert_eq!(scene.give(vec![0; most + 1]), Err(NotTaken::TooLarge { size: most + 1, most }));
+    let payloads = [vec![0x47; 1316], vec![7; most]];
+    for payload in &payloads {
+        assert_eq!(scene.give(payload.clone()), Ok(()));
+    }
+    scene.world.with(scene.source, |now, source: &mut SourceSystem, ports| source.end(now, StreamIndex(0), ports));
+    // Another connection within the deadline: what the first may have swallowed comes again.
+    scene.connect();
+    scene.world.run_for(100 * MS);
+    let publish = scene.relay(|relay| relay.published[0].clone());
+    assert_eq!((publish.sealed, publish.content), (true, Content::Datagrams));
+    let report = scene.report();
+    assert_eq!((report.content, report.payload_epoch, report.counters.sent), (Content::Ts, Some(1), 2));
+    assert_eq!(report.counters.sent_bytes, 1316 + most as u64, "bytes as they came in");
+    let delivered: Vec<Delivery> = scene.relay(|relay| relay.delivered.iter().map(|(_, d)| d.clone()).collect());
+    let mut opened = Vec::new();
+    for delivery in &delivered {
+        let same = delivered.iter().filter(|other| other.seq == delivery.seq);
+        assert!(same.clone().all(|other| other.payload == delivery.payload));
+        let marks = Marks { seq: delivery.seq, media_time: delivery.media_time, flags: delivery.flags };
+        let mut opener = Opener::new(keys.clone(), "news/main".parse().unwrap());
+        let (content, payload) = opener.open(publish.incarnation, &marks, delivery.payload.clone()).unwrap();
+        assert_eq!(content, Content::Ts);
+        opened.push((delivery.seq.0, payload));
+    }
+    opened.sort();
+    opened.dedup();
+    let expected = payloads.map(Bytes::from).into_iter().chain([Bytes::new()]);
+    assert_eq!(opened, (0..).zip(expected).collect::<Vec<_>>());
+}
+
 #[test]
 fn what_no_link_carries_is_refused_and_counted() {
     let mut scene = Scene::new(Some(Content::Datagrams), Answer::Accept);
     scene.connect();
     scene.world.run_for(50 * MS);
     let most = Link::MAX_PAYLOAD;
-    assert_eq!(scene.give(vec![0; most + 1]), Err(NotTaken::TooLarge(most + 1)));
+    assert_eq!(scene.give(vec![0; most + 1]), Err(NotTaken::TooLarge { size: most + 1, most }));
     assert_eq!(scene.give(vec![]), Err(NotTaken::Empty));
     let sizes = [1, 188, 1316, 1400, most];
     for size in sizes {

@@ -381,6 +381,13 @@ pub fn assert_intact(rig: &Rig, flow: &Flow, (sent, seen): (u64, Seen)) {
     crate::assert_complete(sent, seen.compared.intact, || format!("{seen:?}\n{}", account(rig, flow)));
 }
 
+/// As [`assert_intact`], of a source and a sink by themselves.
+pub fn assert_intact_of(rig: &Rig, (source, sink): (&source::Report, &sink::Report), (sent, seen): (u64, Seen)) {
+    let account = || format!("{seen:?}\n{}", account_of(rig, [source], [sink]));
+    assert_eq!(seen.compared.foreign, 0, "damaged, doubled or out of order: {}", account());
+    crate::assert_complete(sent, seen.compared.intact, account);
+}
+
 /// Where packets went, hop by hop, for the message of a failed test.
 pub fn account(rig: &Rig, flow: &Flow) -> String {
     let (source, sink) = (flow.source_report(), flow.sink_report());

@@ -7,6 +7,8 @@ use link::frame::{self, Frame};
 use link::policy::{Policy, RepairMode};
 use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, Recovery, StreamHandle, StreamSeq};
 use node::control::Content;
+use node::payload::{Marks, OVERHEAD, Opener, Sealer, Secret, StreamKeys};
+use node::trust::{Authority, RevocationList};
 use sink::playout::{Arrival, Event, Playout, PlayoutConfig};
 use source::packetize::Packetizer;
 use std::time::Duration;
@@ -17,13 +19,15 @@ use topology::{NodeName, StreamName, StreamPattern};
 pub type Entry = fn(&[u8]);
 
 /// All targets, by the names of their files and corpora.
-pub const ENTRIES: [(&str, Entry); 6] = [
+pub const ENTRIES: [(&str, Entry); 8] = [
     ("link_frame", link_frame),
     ("link_session", link_session),
     ("control", control),
     ("text", text),
     ("packetize", packetize),
     ("playout", playout),
+    ("payload", payload),
+    ("revocations", revocations),
 ];
 
 /// One datagram into the decoder of link frames.
@@ -239,6 +243,66 @@ pub fn packetize(data: &[u8]) {
         }
         assert!(out == data, "the bytes that came out are not those that went in");
     }
+}
+
+/// Sealed payloads under any marks, changed or not, and files of keys: what opens is what was sealed, as it was sealed, and once.
+pub fn payload(data: &[u8]) {
+    if let Ok(keys) = std::str::from_utf8(data).map_err(drop).and_then(|text| StreamKeys::parse(text).map_err(drop)) {
+        assert!(keys.epochs().any(|epoch| epoch == keys.in_use()));
+    }
+    let stream: StreamName = "fuzz/payload".parse().expect("it is a stream name");
+    let keys = StreamKeys::single(1, Secret::new([1; 32]));
+    let mut opener = Opener::new(keys.clone(), stream.clone());
+    let mut sealers =
+        [1, 2].map(|life| (Incarnation(life), Sealer::new(keys.clone(), stream.clone(), Incarnation(life))));
+    let (mut data, mut seq) = (Reader(data), StreamSeq(u32::MAX - 5));
+    let mut opened: Vec<(Incarnation, Bytes)> = Vec::new();
+    while !data.is_empty() {
+        let (choice, seq_step) = (data.u8(), u32::from(data.u8()));
+        let flags = Flags { high_priority: choice & 1 != 0, end: choice & 2 != 0 };
+        seq = seq.plus(1 + seq_step);
+        let marks = Marks { seq, media_time: MediaTime(data.u32()), flags };
+        let length = usize::from(data.u8());
+        let payload = Bytes::copy_from_slice(data.bytes(length));
+        let (life, sealer) = &mut sealers[usize::from(choice >> 2 & 1)];
+        if choice & 8 != 0 {
+            // Nobody sealed it, so nobody opens it.
+            assert!(opener.open(*life, &marks, payload).is_err());
+            continue;
+        }
+        let sealed =
+            sealer.seal(Content::Ts, &marks, payload.clone()).expect("numbers grow, and do not run out so soon");
+        assert_eq!(sealed.len(), payload.len() + OVERHEAD);
+        let (at, with) = (usize::from(data.u8()), if choice & 16 != 0 { data.u8() } else { 0 });
+        let mut changed = sealed.to_vec();
+        let at = at % changed.len();
+        changed[at] ^= with;
+        let came = opener.open(*life, &marks, changed.into());
+        assert_eq!(came.is_ok(), with == 0);
+        if let Ok((content, clear)) = came {
+            assert!(content == Content::Ts && clear == payload);
+            assert!(opener.open(*life, &marks, sealed.clone()).is_err(), "opened twice");
+            opened.push((*life, sealed));
+        }
+        let pick = usize::from(data.u8()) % opened.len().max(1);
+        if let Some((life, sealed)) = opened.get(pick) {
+            let other = Marks { seq: seq.plus(1), ..marks };
+            assert!(opener.open(*life, &other, sealed.clone()).is_err(), "opened under another number");
+        }
+    }
+}
+
+/// Lists of revocations: one that nobody signed is never in force, whatever it holds; a signed one survives its own text.
+pub fn revocations(data: &[u8]) {
+    static AUTHORITY: std::sync::OnceLock<Authority> = std::sync::OnceLock::new();
+    let authority = AUTHORITY.get_or_init(|| Authority::trial(0).expect("an authority can be made"));
+    let Ok(credentials) = authority.credentials(None) else { return };
+    let text = String::from_utf8_lossy(data);
+    assert!(credentials.revocations().set(&text).is_err(), "a list that nobody signed");
+    let Ok(list) = RevocationList::peek(&text) else { return };
+    let signed = authority.sign_revocations(&list).expect("what was decoded can be encoded");
+    assert_eq!(RevocationList::peek(&signed).expect("what was encoded decodes"), list);
+    credentials.revocations().set(&signed).expect("its own authority signed it");
 }
 
 /// Arrivals in any order, at any time, of any age.

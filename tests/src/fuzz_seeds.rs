@@ -6,7 +6,7 @@ use node::control::{
     CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Pull, Refusal, Signed,
     StreamOpen, VERSION,
 };
-use node::trust::{Authority, Claims, Direction, Role};
+use node::trust::{Authority, Claims, Direction, RevocationList, Role};
 use std::time::Duration;
 use topology::lsdb::{Advertisement, Incarnation, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport};
 use topology::{NodeName, StreamName, StreamPattern};
@@ -40,6 +40,11 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     dirty.splice(700..700, *b"garbage");
     seeds.push(("packetize", "dirty".into(), dirty));
     seeds.push(("playout", "steady".into(), steady_playout()));
+    seeds.push(("payload", "session".into(), payload_session()));
+    seeds.push(("payload", "keys".into(), key_file().into_bytes()));
+    for (index, list) in revocation_lists().into_iter().enumerate() {
+        seeds.push(("revocations", format!("list-{index}"), list.into_bytes()));
+    }
     seeds
 }
 
@@ -116,6 +121,7 @@ fn messages() -> Vec<Control> {
             high_priority: true,
             mode: Dissemination::Disjoint,
             content: Content::Ts,
+            sealed: true,
         }),
         Control::Published { name: name.clone(), handle: 5 },
         Control::Unpublish { name: name.clone() },
@@ -129,6 +135,7 @@ fn messages() -> Vec<Control> {
             ingress: ingress.clone(),
             deadline_us,
             content: Content::Ts,
+            sealed: true,
         }),
         Control::StreamClose { handle: 5, ended: true },
         Control::Advertise(advertisement),
@@ -141,6 +148,7 @@ fn messages() -> Vec<Control> {
             deadline_us,
             content: Content::Ts,
             modules: vec![Module { edges: vec![edge.clone()] }, Module { edges: vec![edge] }],
+            sealed: false,
         }),
         Control::Goodbye { reason: "stopping".into() },
         Control::Rest { name: stream("news/main"), rest_us: 45_000 },
@@ -222,6 +230,41 @@ fn busy_session() -> Vec<u8> {
         }
     }
     session
+}
+
+/// Payloads of two lives, some of them changed on the way, some made up.
+fn payload_session() -> Vec<u8> {
+    let mut ops = Vec::new();
+    for i in 0..24u8 {
+        let choice = (i % 4) | (i % 2) << 2 | u8::from(i % 6 == 5) << 3 | u8::from(i % 5 == 4) << 4;
+        ops.extend_from_slice(&[choice, i / 8, 0, 0, i, 0, 20]);
+        ops.extend_from_slice(&[i; 20]);
+        if choice & 8 == 0 {
+            ops.push(i);
+            if choice & 16 != 0 {
+                ops.push(1 << (i % 8));
+            }
+            ops.push(i / 2);
+        }
+    }
+    ops
+}
+
+/// Two keys that protect nothing.
+fn key_file() -> String {
+    let secret = "A".repeat(43);
+    format!("# seeds\nuse 2\nepoch 1 abk1.{secret}\nepoch 2 abk1.{secret}\n")
+}
+
+/// Lists of an authority that nobody trusts: empty, and of both kinds.
+fn revocation_lists() -> Vec<String> {
+    let list = RevocationList {
+        number: 3,
+        certificates: [[0x5a; 32], [0xa5; 32]].into(),
+        tokens: ["studio-1".to_owned(), "viewers".to_owned()].into(),
+    };
+    let Ok(authority) = Authority::trial(0) else { return Vec::new() };
+    [RevocationList::default(), list].iter().filter_map(|list| authority.sign_revocations(list).ok()).collect()
 }
 
 fn steady_playout() -> Vec<u8> {

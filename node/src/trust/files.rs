@@ -30,15 +30,15 @@ pub(super) fn write_new(path: &Path, text: &str, secret: bool) -> Result<(), Tru
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(wrap)
 }
 
-/// Puts a public file in the place of another, whole or not at all.
-pub(super) fn replace(path: &Path, text: &str) -> Result<(), TrustError> {
+/// Puts a file in the place of another, whole or not at all; `secret` as for [`write_new`].
+pub(super) fn replace(path: &Path, text: &str, secret: bool) -> Result<(), TrustError> {
     let beside = path.with_extension("new");
     let wrap = |cause| TrustError::File { path: beside.clone(), cause };
     match fs::remove_file(&beside) {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(wrap(cause)),
         _ => {}
     }
-    write_new(&beside, text, false)?;
+    write_new(&beside, text, secret)?;
     fs::rename(&beside, path).map_err(wrap)
 }
 

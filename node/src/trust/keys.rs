@@ -3,6 +3,7 @@
 use super::certificate::{common_name, expires, fingerprint, peer_identity};
 use super::files::{self, content};
 use super::revocation::{self, RevocationList};
+use super::stream_keys::{self, StreamKeys};
 use super::token::peek;
 use super::{Authority, Claims, Role, TokenIssuer, TrustError, hex};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ pub fn revoke(directory: &Path, what: &[Revoked]) -> Result<RevocationList, Trus
         }
     }
     list.number += 1;
-    files::replace(&directory.join(revocation::FILE), &authority.sign_revocations(&list)?)?;
+    files::replace(&directory.join(revocation::FILE), &authority.sign_revocations(&list)?, false)?;
     Ok(list)
 }
 
@@ -83,6 +84,10 @@ pub fn inspect(what: &str) -> Result<String, TrustError> {
     }
     if text.trim_start().starts_with(revocation::PREFIX) {
         return revocation::describe(&text);
+    }
+    if stream_keys::is_file_of_keys(&text) {
+        let warning = if files::open_to_others(path) { "; OTHERS CAN READ IT: chmod 600" } else { "" };
+        return Ok(StreamKeys::parse(&text)?.describe() + warning);
     }
     if path.extension().is_some_and(|extension| extension == "key") {
         return describe_key(path);

@@ -10,6 +10,7 @@
 //! | `authority.crt` | the authority's certificate | everyone |
 //! | `authority.key` | its key | nobody but `keys`: keep it off the network |
 //! | `token.key` | the key that signs tokens, with the authority's word for it | who issues tokens |
+//! | any, by choice | payload keys of streams ([`stream_keys`]) | the sources and sinks of these streams, no relay |
 //! | `revoked.list` | what the authority has revoked, where it has; public | everyone |
 //! | `NAME.crt`, `NAME.key` | certificate and key of a node | that node |
 
@@ -20,6 +21,7 @@ mod files;
 mod keys;
 mod revocation;
 mod seal;
+pub mod stream_keys;
 mod token;
 mod verifier;
 

@@ -44,6 +44,17 @@ struct Sealed {
     signature: Vec<u8>,
 }
 
+const CUT: &str = "it does not decode: cut off while copying?";
+
+impl Sealed {
+    fn read(text: &str) -> Result<Sealed, TrustError> {
+        let body = text.trim().strip_prefix(PREFIX).ok_or_else(|| malformed("it does not begin with abr1."))?;
+        let bytes =
+            URL_SAFE_NO_PAD.decode(body).map_err(|_| malformed("it is no base64url: cut off while copying?"))?;
+        postcard::from_bytes(&bytes).map_err(|_| malformed(CUT))
+    }
+}
+
 impl RevocationList {
     /// The text of the file, signed by `authority`, which is given the message and returns its ed25519 signature.
     pub(super) fn seal(
@@ -56,18 +67,19 @@ impl RevocationList {
         Ok(format!("{PREFIX}{}\n", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
+    /// The list in `text` as it stands there: *who* signed it is not asked. For showing it; never to be believed. Never panics, whatever the text.
+    pub fn peek(text: &str) -> Result<RevocationList, TrustError> {
+        postcard::from_bytes(&Sealed::read(text)?.list).map_err(|_| malformed(CUT))
+    }
+
     /// The list in `text`, if the holder of the key `authority` signed it. Never panics, whatever the text.
     pub(super) fn open(text: &str, authority: &[u8; 32]) -> Result<RevocationList, TrustError> {
-        let body = text.trim().strip_prefix(PREFIX).ok_or_else(|| malformed("it does not begin with abr1."))?;
-        let bytes =
-            URL_SAFE_NO_PAD.decode(body).map_err(|_| malformed("it is no base64url: cut off while copying?"))?;
-        let cut = |_| malformed("it does not decode: cut off while copying?");
-        let sealed: Sealed = postcard::from_bytes(&bytes).map_err(cut)?;
+        let sealed = Sealed::read(text)?;
         let foreign = |_| TrustError::Foreign("list of revocations");
         let key = VerifyingKey::from_bytes(authority).map_err(foreign)?;
         let signature = Signature::from_slice(&sealed.signature).map_err(foreign)?;
         key.verify_strict(&message(&sealed.list), &signature).map_err(foreign)?;
-        postcard::from_bytes(&sealed.list).map_err(cut)
+        postcard::from_bytes(&sealed.list).map_err(|_| malformed(CUT))
     }
 
     /// Reads the list in a key directory; an empty one where there is no file.
@@ -228,11 +240,7 @@ impl Standing {
 
 /// In words, for `keys inspect`. The signature is not checked.
 pub(super) fn describe(text: &str) -> Result<String, TrustError> {
-    let body = text.trim().strip_prefix(PREFIX).unwrap_or_default();
-    let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| malformed("it is no base64url"))?;
-    let list = postcard::from_bytes::<Sealed>(&bytes)
-        .and_then(|sealed| postcard::from_bytes::<RevocationList>(&sealed.list))
-        .map_err(|_| malformed("it does not decode"))?;
+    let list = RevocationList::peek(text)?;
     let mut said = format!("list of revocations, issue {} (signature not checked)", list.number);
     for print in &list.certificates {
         said += &format!("\ncertificate sha256:{}", hex(print));

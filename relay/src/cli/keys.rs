@@ -1,5 +1,6 @@
 //! `keys`: all that an overlay's trust needs, in one command each.
 
+use super::stream_key::StreamKey;
 use clap::{Args, Subcommand, ValueEnum};
 use node::clock::unix_seconds;
 use node::exit::{Exit, Failure};
@@ -18,6 +19,9 @@ pub(super) enum Keys {
     Token(Token),
     /// Take back certificates or tokens: they are refused, and whoever came by them is cut off. Writes `revoked.list`, for every node
     Revoke(Revoke),
+    /// Make or rotate the payload keys of streams that are sealed from source to sink
+    #[command(subcommand)]
+    StreamKey(StreamKey),
     /// Say what a certificate, key, token or list of revocations is, until when it is good, and its fingerprint
     Inspect(Inspect),
 }
@@ -131,6 +135,7 @@ impl Keys {
             }
             Keys::Token(token) => token.issue(now),
             Keys::Revoke(revoke) => revoke.execute(),
+            Keys::StreamKey(stream_key) => stream_key.execute(),
             Keys::Inspect(Inspect { what }) => trust::inspect(&what).map(|text| text + "\n"),
         };
         super::print(&done.map_err(failure)?)

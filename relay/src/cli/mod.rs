@@ -4,6 +4,7 @@ mod ctl;
 mod keys;
 mod run;
 mod service;
+mod stream_key;
 
 use clap::{Args, Parser, Subcommand};
 use node::exit::{self, Exit, Failure};

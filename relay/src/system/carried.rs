@@ -36,6 +36,8 @@ pub struct Carried {
     pub deadline_us: u32,
     /// What it carries.
     pub content: Content,
+    /// Whether its payloads are sealed from source to sink.
+    pub sealed: bool,
     /// Since when nothing brings it here, or its ingress does not advertise it.
     pub orphan_since: Option<Instant>,
     /// What was last asked on for relays below, and when.
@@ -82,11 +84,12 @@ pub enum Adopted {
 
 impl Carried {
     /// A stream without graphs.
-    pub fn new(key: StreamKey, deadline_us: u32, content: Content) -> Carried {
+    pub fn new(key: StreamKey, deadline_us: u32, content: Content, sealed: bool) -> Carried {
         Carried {
             key,
             deadline_us,
             content,
+            sealed,
             orphan_since: None,
             asked: None,
             boot: 0,
@@ -222,13 +225,14 @@ mod tests {
             deadline_us: 200_000,
             content: Content::Datagrams,
             modules: Vec::new(),
+            sealed: false,
         };
         Rc::new(Installed { message: Rc::new(Control::Install(install.clone())), install })
     }
 
     fn carried() -> Carried {
         let key = Forwarder::new(0).add_stream(Duration::from_millis(200));
-        Carried::new(key, 200_000, Content::Datagrams)
+        Carried::new(key, 200_000, Content::Datagrams, false)
     }
 
     fn epochs(carried: &Carried) -> Vec<u16> {

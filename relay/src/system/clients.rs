@@ -92,7 +92,7 @@ impl RelaySystem {
         self.closing.retain(|(_, closing, _)| *closing != id);
         self.ended.retain(|ended| ended.id != id);
         let key = self
-            .carry(now, &id, publish.deadline_us, publish.content, ports)
+            .carry(now, &id, publish.deadline_us, (publish.content, publish.sealed), ports)
             .ok_or_else(|| refusal(CloseCode::Overload, "this relay carries as many streams as it may"))?;
         let handle = self
             .forward
@@ -404,6 +404,7 @@ impl RelaySystem {
             deadline_us: carried.deadline_us,
             content: carried.content,
             modules: published.plan.modules().to_vec(),
+            sealed: carried.sealed,
         };
         let message = self.directory.sealed(Control::Install(install.clone()));
         self.install(now, None, Installed { install, message }, ports);

@@ -36,6 +36,7 @@ impl RelaySystem {
             ingress: id.ingress.clone(),
             publisher: published.map(|published| published.publisher.clone()),
             content: carried.content,
+            sealed: carried.sealed,
             deadline_ms: f64::from(carried.deadline_us) / 1000.0,
             mode: published.map(|published| published.mode),
             epoch: carried.newest().map(|install| install.epoch),

@@ -34,11 +34,13 @@ impl RelaySystem {
         now: Instant,
         id: &StreamId,
         deadline_us: u32,
-        content: Content,
+        (content, sealed): (Content, bool),
         ports: &mut Ports,
     ) -> Option<StreamKey> {
         let deadline_us = deadline_us.min(MAX_DEADLINE_US);
         if let Some(carried) = self.carried.get_mut(id) {
+            // A relay of version 1.1 on the way forgets the mark; nobody takes it off.
+            carried.sealed |= sealed;
             if carried.deadline_us != deadline_us {
                 carried.deadline_us = deadline_us;
                 self.forward.set_deadline(carried.key, carried.deadline());
@@ -49,7 +51,7 @@ impl RelaySystem {
             return None;
         }
         let key = self.forward.add_stream(Duration::from_micros(u64::from(deadline_us)));
-        self.carried.insert(id.clone(), Carried::new(key, deadline_us, content));
+        self.carried.insert(id.clone(), Carried::new(key, deadline_us, content, sealed));
         let sinks: Vec<PortId> = self.wanted.get(&id.name).into_iter().flat_map(|w| &w.sinks).copied().collect();
         for sink in sinks {
             self.open_to(now, id, sink, true, ports);
@@ -74,6 +76,7 @@ impl RelaySystem {
             ingress: id.ingress.clone(),
             deadline_us: carried.deadline_us,
             content: carried.content,
+            sealed: carried.sealed,
         };
         self.fresh.push((carried.key, port));
         self.announce(now, port, Control::StreamOpen(open), ports);
@@ -89,7 +92,7 @@ impl RelaySystem {
         {
             return;
         }
-        let Some(key) = self.carry(now, &id, open.deadline_us, open.content, ports) else { return };
+        let Some(key) = self.carry(now, &id, open.deadline_us, (open.content, open.sealed), ports) else { return };
         let handle = StreamHandle(open.handle);
         if self.forward.input(port, handle) == Some(key) {
             return;
@@ -155,7 +158,8 @@ impl RelaySystem {
         if from.is_some() && (id.ingress == *self.name() || self.has_ended(&id)) {
             return;
         }
-        let Some(key) = self.carry(now, &id, install.deadline_us, install.content, ports) else { return };
+        let carries = (install.content, install.sealed);
+        let Some(key) = self.carry(now, &id, install.deadline_us, carries, ports) else { return };
         let Some(carried) = self.carried.get_mut(&id) else { return };
         let install = Rc::new(install);
         match carried.adopt(now, install.clone()) {

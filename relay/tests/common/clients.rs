@@ -37,6 +37,7 @@ impl Source {
             high_priority: false,
             mode: Dissemination::Tree,
             content: Content::Datagrams,
+            sealed: false,
         };
         Source {
             publish,

@@ -69,6 +69,7 @@ fn what_others_did_not_sign_is_refused_and_counted() {
             epoch: 99,
             deadline_us: 200_000,
             content: node::control::Content::Datagrams,
+            sealed: false,
             modules: vec![Module { edges: Vec::new() }],
         }),
     ];

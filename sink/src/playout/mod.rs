@@ -228,6 +228,13 @@ impl Playout {
         playing.into_iter().chain(next).min()
     }
 
+    /// What a life of the stream carries, where its packets say it and not its announcement.
+    pub fn learn_content(&mut self, incarnation: Incarnation, content: Content) {
+        for life in self.lives.iter_mut().filter(|life| life.incarnation == incarnation) {
+            life.content = content;
+        }
+    }
+
     /// What came and what became of it.
     pub fn counters(&self) -> Counters {
         let resets = self.lives.iter().map(Life::resets).sum::<u64>();

@@ -108,6 +108,7 @@ impl Scene {
             ingress: "relay-1".parse().unwrap(),
             deadline_us: DEADLINE.as_micros() as u32,
             content: Content::Datagrams,
+            sealed: false,
         }));
     }
 
@@ -320,6 +321,7 @@ fn a_relay_that_says_nonsense_changes_nothing() {
         high_priority: false,
         mode: Default::default(),
         content: Content::Ts,
+        sealed: false,
     }));
     scene.world.run_for(ms(100));
     scene.send(199, 10);

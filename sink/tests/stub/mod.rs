@@ -152,6 +152,7 @@ impl Server {
                     ingress: "stub".parse().unwrap(),
                     deadline_us: DEADLINE.as_micros() as u32,
                     content: self.script.content,
+                    sealed: false,
                 };
                 ports.control(port, Control::StreamOpen(open));
                 self.watchers.push(Watcher { port, next: 0, due: now });

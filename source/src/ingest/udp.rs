@@ -3,7 +3,7 @@
 use super::Feed;
 use crate::rtp::Unwrapper;
 use crate::url::{Input, Rtp, Socket};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use link::Instant;
 use node::control::Content;
 use node::exit::{Exit, Failure};
@@ -85,12 +85,19 @@ impl UdpInput {
 fn take(feed: &Feed, batch: &Batch, unwrapper: Option<&mut Unwrapper>) {
     let now = feed.clock.now();
     match unwrapper {
-        None => feed.push(batch.datagrams().map(|datagram| (now, Bytes::copy_from_slice(datagram)))),
+        None => feed.push(batch.datagrams().map(|datagram| (now, own(datagram)))),
         Some(unwrapper) => {
-            batch.datagrams().for_each(|datagram| unwrapper.push(now, Bytes::copy_from_slice(datagram)));
+            batch.datagrams().for_each(|datagram| unwrapper.push(now, own(datagram)));
             give(feed, unwrapper);
         }
     }
+}
+
+/// A datagram in memory of its own, with room to seal it where it is.
+fn own(datagram: &[u8]) -> Bytes {
+    let mut own = BytesMut::with_capacity(datagram.len() + node::payload::OVERHEAD);
+    own.extend_from_slice(datagram);
+    own.freeze()
 }
 
 fn give(feed: &Feed, unwrapper: &mut Unwrapper) {

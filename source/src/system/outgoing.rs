@@ -1,11 +1,12 @@
 //! One stream of a source: its state with the relay, its numbers, and what is kept of it.
 
-use super::{NotTaken, StreamOptions};
+use super::{NotTaken, StreamOptions, max_payload};
 use crate::report::{InputCounters, StreamCounters, StreamReport, StreamState};
 use crate::ts::{self, Continuity};
 use bytes::Bytes;
-use link::{Flags, Instant, Label, Link, MediaTime, Packet, SendError, StreamHandle, StreamSeq};
+use link::{Flags, Instant, Label, MediaTime, Packet, SendError, StreamHandle, StreamSeq};
 use node::control::{Content, Control, Publish, Refusal};
+use node::payload::{Marks, NotSealed, Sealer, StreamKeys};
 use node::{PortId, Ports};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -53,7 +54,10 @@ struct Held {
     seq: StreamSeq,
     arrival: Instant,
     flags: Flags,
+    /// As it travels: sealed, where the stream is.
     payload: Bytes,
+    /// Bytes of it as they came in.
+    content: usize,
     fate: Fate,
 }
 
@@ -62,6 +66,7 @@ struct Held {
 pub(super) struct Outgoing {
     pub(super) options: StreamOptions,
     content: Option<Content>,
+    sealer: Option<Sealer>,
     pub(super) state: State,
     /// Requests to publish that the relay has not answered.
     unanswered: u32,
@@ -113,6 +118,10 @@ impl Outgoing {
     pub(super) fn new(options: StreamOptions) -> Outgoing {
         Outgoing {
             content: options.content,
+            sealer: options
+                .payload_keys
+                .clone()
+                .map(|keys| Sealer::new(keys, options.name.clone(), options.incarnation)),
             options,
             state: State::Idle,
             unanswered: 0,
@@ -142,9 +151,10 @@ impl Outgoing {
             self.input.empty += 1;
             return Err(NotTaken::Empty);
         }
-        if payload.len() > Link::MAX_PAYLOAD {
+        let (size, most) = (payload.len(), max_payload(self.sealer.is_some()));
+        if size > most {
             self.input.oversized += 1;
-            return Err(NotTaken::TooLarge(payload.len()));
+            return Err(NotTaken::TooLarge { size, most });
         }
         Ok(())
     }
@@ -163,6 +173,9 @@ impl Outgoing {
             if guessed_wrong {
                 // Nothing has been sent in this life: a new one, rightly announced, takes its place.
                 self.options.incarnation = Incarnation(self.options.incarnation.0.wrapping_add(1));
+                if let Some(sealer) = &mut self.sealer {
+                    sealer.begin_life(self.options.incarnation);
+                }
                 self.state = State::Idle;
             }
             if let (Some(port), State::Idle) = (relay, &self.state) {
@@ -176,6 +189,8 @@ impl Outgoing {
         }
     }
 
+    /// Numbers a payload, seals it where the stream is sealed, and sends it as soon as it can. What has been looked at in it
+    /// was looked at before: from here on it is the same bytes for everybody on the way, and for every time it is sent.
     pub(super) fn push(
         &mut self,
         now: Instant,
@@ -184,18 +199,26 @@ impl Outgoing {
         end: bool,
         relay: Option<PortId>,
         ports: &mut Ports,
-    ) {
+    ) -> Result<(), NotSealed> {
         self.latest = self.latest.max(arrival);
         let flags = Flags { high_priority: self.options.high_priority, end };
-        let seq = self.next;
+        let (seq, arrival, content) = (self.next, self.latest, payload.len());
+        let payload = match &mut self.sealer {
+            None => payload,
+            Some(sealer) => {
+                let marks = Marks { seq, media_time: media_time(arrival), flags };
+                sealer.seal(self.content.unwrap_or_default(), &marks, payload)?
+            }
+        };
         self.next = self.next.plus(1);
         self.held_bytes += payload.len();
-        self.held.push_back(Held { seq, arrival: self.latest, flags, payload, fate: Fate::Waiting });
+        self.held.push_back(Held { seq, arrival, flags, payload, content, fate: Fate::Waiting });
         if let (State::Live(handle), Some(port)) = (&self.state, relay) {
             let handle = *handle;
             self.send(now, self.held.len() - 1, handle, port, ports);
         }
         self.expire(now);
+        Ok(())
     }
 
     /// Hands one of the held packets to the relay's link.
@@ -210,7 +233,7 @@ impl Outgoing {
         let packet = Packet {
             stream: handle,
             seq: held.seq,
-            media_time: MediaTime(held.arrival.as_micros() as u32),
+            media_time: media_time(held.arrival),
             age: now.saturating_since(held.arrival),
             label: Label(0),
             flags: held.flags,
@@ -220,7 +243,7 @@ impl Outgoing {
         let again = held.fate == Fate::Sent;
         held.fate = Fate::Dropped;
         // The mark at the end is no packet of the stream's content.
-        let counted = !held.payload.is_empty();
+        let counted = held.content > 0;
         match ports.send(now, port, packet) {
             Ok(()) => {
                 held.fate = Fate::Sent;
@@ -229,7 +252,7 @@ impl Outgoing {
                     true => self.counters.resent += 1,
                     false => {
                         self.counters.sent += 1;
-                        self.counters.sent_bytes += held.payload.len() as u64;
+                        self.counters.sent_bytes += held.content as u64;
                     }
                 }
             }
@@ -245,7 +268,7 @@ impl Outgoing {
             && (oldest.arrival + self.options.deadline <= now || self.held_bytes > KEEP_AT_MOST)
         {
             self.held_bytes -= oldest.payload.len();
-            let lost = u64::from(oldest.fate == Fate::Waiting && !oldest.payload.is_empty());
+            let lost = u64::from(oldest.fate == Fate::Waiting && oldest.content > 0);
             let count = if self.was_live { &mut self.counters.late } else { &mut self.counters.early };
             *count += lost;
             self.held.pop_front();
@@ -279,7 +302,9 @@ impl Outgoing {
             deadline_us: u32::try_from(self.options.deadline.as_micros()).unwrap_or(u32::MAX),
             high_priority: self.options.high_priority,
             mode: self.options.mode,
-            content: self.content.unwrap_or_default(),
+            // What a sealed stream carries is told inside its payloads.
+            content: self.content.filter(|_| self.sealer.is_none()).unwrap_or_default(),
+            sealed: self.sealer.is_some(),
         };
         ports.control(port, Control::Publish(publish));
     }
@@ -311,6 +336,12 @@ impl Outgoing {
         let wait = (ASK_AGAIN * (1 << self.refusals.min(8))).min(ASK_AGAIN_MOST);
         self.refusals += 1;
         self.state = State::Refused { refusal, again: now + wait };
+    }
+
+    pub(super) fn set_payload_keys(&mut self, keys: StreamKeys) {
+        if let Some(sealer) = &mut self.sealer {
+            sealer.set_keys(keys);
+        }
     }
 
     pub(super) fn unpublish(&mut self, relay: Option<PortId>, ports: &mut Ports) {
@@ -365,6 +396,7 @@ impl Outgoing {
             trouble: refusal.or_else(|| self.trouble.clone()),
             incarnation: self.options.incarnation.0,
             content: self.content.unwrap_or_default(),
+            payload_epoch: self.sealer.as_ref().map(Sealer::epoch),
             mode: self.options.mode,
             deadline_ms: self.options.deadline.as_secs_f64() * 1e3,
             input_bps: self.rates.input_bps,
@@ -374,4 +406,9 @@ impl Outgoing {
             counters: self.counters,
         }
     }
+}
+
+/// As it travels: microseconds of the source's clock, of which the low 32 bits do.
+fn media_time(arrival: Instant) -> MediaTime {
+    MediaTime(arrival.as_micros() as u32)
 }
