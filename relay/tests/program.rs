@@ -333,3 +333,41 @@ fn ctl_reload_says_what_it_changed_and_what_was_wrong() {
     assert!(text.contains("neighbours 127.0.0.1:9: removed"), "{text}");
     running.report_where(|report| report["neighbours"].as_array().is_some_and(Vec::is_empty));
 }
+
+/// Where `.ci/run install` puts it, or anywhere on the path.
+fn schemathesis() -> Option<std::ffi::OsString> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/schemathesis/bin/schemathesis");
+    let places = [tools.into_os_string(), "schemathesis".into()];
+    places.into_iter().find(|program| {
+        let output = std::process::Command::new(program).arg("--version").output();
+        output.is_ok_and(|output| output.status.success())
+    })
+}
+
+/// Requests made up from the document of the operations port, right ones and wrong ones: no answer of any is a defect (5xx), or
+/// other than documented.
+#[test]
+#[ignore = "long, and needs schemathesis: .ci/run install"]
+fn the_operations_port_keeps_to_its_document() {
+    let Some(schemathesis) = schemathesis() else {
+        println!("schemathesis is not installed (.ci/run install does it): nothing was tested");
+        return;
+    };
+    let directory = overlay("ops = \"127.0.0.1:0\"\nstate = \"state.toml\"\n[[neighbours]]\nname = \"lon\"\n");
+    let mut running = Running::start(directory.path());
+    let ops = running.report_where(|report| report["ready"] == true)["ops"].as_str().expect("an address").to_owned();
+    let config = include_str!("schemathesis.toml");
+    // With names made up, most of which are of no link, then with those of the link that there is.
+    for names in ["", "[parameters]\nfrom = \"fra\"\nto = \"lon\"\n"] {
+        std::fs::write(directory.path().join("st.toml"), format!("{config}\n{names}")).expect("it can be written");
+        let mut run = std::process::Command::new(&schemathesis);
+        run.current_dir(directory.path()).args(["--no-color", "--config-file", "st.toml", "run", "--seed", "1"]);
+        run.args(["--max-examples", "60", "--request-timeout", "10"]);
+        let output = run.arg(format!("http://{ops}/api/v1/openapi.json")).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success());
+    }
+    let report = running.report_where(|_| true);
+    assert_eq!(report["name"], "fra", "and it serves on");
+}

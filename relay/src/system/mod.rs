@@ -26,6 +26,7 @@ mod watch;
 
 use crate::config::{Limits, Neighbour};
 use crate::directory::{Directory, Flood, Recipients};
+use crate::events::{Log, What};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{Forwarder, StreamKey};
 use crate::report::RefusalCounters;
@@ -115,6 +116,10 @@ pub struct RelaySystem {
     /// Announcements to be repeated, by how often they were.
     echoes: [VecDeque<Echo>; 2],
     refused: RefusalCounters,
+    /// What the operator is to be told of.
+    log: Log,
+    /// Neighbours from which things come badly, and since when.
+    troubled: BTreeMap<NodeName, Instant>,
     draining: bool,
     /// Links that are to carry nothing, by the neighbour.
     drained: BTreeSet<NodeName>,
@@ -171,6 +176,8 @@ impl RelaySystem {
             fresh: Vec::new(),
             echoes: Default::default(),
             refused: RefusalCounters::default(),
+            log: Log::default(),
+            troubled: BTreeMap::new(),
             draining: false,
             drained: BTreeSet::new(),
             next_tick: Instant::ORIGIN,
@@ -207,6 +214,7 @@ impl RelaySystem {
         {
             link.set_policy(now, options.policy);
             let stats = link.stats();
+            self.log.note(now, What::PolicyChanged { peer: peer.clone(), policy: options.policy });
             if let Some(trail) = self.trail(port) {
                 trail.restart(now, stats);
             }
@@ -225,7 +233,9 @@ impl RelaySystem {
 
     /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.
     pub fn drain(&mut self, now: Instant, ports: &mut Ports) {
-        self.draining = true;
+        if !std::mem::replace(&mut self.draining, true) {
+            self.log.note(now, What::Draining { link: None });
+        }
         self.directory.own().set_draining(true);
         self.settle(now, ports);
     }
@@ -237,6 +247,10 @@ impl RelaySystem {
             return false;
         }
         let changed = if drain { self.drained.insert(peer.clone()) } else { self.drained.remove(peer) };
+        if changed {
+            let link = Some(peer.clone());
+            self.log.note(now, if drain { What::Draining { link } } else { What::Resumed { link } });
+        }
         self.watch_links(now, ports);
         self.settle(now, ports);
         changed
@@ -244,9 +258,21 @@ impl RelaySystem {
 
     /// Ends what [`RelaySystem::drain`] began: streams may pass through this relay again.
     pub fn resume(&mut self, now: Instant, ports: &mut Ports) {
-        self.draining = false;
+        if std::mem::replace(&mut self.draining, false) {
+            self.log.note(now, What::Resumed { link: None });
+        }
         self.directory.own().set_draining(false);
         self.settle(now, ports);
+    }
+
+    /// Notes what the shell does, among what the operator is told of.
+    pub fn tell(&mut self, now: Instant, what: What) {
+        self.log.note(now, what);
+    }
+
+    /// What the operator is to be told of since the last time, with its age.
+    pub fn take_events(&mut self, now: Instant) -> Vec<(Duration, What)> {
+        self.log.take(now)
     }
 
     /// Tells anew which moment on the node's clock is which time of day, after the wall clock was set.
@@ -351,7 +377,11 @@ impl EndSystem for RelaySystem {
         self.settle(now, ports);
     }
 
-    fn handle_closed(&mut self, now: Instant, port: PortId, _: &Peer, _: &Closed, ports: &mut Ports) {
+    fn handle_closed(&mut self, now: Instant, port: PortId, peer: &Peer, closed: &Closed, ports: &mut Ports) {
+        if self.ports.contains_key(&port) {
+            let (peer, role, reason) = (peer.name.clone(), peer.role, closed.reason.clone());
+            self.log.note(now, What::PeerGone { peer, role, reason });
+        }
         self.detach(now, port);
         self.settle(now, ports);
     }

@@ -225,8 +225,13 @@ mod tests {
     fn adopt(plan: &mut Plan, now: Instant, modules: Vec<Module>, dead: &[(&str, &str)], used: Modules) -> Option<u16> {
         let is_up = |from: &NodeName, to: &NodeName| !dead.contains(&(from.as_str(), to.as_str()));
         let ingress = name("a");
-        let graphs =
-            Graphs { modules, rule: Rule::Fixed(used), egresses: vec![name("d")], longest: Duration::from_millis(20) };
+        let graphs = Graphs {
+            modules,
+            rule: Rule::Fixed(used),
+            egresses: vec![name("d")],
+            longest: Duration::from_millis(20),
+            rest: Duration::ZERO,
+        };
         let choice = Choice { ingress: &ingress, is_up: &is_up, young: false, topology: 0, troubled: &[] };
         plan.adopt(now, now.as_micros(), &graphs, &choice)
     }
@@ -327,7 +332,13 @@ mod tests {
         };
         let choice = select::Plan { egresses: vec![egress], out_of_ingress: Vec::new() };
         let rule = Rule::Watched(Rc::new(Watched::new(Rc::new(graph), choice)));
-        let graphs = Graphs { modules: over_b(), rule, egresses: vec![name("d")], longest: Duration::from_millis(20) };
+        let graphs = Graphs {
+            modules: over_b(),
+            rule,
+            egresses: vec![name("d")],
+            longest: Duration::from_millis(20),
+            rest: Duration::ZERO,
+        };
         let ingress = name("a");
         let mut plan = Plan::new(0);
         plan.adopt(
