@@ -7,6 +7,7 @@
 //! | [`system`] | who may publish and watch what; what is said to whom | pure |
 //! | [`directory`] | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
 //! | [`events`] | what an operator is told of as it changes | pure |
+//! | [`sla`] | what each sink had of its streams, and where it lost | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
 //! | [`overrides`] | what the operator sets of links while the relay runs, and where that is kept | a file |
 //! | [`ops`] | the operations port | the shell |
@@ -24,6 +25,7 @@ pub mod ops;
 pub mod overrides;
 pub mod report;
 pub mod server;
+pub mod sla;
 pub mod system;
 
 pub use config::{Config, Identity, Limits, Neighbour};

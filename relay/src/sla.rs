@@ -15,13 +15,13 @@ use topology::{NodeName, StreamName};
 use utoipa::ToSchema;
 
 /// Most accounts; beyond it the one that has been idle for longest gives way.
-const MOST_ACCOUNTS: usize = 4096;
+const MOST_ACCOUNTS: usize = 2048;
 
 /// Most hops told apart in one span of an account; the rest is counted as unknown.
-const MOST_HOPS: usize = 16;
+const MOST_HOPS: usize = 8;
 
 /// From one node to the next.
-pub type Hop = (NodeName, NodeName);
+pub type LossHop = (NodeName, NodeName);
 
 /// What the sinks of one stream had of it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -94,7 +94,7 @@ struct Counts {
     /// What was missing may come late after all: then this goes down.
     missing: i64,
     overflow: u64,
-    hops: Vec<(Hop, u64)>,
+    hops: Vec<(LossHop, u64)>,
 }
 
 impl Counts {
@@ -105,9 +105,10 @@ impl Counts {
         self.overflow = self.overflow.saturating_add(receipt.overflow);
     }
 
-    fn blame(&mut self, hop: &Hop, packets: u64) {
-        match self.hops.iter_mut().find(|(known, _)| known == hop) {
-            Some((_, so_far)) => *so_far = so_far.saturating_add(packets),
+    fn blame(&mut self, hop: &LossHop, packets: u64) {
+        let known = self.hops.iter().position(|(known, _)| known == hop);
+        match known {
+            Some(at) => self.hops[at].1 = self.hops[at].1.saturating_add(packets),
             None if self.hops.len() < MOST_HOPS => self.hops.push((hop.clone(), packets)),
             None => {}
         }
@@ -127,7 +128,7 @@ impl Counts {
         let due = self.on_time.saturating_add(missed);
         self.hops.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         let known: u64 = self.hops.iter().fold(0, |sum, (_, packets)| sum.saturating_add(*packets));
-        let of = |((from, to), packets): (Hop, u64)| HopMisses { from, to, packets };
+        let of = |((from, to), packets): (LossHop, u64)| HopMisses { from, to, packets };
         Span {
             due,
             on_time: self.on_time,
@@ -194,7 +195,9 @@ impl Account {
     }
 
     fn each(&mut self, now: Instant, count: impl Fn(&mut Counts)) {
-        [&mut self.minute, &mut self.hour, &mut self.day].map(|ring| count(ring.at(now)));
+        for ring in [&mut self.minute, &mut self.hour, &mut self.day] {
+            count(ring.at(now));
+        }
     }
 }
 
@@ -220,7 +223,7 @@ impl Accounts {
     }
 
     /// So many packets that a sink missed were lost on this hop.
-    pub fn blame(&mut self, now: Instant, stream: &StreamName, sink: &NodeName, hop: &Hop, packets: u64) {
+    pub fn blame(&mut self, now: Instant, stream: &StreamName, sink: &NodeName, hop: &LossHop, packets: u64) {
         if let Some(account) = self.all.get_mut(&(stream.clone(), sink.clone())) {
             account.each(now, |counts| counts.blame(hop, packets));
         }

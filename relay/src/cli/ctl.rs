@@ -4,6 +4,8 @@
 mod events;
 #[path = "link.rs"]
 mod link;
+#[path = "sla.rs"]
+mod sla;
 #[path = "views.rs"]
 mod views;
 
@@ -37,6 +39,8 @@ pub(super) enum Ctl {
     Route(Route),
     /// Take streams off this relay, or off one of its links, without losing a packet; for maintenance
     Drain(Drain),
+    /// Print what each sink at the relay had of a stream over the last minute, hour and day, and where the rest was lost
+    Sla(sla::Cmd),
     /// Print what changes, as it changes, until Ctrl-C: links, streams, subscriptions, policies, reloads, peers
     Events(events::Events),
     /// Read the configuration anew, as SIGHUP does, and print what that changed; a file with a mistake changes nothing
@@ -96,6 +100,7 @@ impl Ctl {
             Ctl::Link(link) => return link.execute(),
             Ctl::Reload(reload) => return reload.execute(),
             Ctl::Events(events) => return events.execute(),
+            Ctl::Sla(sla) => return sla.execute(),
         };
         let body = ask("GET", ops, "/api/v1/status")?;
         if json {

@@ -5,6 +5,7 @@ use super::{Change, Order, Relay, schema};
 use crate::metrics;
 use crate::overrides::{Capacity, LinkOverride};
 use crate::report::{LinkRepair, Reloaded, Report};
+use crate::sla::Sla;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -15,7 +16,7 @@ use node::trust::Role;
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 use tokio::sync::oneshot;
-use topology::NodeName;
+use topology::{NodeName, StreamName};
 use utoipa::{IntoParams, ToSchema};
 
 /// Whether the process answers
@@ -132,6 +133,63 @@ pub(super) async fn reload(State(relay): State<Relay>) -> Result<Json<Reloaded>,
     })
 }
 
+/// A stream by the parts of its name.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Channel {
+    /// The first part of its name.
+    #[param(value_type = schema::Part)]
+    tenant: String,
+    /// The second part of its name.
+    #[param(value_type = schema::Part)]
+    channel: String,
+}
+
+/// A stream by the parts of its name.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Rendition {
+    /// The first part of its name.
+    #[param(value_type = schema::Part)]
+    tenant: String,
+    /// The second part of its name.
+    #[param(value_type = schema::Part)]
+    channel: String,
+    /// The third part of its name.
+    #[param(value_type = schema::Part)]
+    rendition: String,
+}
+
+/// What each sink of this relay had of a stream
+#[utoipa::path(get, path = "/api/v1/sla/{tenant}/{channel}", tag = "streams", params(Channel), responses(
+    (status = 200, description = "Per sink: the share on time over the last minute, hour and day, and where the rest was lost.", body = Sla),
+    (status = 404, description = "No sink here has reported of that stream in the last day.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn sla(
+    State(relay): State<Relay>,
+    channel: Result<Path<Channel>, PathRejection>,
+) -> Result<Json<Sla>, Problem> {
+    let Path(Channel { tenant, channel }) = channel?;
+    relay.sla(format!("{tenant}/{channel}")).await
+}
+
+/// What each sink of this relay had of a stream that is a rendition
+#[utoipa::path(get, path = "/api/v1/sla/{tenant}/{channel}/{rendition}", tag = "streams", params(Rendition), responses(
+    (status = 200, description = "Per sink: the share on time over the last minute, hour and day, and where the rest was lost.", body = Sla),
+    (status = 404, description = "No sink here has reported of that stream in the last day.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn sla_of_rendition(
+    State(relay): State<Relay>,
+    rendition: Result<Path<Rendition>, PathRejection>,
+) -> Result<Json<Sla>, Problem> {
+    let Path(Rendition { tenant, channel, rendition }) = rendition?;
+    relay.sla(format!("{tenant}/{channel}/{rendition}")).await
+}
+
 /// The repair in force on each link to a relay, what it costs and brings
 #[utoipa::path(get, path = "/api/v1/links", tag = "links", responses(
     (status = 200, description = "The links that are up, away from this relay.", body = Vec<LinkRepair>)
@@ -237,6 +295,20 @@ impl Relay {
     async fn ask<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, Problem> {
         self.orders.send(order).await.map_err(|_| Problem::stopping())?;
         answer.await.map_err(|_| Problem::stopping())
+    }
+
+    async fn sla(&self, stream: String) -> Result<Json<Sla>, Problem> {
+        let stream: StreamName =
+            stream.parse().map_err(|wrong| Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}")))?;
+        let (done, answer) = oneshot::channel();
+        let sla = self.ask(Order::Sla { stream: stream.clone(), done }, answer).await?;
+        let none = || {
+            let what = format!(
+                "no sink at this relay has reported of {stream} in the last day; ask the relay its sinks are at"
+            );
+            Problem::new(StatusCode::NOT_FOUND, what)
+        };
+        sla.map(Json).ok_or_else(none)
     }
 
     async fn drain(&self, link: Option<NodeName>, drain: bool) -> Result<Json<Drained>, Problem> {

@@ -15,6 +15,7 @@ pub(crate) mod schema;
 use crate::events::Event;
 use crate::overrides::LinkOverride;
 use crate::report::{LinkRepair, Reloaded, Report};
+use crate::sla::Sla;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::WeakSender;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use topology::NodeName;
+use topology::{NodeName, StreamName};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -54,6 +55,13 @@ pub enum Order {
         persist: bool,
         /// How the link is then.
         done: oneshot::Sender<Result<LinkRepair, Refused>>,
+    },
+    /// Tells what the sinks of a stream had of it.
+    Sla {
+        /// The stream.
+        stream: StreamName,
+        /// What they had; `None` where no sink here has reported of it.
+        done: oneshot::Sender<Option<Sla>>,
     },
     /// Reads the configuration anew.
     Reload {
@@ -133,6 +141,8 @@ fn routes() -> OpenApiRouter<Relay> {
         .routes(routes!(api::drain))
         .routes(routes!(api::resume))
         .routes(routes!(api::reload))
+        .routes(routes!(api::sla))
+        .routes(routes!(api::sla_of_rendition))
         .routes(routes!(api::links))
         .routes(routes!(api::link, api::set_link, api::reset_link))
 }

@@ -16,6 +16,7 @@ use utoipa::{OpenApi, ToSchema};
     tags(
         (name = "health", description = "Is it up, and how is it"),
         (name = "relay", description = "The relay as a whole"),
+        (name = "streams", description = "What the sinks of this relay had of a stream"),
         (name = "links", description = "Repair of what this relay sends on its links")
     )
 )]
@@ -34,6 +35,11 @@ pub(crate) struct NodeName(String);
     example = "news/studio-1"
 )]
 pub(crate) struct StreamName(String);
+
+/// A part of the name of a stream.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[A-Za-z0-9._-]{1,63}$", example = "news")]
+pub(crate) struct Part(String);
 
 /// A span of time.
 #[derive(ToSchema)]

@@ -18,6 +18,9 @@ impl Relay {
         // Who asked may have gone away: then nobody hears the answer.
         match order {
             Order::Drain { link, drain, done } => drop(done.send(self.drain_or_resume(link.as_ref(), drain))),
+            Order::Sla { stream, done } => {
+                drop(done.send(self.shared.host.with(|now, system, _| system.sla(now, &stream))));
+            }
             Order::Reload { done } => {
                 let config = match &self.loader {
                     Some(load) => load(),

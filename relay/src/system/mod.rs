@@ -5,6 +5,7 @@
 //! | `neighbours` | links to relays: which connection of a pair survives, when a link counts as up, link state |
 //! | `clients` | sources and sinks: rights, names, bounds |
 //! | `streams` | what is carried: announcements, graphs, the end of a stream |
+//! | `blame` | which hop lost what a sink missed |
 //! | `pull` | what is missing is asked for, and answered |
 //! | `watch` | trouble on the links into this relay |
 //! | `effect` | what repair on a link costs and brings |
@@ -15,6 +16,7 @@
 pub mod carried;
 pub mod plan;
 
+mod blame;
 mod clients;
 mod effect;
 mod neighbours;
@@ -30,6 +32,8 @@ use crate::events::{Log, What};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{Forwarder, StreamKey};
 use crate::report::RefusalCounters;
+use crate::sla::{Accounts, Sla};
+use blame::Question;
 use carried::{Carried, Installed, StreamId};
 use clients::{Published, Wanted};
 use link::policy::Policy;
@@ -120,6 +124,11 @@ pub struct RelaySystem {
     log: Log,
     /// Neighbours from which things come badly, and since when.
     troubled: BTreeMap<NodeName, Instant>,
+    /// What each sink had of its streams.
+    accounts: Accounts,
+    /// Questions to other relays that are open.
+    questions: BTreeMap<u32, Question>,
+    next_question: u32,
     draining: bool,
     /// Links that are to carry nothing, by the neighbour.
     drained: BTreeSet<NodeName>,
@@ -178,6 +187,9 @@ impl RelaySystem {
             refused: RefusalCounters::default(),
             log: Log::default(),
             troubled: BTreeMap::new(),
+            accounts: Accounts::default(),
+            questions: BTreeMap::new(),
+            next_question: 0,
             draining: false,
             drained: BTreeSet::new(),
             next_tick: Instant::ORIGIN,
@@ -265,6 +277,11 @@ impl RelaySystem {
         self.settle(now, ports);
     }
 
+    /// What the sinks of a stream here had of it; `None` where none has reported in the last day.
+    pub fn sla(&self, now: Instant, stream: &StreamName) -> Option<Sla> {
+        self.accounts.of(now, self.directory.me(), stream)
+    }
+
     /// Notes what the shell does, among what the operator is told of.
     pub fn tell(&mut self, now: Instant, what: What) {
         self.log.note(now, what);
@@ -328,6 +345,8 @@ impl RelaySystem {
         if self.ticks.is_multiple_of(10) {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
+            self.expire_questions(now);
+            self.accounts.expire(now);
             self.expire_rights(now, ports);
         }
     }
@@ -360,6 +379,7 @@ impl EndSystem for RelaySystem {
             (Role::Source, Control::Publish(publish)) => self.publish(now, port, publish, ports),
             (Role::Source, Control::Unpublish { name }) => self.unpublish(now, port, &name),
             (Role::Sink, Control::Subscribe { name }) => self.subscribe(now, port, name, ports),
+            (Role::Sink, Control::Receipt(receipt)) => self.take_receipt(now, port, &receipt, ports),
             (Role::Sink, Control::Unsubscribe { name }) => self.unsubscribe(now, port, &name, ports),
             (
                 Role::Relay,
@@ -368,6 +388,8 @@ impl EndSystem for RelaySystem {
                 | Control::Advertise(_)
                 | Control::Trouble(_)
                 | Control::Pull(_)
+                | Control::Whence(_)
+                | Control::Lost(_)
                 | Control::Signed(_)
                 | Control::Install(_)),
             ) => self.take_from_relay(now, port, message, ports),
@@ -417,6 +439,8 @@ impl RelaySystem {
             Control::StreamOpen(open) => self.stream_open(now, port, open, ports),
             Control::StreamClose { handle, ended } => self.stream_close(now, port, handle, ended, ports),
             Control::Pull(pull) => self.pulled(now, port, &pull, ports),
+            Control::Whence(whence) => self.asked_whence(now, port, &whence, ports),
+            Control::Lost(lost) => self.take_lost(now, port, &lost, ports),
             statement => self.take_statement(now, port, statement, ports),
         }
     }

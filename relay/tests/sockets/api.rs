@@ -58,7 +58,10 @@ async fn overlay() -> (Net, SocketAddr) {
 /// The paths of the document, with its placeholders filled in, and their methods.
 fn operations(document: &Value) -> Vec<(String, BTreeSet<String>)> {
     let paths = document["paths"].as_object().expect("paths");
-    let fill = |path: &str| path.replace("{from}", "a").replace("{to}", "b");
+    let fill = |path: &str| {
+        path.replace("{from}", "a").replace("{to}", "b").replace("{tenant}", "tenant").replace("{channel}", "channel")
+    };
+    let fill = |path: &str| fill(path).replace("{rendition}", "hd");
     let methods =
         |item: &Value| item.as_object().expect("methods").keys().map(|method| method.to_uppercase()).collect();
     paths.iter().map(|(path, item)| (fill(path), methods(item))).collect()
@@ -114,6 +117,9 @@ fn every_answer_is_as_documented() {
         sink.ready().await;
         source.send(100).await;
         sink.have(5, 100).await;
+        let own = net.sink("a", "own").await;
+        own.ready().await;
+        own.report_back(90, 10);
         until("it is reported", || net.report("a").streams.first().is_some_and(|s| s.counters.unique == 100)).await;
         let document = get(ops, "/api/v1/openapi.json").await.json();
         for (method, path, body, status) in [
@@ -129,6 +135,9 @@ fn every_answer_is_as_documented() {
             ("PUT", "/api/v1/links/a/b", "{", 400),
             ("DELETE", "/api/v1/links/a/b", "", 200),
             ("DELETE", "/api/v1/links/a/b?persist=perhaps", "", 400),
+            ("GET", "/api/v1/sla/tenant/channel", "", 200),
+            ("GET", "/api/v1/sla/tenant/channel/hd", "", 404),
+            ("GET", "/api/v1/sla/tenant/ch%20annel", "", 400),
             ("POST", "/api/v1/drain?link=b", "", 200),
             ("POST", "/api/v1/drain?link=z", "", 404),
             ("POST", "/api/v1/drain?lnik=b", "", 400),
@@ -139,6 +148,8 @@ fn every_answer_is_as_documented() {
             assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
             let template = match path.split('?').next().expect("a path") {
                 link if link.starts_with("/api/v1/links/") => "/api/v1/links/{from}/{to}",
+                "/api/v1/sla/tenant/channel/hd" => "/api/v1/sla/{tenant}/{channel}/{rendition}",
+                sla if sla.starts_with("/api/v1/sla/") => "/api/v1/sla/{tenant}/{channel}",
                 path => path,
             };
             let documented =
