@@ -104,17 +104,23 @@ fn what_the_source_lost_is_laid_to_its_hop() {
     let own = counters(&mut overlay, node);
     let sla = account(&mut overlay, "b", "s");
     assert!(own.missing > 50, "{own:?}");
-    assert_eq!(hops(&sla.day), [("camera-a".to_owned(), own.missing)].into(), "{:?}", sla.day);
+    let blamed = hops(&sla.day);
+    assert_eq!(blamed.values().sum::<u64>() + sla.day.unknown, own.missing + own.late);
+    // This source leaves nothing for the hops beyond: what it repairs in the last moment is in time here, and too late for the next.
+    assert!(blamed["camera-a"] > own.missing * 3 / 4, "{blamed:?} of {own:?}");
 }
 
 /// A packet that went another way tells nothing of the way it did not go: what a relay that dies takes with it is unknown, not laid to
 /// a hop that stands.
 #[test]
 fn what_a_dead_relay_took_is_not_laid_to_another() {
-    let mut overlay = Overlay::with_links(&[("a", "b", 10), ("b", "d", 10), ("a", "c", 14), ("c", "d", 14)]);
+    let mut overlay = Overlay::with_links(&[("a", "b", 10), ("b", "d", 10), ("a", "c", 12), ("c", "d", 12)]);
     let (node, _) = overlay.real_sink("d", "s", Discard);
     overlay.run(1000);
-    let source = overlay.source("a", "camera", Source::new(1));
+    let mut source = Source::new(1);
+    // No time to fetch what is lost.
+    source.publish.deadline_us = 36_000;
+    let source = overlay.source("a", "camera", source);
     overlay.run(500);
     overlay.send(source, true);
     overlay.run(2000);
