@@ -213,7 +213,7 @@ pub(super) struct Ends {
 /// The repair in force on one link
 #[utoipa::path(get, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends), responses(
     (status = 200, description = "The link as it is.", body = LinkRepair),
-    Misread, NoLink
+    Misread, NoLink, Stopping
 ))]
 pub(super) async fn link(
     State(relay): State<Relay>,
@@ -221,9 +221,8 @@ pub(super) async fn link(
 ) -> Result<Json<LinkRepair>, Problem> {
     let Path(Ends { from, to }) = ends?;
     relay.is_here(&from)?;
-    let link = relay.report.borrow().link_repairs().into_iter().find(|link| link.to == to);
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("relay {from} has no link to {to} now"));
-    link.map(Json).ok_or_else(unknown)
+    let (done, answer) = oneshot::channel();
+    Ok(Json(relay.ask(Order::Link { peer: to, done }, answer).await??))
 }
 
 /// A change of the repair of a link. What is left out, or null, stays as it is.

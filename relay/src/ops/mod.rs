@@ -56,6 +56,13 @@ pub enum Order {
         /// How the link is then.
         done: oneshot::Sender<Result<LinkRepair, Refused>>,
     },
+    /// Tells how what this relay sends on one link is repaired, whether it is up or not.
+    Link {
+        /// The neighbour at its other end.
+        peer: NodeName,
+        /// How it is.
+        done: oneshot::Sender<Result<LinkRepair, Refused>>,
+    },
     /// Tells what the sinks of a stream had of it.
     Sla {
         /// The stream.

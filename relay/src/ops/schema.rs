@@ -12,7 +12,7 @@ use utoipa::{OpenApi, ToSchema};
         title = "Anabranch relay, operations port",
         description = "For the operator's network alone: there is no password. Errors are problems of RFC 9457."
     ),
-    components(schemas(super::problem::Problem, crate::events::Event)),
+    components(schemas(super::problem::Problem, crate::events::Event, Part)),
     tags(
         (name = "health", description = "Is it up, and how is it"),
         (name = "relay", description = "The relay as a whole"),

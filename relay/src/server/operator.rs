@@ -18,6 +18,11 @@ impl Relay {
         // Who asked may have gone away: then nobody hears the answer.
         match order {
             Order::Drain { link, drain, done } => drop(done.send(self.drain_or_resume(link.as_ref(), drain))),
+            Order::Link { peer, done } => {
+                let known = self.shared.knows(&peer);
+                let link = || self.shared.link_repair(&peer);
+                drop(done.send(if known { Ok(link()) } else { Err(self.shared.unknown(&peer)) }));
+            }
             Order::Sla { stream, done } => {
                 drop(done.send(self.shared.host.with(|now, system, _| system.sla(now, &stream))));
             }

@@ -109,6 +109,22 @@ fn nothing_is_routed_without_documentation() {
 }
 
 #[test]
+fn whatever_the_document_refers_to_is_in_it() {
+    let document = serde_json::to_value(anabranch_relay::ops::document()).expect("a document is JSON");
+    let text = document.to_string();
+    let references: BTreeSet<&str> = text
+        .split("\"#")
+        .skip(1)
+        .filter_map(|after| after.split('"').next())
+        .filter(|at| at.starts_with('/'))
+        .collect();
+    assert!(references.len() > 10, "{references:?}");
+    for reference in references {
+        assert!(document.pointer(reference).is_some(), "{reference}");
+    }
+}
+
+#[test]
 fn every_answer_is_as_documented() {
     on_local(async {
         let (mut net, ops) = overlay().await;
