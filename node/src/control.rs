@@ -17,6 +17,9 @@ pub const MAX_MESSAGE: usize = 256 * 1024;
 /// The protocol this build speaks. Peers of the same major version understand each other.
 pub const VERSION: Version = Version { major: 1, minor: 2 };
 
+/// A feature of [`Hello`]: understands [`Control::Receipt`], [`Control::Whence`] and [`Control::Lost`], which are sent to no other.
+pub const RECEIPTS: u64 = 1;
+
 /// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
@@ -109,6 +112,12 @@ pub enum Control {
     /// Relay → relay: an `Advertise`, `Trouble` or `Install`, signed by the relay that says it and passed on as it is.
     /// Since 1.1.
     Signed(Signed),
+    /// Sink → relay: what became of a stream since the last receipt. Since 1.2.
+    Receipt(Receipt),
+    /// Relay → relay, against the direction of the media: on which hop was this lost? Since 1.2.
+    Whence(Whence),
+    /// Relay → relay, the answer to a `Whence`, or to a part of it. Since 1.2.
+    Lost(Lost),
 }
 
 /// Who dials, and what it brings.
@@ -279,6 +288,49 @@ pub struct Pull {
     pub missing: Vec<(u32, u16)>,
     /// How many more relays may ask on.
     pub hops: u8,
+}
+
+/// What became of a stream at a sink since its last receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Which stream.
+    pub name: StreamName,
+    /// The life that `missed` is about.
+    pub incarnation: Incarnation,
+    /// Packets released on time.
+    pub on_time: u64,
+    /// Packets that came too late.
+    pub late: u64,
+    /// Packets passed over that have not come; less than nothing where more of them came late after all.
+    pub missing: i64,
+    /// Packets dropped because the buffer was full.
+    pub overflow: u64,
+    /// Of those missing, the numbers of as many as fit: the first of a run, and how many.
+    pub missed: Vec<(u32, u16)>,
+}
+
+/// On which hop were these packets lost? Who had them answers that it was the hop to the asker; who had not asks on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whence {
+    /// The asker's, for the answers.
+    pub id: u32,
+    /// The handle under which the asked relay sends the stream to the asking one.
+    pub handle: u16,
+    /// Numbers: the first of a run, and how many.
+    pub missing: Vec<(u32, u16)>,
+    /// How many more relays may ask on.
+    pub hops: u8,
+}
+
+/// On which hop packets were lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// As the question has it.
+    pub id: u32,
+    /// Numbers: the first of a run, and how many.
+    pub missing: Vec<(u32, u16)>,
+    /// The last node on the way that had them and the first that had not; `None` where it cannot be told.
+    pub hop: Option<(NodeName, NodeName)>,
 }
 
 /// Why something was refused.

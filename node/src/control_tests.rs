@@ -18,6 +18,23 @@ fn edge() -> impl Strategy<Value = Edge> {
 fn message() -> impl Strategy<Value = Control> {
     let module = prop::collection::vec(edge(), 0..5).prop_map(|edges| Module { edges });
     prop_oneof![
+        (stream(), any::<(u64, u64, i64, u64)>(), prop::collection::vec(any::<(u32, u16)>(), 0..9)).prop_map(
+            |(name, (on_time, late, missing, overflow), missed)| Control::Receipt(Receipt {
+                name,
+                incarnation: Incarnation(7),
+                on_time,
+                late,
+                missing,
+                overflow,
+                missed,
+            })
+        ),
+        (any::<(u32, u16, u8)>(), prop::collection::vec(any::<(u32, u16)>(), 0..9))
+            .prop_map(|((id, handle, hops), missing)| Control::Whence(Whence { id, handle, missing, hops })),
+        (any::<u32>(), prop::option::of(edge())).prop_map(|(id, edge)| {
+            let hop = edge.map(|edge| (edge.from, edge.to));
+            Control::Lost(Lost { id, missing: vec![(1, 2)], hop })
+        }),
         (any::<u16>(), any::<u16>(), any::<u64>(), prop::collection::vec(".{0,40}", 0..4)).prop_map(
             |(major, minor, features, tokens)| Control::Hello(Hello {
                 version: Version { major, minor },

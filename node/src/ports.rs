@@ -44,6 +44,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whether this end dialled.
     pub dialled: bool,
+    /// Optional features that both ends have, by bit.
+    pub features: u64,
 }
 
 /// Why a port closed.

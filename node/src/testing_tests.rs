@@ -69,6 +69,7 @@ fn join(node: NodeId, name: &str, path: impl Path + 'static) -> Join {
             grants: Vec::new(),
             address: ([127, 0, 0, 1], 1).into(),
             dialled: false,
+            features: 0,
         },
         config: LinkConfig::default(),
         path: Box::new(path),

@@ -6,6 +6,8 @@
 //! | [`forward`] | where each packet goes, and until when it is worth repairing | pure |
 //! | [`system`] | who may publish and watch what; what is said to whom | pure |
 //! | [`directory`] | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
+//! | [`events`] | what an operator is told of as it changes | pure |
+//! | [`sla`] | what each sink had of its streams, and where it lost | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
 //! | [`overrides`] | what the operator sets of links while the relay runs, and where that is kept | a file |
 //! | [`ops`] | the operations port | the shell |
@@ -16,12 +18,14 @@
 pub mod cli;
 pub mod config;
 pub mod directory;
+pub mod events;
 pub mod forward;
 pub mod metrics;
 pub mod ops;
 pub mod overrides;
 pub mod report;
 pub mod server;
+pub mod sla;
 pub mod system;
 
 pub use config::{Config, Identity, Limits, Neighbour};

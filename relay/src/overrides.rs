@@ -45,7 +45,7 @@ pub enum Capacity {
 pub type Overrides = BTreeMap<NodeName, LinkOverride>;
 
 /// Who had the last word on the repair of a link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SetBy {
     /// The configuration, or the defaults.

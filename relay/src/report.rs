@@ -1,5 +1,6 @@
 //! What a relay says of itself: the JSON of `/api/v1/status` and of `--json`, and what the metrics are made of.
 
+use crate::ops::schema;
 use crate::overrides::SetBy;
 use link::policy::Policy;
 use link::stats::{LinkQuality, LinkStats};
@@ -8,9 +9,10 @@ use node::trust::Role;
 use serde::Serialize;
 use std::net::SocketAddr;
 use topology::{NodeName, StreamName};
+use utoipa::ToSchema;
 
 /// The state and the counters of a relay at one moment. Counters run since the start, or since the link or stream began.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Report {
     /// Its name; empty before it is known.
     pub name: String,
@@ -21,8 +23,10 @@ pub struct Report {
     /// Whether it is about to stop.
     pub draining: bool,
     /// Where it listens, with the ports that were picked.
+    #[schema(value_type = Vec<String>)]
     pub listen: Vec<SocketAddr>,
     /// Where the operations port listens.
+    #[schema(value_type = Option<String>, required)]
     pub ops: Option<SocketAddr>,
     /// The neighbours it was told of, and how it stands with each.
     pub neighbours: Vec<NeighbourReport>,
@@ -39,18 +43,19 @@ pub struct Report {
 }
 
 /// What came of reading the configuration anew.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct ReloadReport {
     /// Times it was taken.
     pub done: u64,
     /// Times it was refused, and the old one kept.
     pub refused: u64,
     /// Why it was refused, where the last one was: file, field, and what was expected.
+    #[schema(required)]
     pub last_error: Option<String>,
 }
 
 /// What a configuration that was read anew changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Reloaded {
     /// In force now.
     pub applied: Vec<String>,
@@ -61,22 +66,25 @@ pub struct Reloaded {
 }
 
 /// A configured neighbour.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct NeighbourReport {
     /// The address it is dialled at.
+    #[schema(required)]
     pub address: Option<String>,
     /// Its name, once known.
+    #[schema(value_type = Option<schema::NodeName>, required)]
     pub name: Option<NodeName>,
     /// How it stands.
     pub state: NeighbourState,
     /// Why the last attempt or the last connection ended.
+    #[schema(required)]
     pub last_error: Option<String>,
     /// Connections there have been.
     pub connections: u64,
 }
 
 /// How it stands with a neighbour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NeighbourState {
     /// Being dialled, or waited for.
@@ -89,15 +97,18 @@ pub enum NeighbourState {
 }
 
 /// One link that is up.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct LinkReport {
     /// Number of the port, unique in the life of the process.
     pub port: u64,
     /// Who is at the other end.
+    #[schema(value_type = schema::NodeName)]
     pub peer: NodeName,
     /// What it is.
+    #[schema(value_type = schema::Role)]
     pub role: Role,
     /// Where it is.
+    #[schema(value_type = String, example = "127.0.0.1:4400")]
     pub address: SocketAddr,
     /// Whether this relay dialled.
     pub dialled: bool,
@@ -112,20 +123,23 @@ pub struct LinkReport {
     /// Repair bytes sent as a share of media bytes sent, since the link came up.
     pub overhead_sent: f64,
     /// The repair policy in force for what this relay sends.
+    #[schema(value_type = schema::Policy)]
     pub policy: Policy,
     /// Who had the last word on that policy.
     pub set_by: SetBy,
     /// What repair costs and brings, lately.
     pub repair: RepairEffect,
     /// What is measured of the path.
+    #[schema(value_type = schema::LinkQuality)]
     pub quality: LinkQuality,
     /// The link's counters.
+    #[schema(value_type = schema::LinkStats)]
     pub stats: LinkStats,
 }
 
 /// What repair on a link costs and brings: over the last ten seconds, or since its policy changed where that is less. On links to
 /// sources and sinks: since the link came up. The sending end sees the cost, the receiving end what it brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct RepairEffect {
     /// Seconds this is about.
     pub over_s: f64,
@@ -146,15 +160,17 @@ pub struct RepairEffect {
 }
 
 /// The repair of one link of this relay, in the direction away from it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct LinkRepair {
     /// This relay.
     pub from: String,
     /// The neighbour.
+    #[schema(value_type = schema::NodeName)]
     pub to: NodeName,
     /// Whether the link is up.
     pub up: bool,
     /// The policy in force, or in force once the link is up.
+    #[schema(value_type = schema::Policy)]
     pub policy: Policy,
     /// Who had the last word on it.
     pub set_by: SetBy,
@@ -165,27 +181,34 @@ pub struct LinkRepair {
 }
 
 /// One stream carried here.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StreamReport {
     /// Its name.
+    #[schema(value_type = schema::StreamName)]
     pub name: StreamName,
     /// Its life.
     pub incarnation: u64,
     /// The relay its source publishes at.
+    #[schema(value_type = schema::NodeName)]
     pub ingress: NodeName,
     /// Who publishes it, where that is here.
+    #[schema(value_type = Option<schema::NodeName>, required)]
     pub publisher: Option<NodeName>,
     /// What it carries.
+    #[schema(value_type = schema::Content)]
     pub content: Content,
     /// Whether its payloads are sealed from source to sink: what they hold cannot be seen here, nor whether it is well.
     pub sealed: bool,
     /// One-way deadline in milliseconds.
     pub deadline_ms: f64,
     /// How its source asked for it to be spread; known at the ingress.
+    #[schema(value_type = Option<schema::Dissemination>, required)]
     pub mode: Option<Dissemination>,
     /// The newest graph installed here; `None` before the first.
+    #[schema(required)]
     pub epoch: Option<u16>,
     /// The label in force, where this is the ingress.
+    #[schema(required)]
     pub label: Option<u32>,
     /// What that label stands for, where this is the ingress: the names of its modules.
     pub spread: Vec<String>,
@@ -202,11 +225,13 @@ pub struct StreamReport {
 }
 
 /// One edge of a stream's graph.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct GraphEdge {
     /// The relay that sends.
+    #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
     /// The relay that receives.
+    #[schema(value_type = schema::NodeName)]
     pub to: NodeName,
     /// The modules it belongs to, by bit.
     pub modules: u16,
@@ -215,11 +240,13 @@ pub struct GraphEdge {
 }
 
 /// One direction of a link of the overlay, as it is advertised.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct OverlayLink {
     /// The relay that sends.
+    #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
     /// The relay that receives.
+    #[schema(value_type = schema::NodeName)]
     pub to: NodeName,
     /// One-way delay in milliseconds.
     pub delay_ms: f64,
@@ -230,7 +257,7 @@ pub struct OverlayLink {
 }
 
 /// What is counted for a stream as a whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StreamCounters {
     /// Packets that arrived, copies included.
     pub received: u64,
@@ -255,7 +282,7 @@ pub struct StreamCounters {
 }
 
 /// What is counted for a stream and the link it arrives on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct InputCounters {
     /// Packets that arrived, copies included.
     pub received: u64,
@@ -270,7 +297,7 @@ pub struct InputCounters {
 }
 
 /// What is counted for a stream and a link it leaves on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OutputCounters {
     /// Packets handed to the link.
     pub forwarded: u64,
@@ -285,22 +312,24 @@ pub struct OutputCounters {
 }
 
 /// One link a stream arrives on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct InputReport {
     /// The port.
     pub port: u64,
     /// Who sends.
+    #[schema(value_type = schema::NodeName)]
     pub peer: NodeName,
     /// The counters.
     pub counters: InputCounters,
 }
 
 /// One link a stream leaves on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct OutputReport {
     /// The port.
     pub port: u64,
     /// Who receives.
+    #[schema(value_type = schema::NodeName)]
     pub peer: NodeName,
     /// Whether it is a sink here, not a relay.
     pub local: bool,
@@ -309,9 +338,10 @@ pub struct OutputReport {
 }
 
 /// What a relay knows of the overlay.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct OverlayReport {
     /// Relays known, this one included.
+    #[schema(value_type = Vec<schema::NodeName>)]
     pub relays: Vec<NodeName>,
     /// Directed links known between them.
     pub links: usize,
@@ -324,7 +354,7 @@ pub struct OverlayReport {
 }
 
 /// What was refused or thrown away outside any stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RefusalCounters {
     /// Media under a handle that no announcement came for in time.
     pub unknown_handle: u64,

@@ -7,7 +7,7 @@ use crate::system::SinkSystem;
 use link::{Instant, LinkConfig};
 use node::backoff::Backoff;
 use node::clock::Clock;
-use node::control::{CloseCode, Hello, VERSION};
+use node::control::{CloseCode, Hello, RECEIPTS, VERSION};
 use node::endpoint::{ConnectError, Endpoint};
 use node::exit::{Exit, Failure};
 use node::trust::Role;
@@ -148,8 +148,13 @@ impl Connector {
     async fn serve(&self, relay: &str, give_up_at: Instant) -> Served {
         let now = self.clock.now();
         self.status.dial(now, relay);
-        let hello =
-            Hello { version: VERSION, features: 0, role: Role::Sink, tokens: self.tokens.clone(), agent: AGENT.into() };
+        let hello = Hello {
+            version: VERSION,
+            features: RECEIPTS,
+            role: Role::Sink,
+            tokens: self.tokens.clone(),
+            agent: AGENT.into(),
+        };
         let patience = match self.status.first() {
             Some(_) => DIAL_PATIENCE,
             None => DIAL_PATIENCE.min(give_up_at.saturating_since(now)).max(Duration::from_millis(500)),

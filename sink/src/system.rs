@@ -3,9 +3,9 @@
 mod payloads;
 
 use crate::playout::{Arrival, Event, Playout, PlayoutConfig, Release};
-use crate::report::{StreamReport, StreamState};
+use crate::report::{Counters, StreamReport, StreamState};
 use link::{Delivery, Instant, StreamHandle};
-use node::control::{CloseCode, Control, Refusal, StreamOpen};
+use node::control::{CloseCode, Control, RECEIPTS, Receipt, Refusal, StreamOpen};
 use node::payload::StreamKeys;
 use node::trust::Role;
 use node::{Closed, EndSystem, Peer, PortId, Ports};
@@ -23,6 +23,13 @@ const MAX_ORPHANS: usize = 256;
 const MAX_HANDLES: usize = 8;
 /// A stream without a packet for so long is called silent.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
+
+/// How often the relay is told what became of a stream.
+const RECEIPT_EVERY: Duration = Duration::from_secs(1);
+/// How often, while something is missing: relays do not remember for long what they had.
+const RECEIPT_SOON: Duration = Duration::from_millis(250);
+/// What is missing may still come late for so long before it is told.
+const RECEIPT_GRACE: Duration = Duration::from_millis(100);
 
 /// Where what a sink puts out goes to.
 pub trait Outlets {
@@ -56,6 +63,10 @@ struct Stream {
     refusal: Option<Refusal>,
     /// Whether the overlay had it when it was asked for.
     live: Option<bool>,
+    /// What the relay was told of.
+    told: Counters,
+    /// When it is told next.
+    receipt_due: Instant,
 }
 
 /// What a handle means.
@@ -86,6 +97,8 @@ impl<O: Outlets> SinkSystem<O> {
             ended: false,
             refusal: None,
             live: None,
+            told: Counters::default(),
+            receipt_due: Instant::ORIGIN,
         };
         SinkSystem {
             streams: streams.into_iter().map(stream).collect(),
@@ -162,6 +175,25 @@ impl<O: Outlets> SinkSystem<O> {
             for stream in &self.streams {
                 ports.control(port, Control::Unsubscribe { name: stream.name.clone() });
             }
+        }
+    }
+
+    /// Tells the relay what became of its streams since the last time.
+    fn tell_receipts(&mut self, now: Instant, ports: &mut Ports) {
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            if stream.receipt_due > now {
+                continue;
+            }
+            let wants = |port: &PortId| ports.peer(*port).is_some_and(|peer| peer.features & RECEIPTS != 0);
+            let ours = self.handles.iter().filter(|(_, bound)| bound.stream == index).map(|((port, _), _)| *port);
+            let at = ours.into_iter().find(wants);
+            let receipts = at.map(|port| (port, stream.receipts(now)));
+            for (port, receipt) in receipts.into_iter().flat_map(|(port, all)| all.into_iter().map(move |r| (port, r)))
+            {
+                ports.control(port, Control::Receipt(receipt));
+            }
+            let soon = stream.playout.has_missed();
+            stream.receipt_due = now + if soon { RECEIPT_SOON } else { RECEIPT_EVERY };
         }
     }
 
@@ -287,6 +319,30 @@ fn not_for_us(trouble: &Trouble) -> Refusal {
 pub const MAX_DEADLINE: Duration = crate::config::MAX_LATENCY;
 
 impl Stream {
+    /// What became of it since the last time: a receipt, and more where packets of several lives are missing.
+    fn receipts(&mut self, now: Instant) -> Vec<Receipt> {
+        let counters = self.playout.counters();
+        let told = std::mem::replace(&mut self.told, counters);
+        let mut counts = (
+            counters.on_time - told.on_time,
+            counters.late - told.late,
+            counters.missing as i64 - told.missing as i64,
+            counters.overflow - told.overflow,
+        );
+        let mut receipts = Vec::new();
+        loop {
+            let missed = self.playout.take_missed(now, RECEIPT_GRACE);
+            if missed.is_none() && counts == (0, 0, 0, 0) {
+                return receipts;
+            }
+            let Some(latest) = self.playout.incarnation() else { return receipts };
+            let (incarnation, missed) = missed.unwrap_or((latest, Vec::new()));
+            let (on_time, late, missing, overflow) = std::mem::take(&mut counts);
+            let name = self.name.clone();
+            receipts.push(Receipt { name, incarnation, on_time, late, missing, overflow, missed });
+        }
+    }
+
     fn state(&self, now: Instant) -> StreamState {
         match (&self.refusal, self.seen) {
             (Some(_), _) => StreamState::Refused,
@@ -365,14 +421,17 @@ impl<O: Outlets> EndSystem for SinkSystem<O> {
         self.orphans.retain(|orphan| orphan.port != port);
     }
 
-    fn handle_timeout(&mut self, now: Instant, _ports: &mut Ports) {
+    fn handle_timeout(&mut self, now: Instant, ports: &mut Ports) {
         for index in 0..self.streams.len() {
             self.drain(now, index);
         }
+        self.tell_receipts(now, ports);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.streams.iter().filter_map(|stream| stream.playout.poll_timeout()).min()
+        let releases = self.streams.iter().filter_map(|stream| stream.playout.poll_timeout());
+        let receipts = self.streams.iter().filter(|stream| stream.seen.is_some()).map(|stream| stream.receipt_due);
+        releases.chain(receipts.filter(|_| !self.handles.is_empty())).min()
     }
 }
 

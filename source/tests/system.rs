@@ -109,6 +109,7 @@ impl Scene {
                 grants: Vec::new(),
                 address: "127.0.0.1:4400".parse().unwrap(),
                 dialled,
+                features: 0,
             },
             config: LinkConfig { seed: 7, ..LinkConfig::default() },
             path: Box::new(Delay(TRANSIT)),

@@ -139,7 +139,14 @@ fn peer(name: &str, role: Role, dialled: bool) -> Peer {
         Role::Source => vec![right(Direction::Publish)],
         Role::Sink => vec![right(Direction::Subscribe)],
     };
-    Peer { name: name.parse().unwrap(), role, grants, address: ([127, 0, 0, 1], 9).into(), dialled }
+    Peer {
+        name: name.parse().unwrap(),
+        role,
+        grants,
+        address: ([127, 0, 0, 1], 9).into(),
+        dialled,
+        features: node::control::RECEIPTS,
+    }
 }
 
 impl Scene {

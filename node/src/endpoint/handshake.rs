@@ -2,7 +2,9 @@
 
 use super::path::{self, Paths};
 use crate::clock::unix_seconds;
-use crate::control::{self, CloseCode, CodecError, Control, Hello, LENGTH, Refusal, VERSION, Version, Welcome};
+use crate::control::{
+    self, CloseCode, CodecError, Control, Hello, LENGTH, RECEIPTS, Refusal, VERSION, Version, Welcome,
+};
 use crate::ports::{Closed, Peer};
 use crate::rate::RateHandle;
 use crate::trust::{Direction, Identified, Role, Standing, Verifier, peer_identity};
@@ -14,7 +16,7 @@ use std::time::Duration;
 use topology::NodeName;
 
 /// Optional features of this build, by bit.
-pub(super) const FEATURES: u64 = 0;
+pub(super) const FEATURES: u64 = RECEIPTS;
 
 /// Largest first message: it is read before its sender is known.
 const MAX_FIRST: usize = 32 * 1024;
@@ -147,8 +149,8 @@ pub(super) async fn introduce(
     };
     let rate = ready_for_media(&connection)?;
     let address = canonical(&connection);
-    let peer = Peer { name, role, grants, address, dialled: true };
     let features = hello.features & FEATURES & welcome.features;
+    let peer = Peer { name, role, grants, address, dialled: true, features };
     let agent = printable(&welcome.agent);
     Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate, standing) })
 }
@@ -176,6 +178,7 @@ async fn greeted(
         grants: identified.grants,
         address: canonical(connection),
         dialled: false,
+        features: hello.features & FEATURES,
     };
     if certificate.is_none() {
         token_alone(&mut peer, nth).map_err(Failed::Unacceptable)?;

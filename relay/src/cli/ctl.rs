@@ -1,7 +1,11 @@
 //! `ctl`: asking a running relay.
 
+#[path = "events.rs"]
+mod events;
 #[path = "link.rs"]
 mod link;
+#[path = "sla.rs"]
+mod sla;
 #[path = "views.rs"]
 mod views;
 
@@ -35,6 +39,10 @@ pub(super) enum Ctl {
     Route(Route),
     /// Take streams off this relay, or off one of its links, without losing a packet; for maintenance
     Drain(Drain),
+    /// Print what each sink at the relay had of a stream over the last minute, hour and day, and where the rest was lost
+    Sla(sla::Cmd),
+    /// Print what changes, as it changes, until Ctrl-C: links, streams, subscriptions, policies, reloads, peers
+    Events(events::Events),
     /// Read the configuration anew, as SIGHUP does, and print what that changed; a file with a mistake changes nothing
     Reload(Reload),
 }
@@ -91,6 +99,8 @@ impl Ctl {
             Ctl::Drain(drain) => return drain.execute(),
             Ctl::Link(link) => return link.execute(),
             Ctl::Reload(reload) => return reload.execute(),
+            Ctl::Events(events) => return events.execute(),
+            Ctl::Sla(sla) => return sla.execute(),
         };
         let body = ask("GET", ops, "/api/v1/status")?;
         if json {
@@ -114,7 +124,9 @@ impl Drain {
     fn execute(self) -> Result<(), Failure> {
         let act = if self.undo { "resume" } else { "drain" };
         let link = self.link.map(|link| format!("?link={link}")).unwrap_or_default();
-        super::print(&ask("POST", self.at.ops, &format!("/api/v1/{act}{link}"))?)
+        let ops = self.at.ops;
+        let answer = parse(ops, &ask("POST", ops, &format!("/api/v1/{act}{link}"))?)?;
+        super::print(if answer["changed"] == true { "done\n" } else { "nothing to do: it is so already\n" })
     }
 }
 
@@ -123,7 +135,7 @@ impl Reload {
         let ops = self.at.ops;
         let answer = node::host::block_on_local(request("POST", ops, "/api/v1/reload", None))?;
         if answer.status == 422 {
-            return Err(Failure::new(Exit::Config, answer.body.trim_end()));
+            return Err(Failure::new(Exit::Config, answer.why()));
         }
         super::print(&views::reloaded(&parse(ops, &answer.good(ops)?.body)?))
     }
@@ -136,12 +148,20 @@ struct Answer {
 }
 
 impl Answer {
+    /// The relay's own words, where it did not do as asked (RFC 9457).
+    fn why(&self) -> String {
+        let problem: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        problem["detail"].as_str().unwrap_or_else(|| self.body.trim_end()).to_owned()
+    }
+
     /// The answer, where it is what was asked for; else the relay's own words.
     fn good(self, ops: SocketAddr) -> Result<Answer, Failure> {
-        let why = self.body.trim_end();
+        if self.status == 200 {
+            return Ok(self);
+        }
+        let why = self.why();
         match self.status {
-            200 => Ok(self),
-            404 | 503 => Err(unavailable(ops, why)),
+            404 | 503 => Err(unavailable(ops, &why)),
             400..500 => Err(Failure::new(Exit::Refused, format!("operations port {ops}: {why}"))),
             507 => Err(Failure::new(Exit::Io, format!("operations port {ops}: {why}"))),
             status => Err(unavailable(ops, &format!("it answers with status {status}: {why}"))),

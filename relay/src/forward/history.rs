@@ -32,7 +32,7 @@ pub struct Kept {
     pub from: PortId,
     /// Its number.
     pub seq: StreamSeq,
-    label: Label,
+    pub(super) label: Label,
     media_time: MediaTime,
     flags: Flags,
     payload: Bytes,

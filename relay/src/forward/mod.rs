@@ -20,7 +20,7 @@ pub mod window;
 mod pull;
 mod stream;
 
-pub use stream::{EPOCHS, Hop, Rest};
+pub use stream::{EPOCHS, Hop, Rest, Trace};
 
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use handles::{HandleSpace, HandleTable, Target};
@@ -29,7 +29,7 @@ use link::{Delivery, Instant, Label, Packet, SendError, StreamHandle};
 use node::{PortId, Ports};
 use police::Police;
 use slab::Slab;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 use stream::{Input, Output, Stream};
@@ -295,6 +295,18 @@ impl Forwarder {
     pub fn lacking(&mut self, now: Instant) -> Vec<(StreamKey, Ask)> {
         let of = |(key, stream): (usize, &mut Stream)| Some((StreamKey(key as u32), stream.lacks(now)?));
         self.streams.iter_mut().filter_map(of).collect()
+    }
+
+    /// The stream that leaves by `port` under `handle`.
+    pub fn leaves(&self, port: PortId, handle: StreamHandle) -> Option<StreamKey> {
+        let is_it = |output: &Output| output.port == port && output.handle == handle;
+        let found = self.streams.iter().find(|(_, stream)| stream.outputs().any(is_it));
+        found.map(|(key, _)| StreamKey(key as u32))
+    }
+
+    /// Tells of packets that did not come by `port` whether they were here in time, and were to leave there.
+    pub fn trace(&self, key: StreamKey, port: PortId, numbers: &BTreeSet<u32>) -> Trace {
+        self.stream(key).map(|stream| stream.trace(port, numbers)).unwrap_or_default()
     }
 
     /// Counts questions that were sent about a stream.

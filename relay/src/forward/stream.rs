@@ -8,8 +8,9 @@ use super::pull::Interest;
 use super::window::{Seen, Window};
 use super::{Egress, Verdict};
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
-use link::{Delivery, Instant, Label, Packet, Recovery, SendError, StreamHandle};
+use link::{Delivery, Instant, Label, Packet, Recovery, SendError, StreamHandle, StreamSeq};
 use node::PortId;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Epochs a relay remembers.
@@ -33,6 +34,17 @@ pub struct Hop {
     pub rest: Rest,
 }
 
+/// What a relay knows of packets that did not arrive below.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Were here in time, and were to go there.
+    pub had: BTreeSet<u32>,
+    /// Never came here.
+    pub absent: BTreeSet<u32>,
+    /// Came too late, went another way, or too long ago to tell.
+    pub unknown: BTreeSet<u32>,
+}
+
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) deadline: Duration,
@@ -53,7 +65,12 @@ pub(super) struct Stream {
     /// What is missing here, where sinks watch.
     pub(super) lack: Lack,
     pub(super) counters: StreamCounters,
+    /// What came after its deadline lately.
+    late: VecDeque<StreamSeq>,
 }
+
+/// Late packets remembered by number.
+const LATE: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Input {
@@ -133,6 +150,7 @@ impl Stream {
             interests: Vec::new(),
             lack: Lack::default(),
             counters: StreamCounters::default(),
+            late: VecDeque::new(),
         }
     }
 
@@ -176,6 +194,10 @@ impl Stream {
         if slack.is_zero() {
             self.counters.late += 1;
             input.counters.late += 1;
+            if self.late.len() == LATE {
+                self.late.pop_front();
+            }
+            self.late.push_back(delivery.seq);
             return Verdict::Late;
         }
         let from = input.port;
@@ -239,6 +261,30 @@ impl Stream {
         }
         self.counters.forwarded += u64::from(total);
         total
+    }
+
+    /// Tells of packets that did not come by `port` below whether they were here in time, and were to leave there.
+    pub(super) fn trace(&self, port: PortId, numbers: &BTreeSet<u32>) -> Trace {
+        let mut trace = Trace::default();
+        let slot = self.outputs.iter().position(|output| output.as_ref().is_some_and(|output| output.port == port));
+        let local = slot.and_then(|slot| self.outputs[slot].as_ref()).is_some_and(|output| output.local);
+        let kept = self.history.iter().filter(|kept| numbers.contains(&kept.seq.0));
+        let labels: BTreeMap<u32, Label> = kept.map(|kept| (kept.seq.0, kept.label)).collect();
+        let was_to_leave = |seq: &u32| match (labels.get(seq), slot) {
+            _ if local => true,
+            (Some(label), Some(slot)) => rest_of(&self.epochs, *label, slot as u32).is_some(),
+            _ => false,
+        };
+        for seq in numbers {
+            let number = StreamSeq(*seq);
+            let to = match self.seen.knows(number) {
+                Some(false) => &mut trace.absent,
+                Some(true) if !self.late.contains(&number) && was_to_leave(seq) => &mut trace.had,
+                _ => &mut trace.unknown,
+            };
+            to.insert(*seq);
+        }
+        trace
     }
 
     // Configuration: the slow path.

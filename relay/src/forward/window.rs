@@ -70,6 +70,12 @@ impl Window {
         self.main.contains(seq) || self.spare.contains(seq)
     }
 
+    /// Whether `seq` was seen; `None` where it cannot be told any more.
+    pub fn knows(&self, seq: StreamSeq) -> Option<bool> {
+        let seen = self.contains(seq);
+        (seen || self.main.place(seq) == Place::Inside).then_some(seen)
+    }
+
     #[cold]
     fn insert_far(&mut self, seq: StreamSeq, place: Place) -> Seen {
         if place == Place::Empty {

@@ -4,7 +4,7 @@ use super::{REFUSED_EVERY, Shared};
 use crate::report::NeighbourState;
 use node::Closed;
 use node::backoff::Backoff;
-use node::control::{Hello, VERSION};
+use node::control::{Hello, RECEIPTS, VERSION};
 use node::endpoint::{ConnectError, Endpoint, Session};
 use node::trust::Role;
 use std::rc::Rc;
@@ -110,7 +110,7 @@ impl Dialler {
     fn hello(&self) -> Hello {
         Hello {
             version: VERSION,
-            features: 0,
+            features: RECEIPTS,
             role: Role::Relay,
             tokens: Vec::new(),
             agent: concat!("anabranch-relay ", env!("CARGO_PKG_VERSION")).to_owned(),

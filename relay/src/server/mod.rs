@@ -4,6 +4,7 @@ mod dial;
 mod operator;
 
 use crate::config::{Config, Identity, Neighbour};
+use crate::events::Event;
 use crate::ops;
 use crate::overrides::{self, Overrides};
 use crate::report::{NeighbourReport, NeighbourState, ReloadReport, Report};
@@ -21,9 +22,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use topology::NodeName;
 
@@ -68,12 +70,20 @@ pub async fn run_reloading(
     let mut renew = relay.renewals();
     let ops = relay.ops.take();
     let (order, mut orders) = mpsc::channel(1);
-    let serving = ops.map(|listener| tokio::task::spawn_local(ops::serve(listener, report.subscribe(), order)));
+    let serving = ops.map(|listener| {
+        tokio::task::spawn_local(ops::serve(listener, report.subscribe(), order, relay.events.downgrade()))
+    });
     let _serving = AbortOnDrop(serving);
     tracing::info!(relay = %relay.shared.name, listen = ?relay.listen, ops = ?relay.ops_address, "ready");
+    let mut tell = tokio::time::interval(TELL_EVERY);
+    tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = renew.tick() => {}
+            _ = tell.tick() => {
+                relay.tell();
+                continue;
+            }
             // Why it was refused is in the log and in the report.
             Some(config) = pushed.recv() => drop(relay.reload(config)),
             Some(order) = orders.recv() => relay.obey(order),
@@ -81,6 +91,7 @@ pub async fn run_reloading(
             _ = shutdown.wait_for(|stop| *stop) => break,
         }
         // Whoever has just changed something sees it at once.
+        relay.tell();
         report.send_replace(relay.report());
         if renew.period() != relay.shared.config.borrow().report_interval {
             renew = relay.renewals();
@@ -135,6 +146,9 @@ struct Relay {
     tasks: JoinSet<()>,
     loader: Option<Loader>,
     reloads: ReloadReport,
+    events: broadcast::Sender<Arc<Event>>,
+    /// Events so far.
+    told: u64,
 }
 
 impl Relay {
@@ -193,6 +207,8 @@ impl Relay {
             tasks,
             loader,
             reloads: ReloadReport::default(),
+            events: broadcast::Sender::new(ops::events::KEPT),
+            told: 0,
         };
         let neighbours = relay.shared.config.borrow().neighbours.clone();
         for neighbour in &neighbours {
@@ -277,6 +293,19 @@ impl Relay {
         Ok(endpoint)
     }
 
+    /// Tells who listens what has changed.
+    fn tell(&mut self) {
+        let events = self.shared.host.with(|now, system, _| system.take_events(now));
+        let unix_ms = clock::unix_micros() / 1000;
+        for (ago, what) in events {
+            self.told += 1;
+            let unix_ms = unix_ms.saturating_sub(ago.as_millis() as u64);
+            let event = Event { number: self.told, unix_ms, words: what.to_string(), what };
+            // Nobody need listen.
+            let _ = self.events.send(Arc::new(event));
+        }
+    }
+
     fn report(&self) -> Report {
         let now = self.shared.clock.now();
         let mut report = self.shared.host.with(|now, system, ports| {
@@ -310,6 +339,7 @@ impl Relay {
         tracing::info!(relay = %self.shared.name, "stopping: draining for {drain:?}");
         self.draining = true;
         self.shared.host.with(|now, system, ports| system.drain(now, ports));
+        self.tell();
         report.send_replace(self.report());
         tokio::time::sleep(drain).await;
     }
@@ -434,6 +464,9 @@ fn options(
         unix: (now, clock::unix_seconds()),
     }
 }
+
+/// How often what has changed is told.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// Time between two attempts to reach a neighbour that refuses: its operator has to act first.
 const REFUSED_EVERY: Duration = Duration::from_secs(15);

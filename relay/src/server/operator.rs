@@ -2,6 +2,7 @@
 
 use super::{Known, Relay, Shared};
 use crate::config::{Config, Limits, Neighbour};
+use crate::events::What;
 use crate::ops::{Change, Order, Refused};
 use crate::overrides::{self, LinkOverride, Overrides, SetBy};
 use crate::report::{LinkRepair, Reloaded, RepairEffect};
@@ -17,6 +18,14 @@ impl Relay {
         // Who asked may have gone away: then nobody hears the answer.
         match order {
             Order::Drain { link, drain, done } => drop(done.send(self.drain_or_resume(link.as_ref(), drain))),
+            Order::Link { peer, done } => {
+                let known = self.shared.knows(&peer);
+                let link = || self.shared.link_repair(&peer);
+                drop(done.send(if known { Ok(link()) } else { Err(self.shared.unknown(&peer)) }));
+            }
+            Order::Sla { stream, done } => {
+                drop(done.send(self.shared.host.with(|now, system, _| system.sla(now, &stream))));
+            }
             Order::Reload { done } => {
                 let config = match &self.loader {
                     Some(load) => load(),
@@ -40,35 +49,28 @@ impl Relay {
         }
     }
 
-    /// Takes streams off this relay or one of its links, or lets them on again.
-    fn drain_or_resume(&mut self, link: Option<&NodeName>, drain: bool) -> bool {
+    /// Takes streams off this relay or one of its links, or lets them on again; whether that changed anything.
+    fn drain_or_resume(&mut self, link: Option<&NodeName>, drain: bool) -> Result<bool, Refused> {
         tracing::info!(?link, drain, "the operator asks");
-        let did = self.shared.host.with(|now, system, ports| match link {
-            Some(link) => system.drain_link(now, link, drain, ports),
-            None if drain => {
-                system.drain(now, ports);
-                true
-            }
-            None => {
-                system.resume(now, ports);
-                true
-            }
-        });
-        if link.is_none() {
-            self.draining = drain;
+        let Some(link) = link else {
+            self.shared.host.with(|now, system, ports| match drain {
+                true => system.drain(now, ports),
+                false => system.resume(now, ports),
+            });
+            return Ok(std::mem::replace(&mut self.draining, drain) != drain);
+        };
+        let stands = self.shared.host.with(|_, system, _| system.relay(link).is_some());
+        if !stands && (drain || !self.shared.knows(link)) {
+            return Err(self.shared.unknown(link));
         }
-        did
+        Ok(self.shared.host.with(|now, system, ports| system.drain_link(now, link, drain, ports)))
     }
 
     /// Changes the repair of a link, in force with the next packet.
     fn set_repair(&mut self, peer: &NodeName, change: Change, persist: bool) -> Result<(), Refused> {
         let shared = &self.shared;
         if !shared.knows(peer) {
-            return Err(Refused::Unknown(format!(
-                "relay {} has no link to {peer}, and no neighbours entry names it; it knows: {}",
-                shared.name,
-                shared.names().join(", ")
-            )));
+            return Err(shared.unknown(peer));
         }
         if persist && shared.config.borrow().state.is_none() {
             let what = "nothing changed: to persist, the relay's configuration must name a file: state = \"/var/lib/anabranch/relay-state.toml\"";
@@ -102,6 +104,8 @@ impl Relay {
                 self.reloads.last_error = None;
                 let Reloaded { applied, restart, covered } = &reloaded;
                 tracing::info!(?applied, "configuration reloaded");
+                let what = What::Reloaded { applied: applied.clone(), restart: restart.clone() };
+                self.shared.host.with(|now, system, _| system.tell(now, what));
                 if !restart.is_empty() || !covered.is_empty() {
                     tracing::warn!(?restart, ?covered, "of the new configuration, not in force");
                 }
@@ -110,6 +114,8 @@ impl Relay {
             Err(what) => {
                 self.reloads.refused += 1;
                 self.reloads.last_error = Some(what.clone());
+                let refused = What::ReloadRefused { reason: what.clone() };
+                self.shared.host.with(|now, system, _| system.tell(now, refused));
                 tracing::error!(error = what, "not reloaded: the old configuration stays in force");
                 Err(what)
             }
@@ -307,6 +313,13 @@ impl Shared {
         self.knows_entry(peer)
             || self.overrides.borrow().contains_key(peer)
             || self.host.with(|_, system, _| system.relay(peer).is_some())
+    }
+
+    /// What is said of a link that is not there.
+    fn unknown(&self, peer: &NodeName) -> Refused {
+        let why = if self.knows_entry(peer) { " now" } else { ", and no neighbours entry names it" };
+        let known = self.names().join(", ");
+        Refused::Unknown(format!("relay {} has no link to {peer}{why}; it knows: {known}", self.name))
     }
 
     fn names(&self) -> Vec<String> {

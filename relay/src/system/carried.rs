@@ -2,6 +2,7 @@
 
 use crate::forward::lack::Ask;
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
+use crate::sla::LossHop;
 use link::Instant;
 use node::PortId;
 use node::control::{Content, Control, Install, StreamOpen};
@@ -42,6 +43,8 @@ pub struct Carried {
     pub orphan_since: Option<Instant>,
     /// What was last asked on for relays below, and when.
     pub asked: Option<(Instant, Ask)>,
+    /// On which hop packets were lost that did not come here, as far as other relays have said.
+    pub lost: BTreeMap<u32, LossHop>,
     boot: u64,
     /// Graphs went: outputs that only they had are to be closed.
     untidy: bool,
@@ -92,9 +95,18 @@ impl Carried {
             sealed,
             orphan_since: None,
             asked: None,
+            lost: BTreeMap::new(),
             boot: 0,
             untidy: false,
             graphs: Vec::new(),
+        }
+    }
+
+    /// Notes on which hop these packets were lost. What was lost long ago is forgotten.
+    pub fn note_lost(&mut self, numbers: &BTreeSet<u32>, hop: &LossHop) {
+        self.lost.extend(numbers.iter().map(|seq| (*seq, hop.clone())));
+        while self.lost.len() > super::blame::MOST_ANSWERS {
+            self.lost.pop_first();
         }
     }
 

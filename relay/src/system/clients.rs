@@ -5,6 +5,7 @@ use super::plan::{Choice, Plan};
 use super::streams::MAX_DEADLINE_US;
 use super::{Kind, Port, RelaySystem, refusal};
 use crate::directory::own::delay_moved;
+use crate::events::What;
 use crate::forward::label;
 use crate::forward::police::Police;
 use link::{Bitrate, Instant};
@@ -66,6 +67,7 @@ impl RelaySystem {
         } else if self.ports.len() - self.relays.len() >= self.options.limits.max_clients {
             ports.close(port, CloseCode::Overload, "too many sources and sinks here");
         } else {
+            self.note_connected(now, &peer);
             self.ports.insert(port, Port { peer, opened: now, kind: Kind::Client(BTreeMap::new()) });
         }
     }
@@ -219,8 +221,12 @@ impl RelaySystem {
             Ok(right) => {
                 self.note(port, name.clone(), right.expires);
                 let wanted = self.wanted.entry(name.clone()).or_default();
-                wanted.sinks.insert(port);
+                let new = wanted.sinks.insert(port);
                 wanted.unwanted_since = None;
+                if new {
+                    let (stream, sink) = (name.clone(), self.ports[&port].peer.name.clone());
+                    self.log.note(now, What::Subscribed { stream, sink });
+                }
                 let last_mile_us = self.last_mile_us(now, &name, ports);
                 self.directory.own().subscribe(&name, last_mile_us);
                 let live = self.directory.is_live(&name) || self.published.contains_key(&name);
@@ -254,7 +260,9 @@ impl RelaySystem {
 
     pub(super) fn unsubscribe(&mut self, now: Instant, port: PortId, name: &StreamName, ports: &mut Ports) {
         self.unnote(port, name);
-        self.unwant(now, port, name);
+        if let Some(sink) = self.ports.get(&port).map(|port| port.peer.name.clone()) {
+            self.unwant(now, port, &sink, name);
+        }
         let of_name = self.carried.iter().filter(|(id, _)| id.name == *name);
         for (_, carried) in of_name {
             if let Some(handle) = self.forward.close_output(now, carried.key, port) {
@@ -264,9 +272,11 @@ impl RelaySystem {
     }
 
     /// A sink no longer wants a stream.
-    pub(super) fn unwant(&mut self, now: Instant, port: PortId, name: &StreamName) {
+    pub(super) fn unwant(&mut self, now: Instant, port: PortId, sink: &NodeName, name: &StreamName) {
         if let Some(wanted) = self.wanted.get_mut(name) {
-            wanted.sinks.remove(&port);
+            if wanted.sinks.remove(&port) {
+                self.log.note(now, What::Unsubscribed { stream: name.clone(), sink: sink.clone() });
+            }
             if wanted.sinks.is_empty() {
                 wanted.unwanted_since.get_or_insert(now);
             }

@@ -5,6 +5,7 @@
 //! | `neighbours` | links to relays: which connection of a pair survives, when a link counts as up, link state |
 //! | `clients` | sources and sinks: rights, names, bounds |
 //! | `streams` | what is carried: announcements, graphs, the end of a stream |
+//! | `blame` | which hop lost what a sink missed |
 //! | `pull` | what is missing is asked for, and answered |
 //! | `watch` | trouble on the links into this relay |
 //! | `effect` | what repair on a link costs and brings |
@@ -15,6 +16,7 @@
 pub mod carried;
 pub mod plan;
 
+mod blame;
 mod clients;
 mod effect;
 mod neighbours;
@@ -26,9 +28,12 @@ mod watch;
 
 use crate::config::{Limits, Neighbour};
 use crate::directory::{Directory, Flood, Recipients};
+use crate::events::{Log, What};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{Forwarder, StreamKey};
 use crate::report::RefusalCounters;
+use crate::sla::{Accounts, Sla};
+use blame::Question;
 use carried::{Carried, Installed, StreamId};
 use clients::{Published, Wanted};
 use link::policy::Policy;
@@ -115,6 +120,15 @@ pub struct RelaySystem {
     /// Announcements to be repeated, by how often they were.
     echoes: [VecDeque<Echo>; 2],
     refused: RefusalCounters,
+    /// What the operator is to be told of.
+    log: Log,
+    /// Neighbours from which things come badly, and since when.
+    troubled: BTreeMap<NodeName, Instant>,
+    /// What each sink had of its streams.
+    accounts: Accounts,
+    /// Questions to other relays that are open.
+    questions: BTreeMap<u32, Question>,
+    next_question: u32,
     draining: bool,
     /// Links that are to carry nothing, by the neighbour.
     drained: BTreeSet<NodeName>,
@@ -171,6 +185,11 @@ impl RelaySystem {
             fresh: Vec::new(),
             echoes: Default::default(),
             refused: RefusalCounters::default(),
+            log: Log::default(),
+            troubled: BTreeMap::new(),
+            accounts: Accounts::default(),
+            questions: BTreeMap::new(),
+            next_question: 0,
             draining: false,
             drained: BTreeSet::new(),
             next_tick: Instant::ORIGIN,
@@ -207,6 +226,7 @@ impl RelaySystem {
         {
             link.set_policy(now, options.policy);
             let stats = link.stats();
+            self.log.note(now, What::PolicyChanged { peer: peer.clone(), policy: options.policy });
             if let Some(trail) = self.trail(port) {
                 trail.restart(now, stats);
             }
@@ -225,7 +245,9 @@ impl RelaySystem {
 
     /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.
     pub fn drain(&mut self, now: Instant, ports: &mut Ports) {
-        self.draining = true;
+        if !std::mem::replace(&mut self.draining, true) {
+            self.log.note(now, What::Draining { link: None });
+        }
         self.directory.own().set_draining(true);
         self.settle(now, ports);
     }
@@ -237,6 +259,10 @@ impl RelaySystem {
             return false;
         }
         let changed = if drain { self.drained.insert(peer.clone()) } else { self.drained.remove(peer) };
+        if changed {
+            let link = Some(peer.clone());
+            self.log.note(now, if drain { What::Draining { link } } else { What::Resumed { link } });
+        }
         self.watch_links(now, ports);
         self.settle(now, ports);
         changed
@@ -244,9 +270,26 @@ impl RelaySystem {
 
     /// Ends what [`RelaySystem::drain`] began: streams may pass through this relay again.
     pub fn resume(&mut self, now: Instant, ports: &mut Ports) {
-        self.draining = false;
+        if std::mem::replace(&mut self.draining, false) {
+            self.log.note(now, What::Resumed { link: None });
+        }
         self.directory.own().set_draining(false);
         self.settle(now, ports);
+    }
+
+    /// What the sinks of a stream here had of it; `None` where none has reported in the last day.
+    pub fn sla(&self, now: Instant, stream: &StreamName) -> Option<Sla> {
+        self.accounts.of(now, self.directory.me(), stream)
+    }
+
+    /// Notes what the shell does, among what the operator is told of.
+    pub fn tell(&mut self, now: Instant, what: What) {
+        self.log.note(now, what);
+    }
+
+    /// What the operator is to be told of since the last time, with its age.
+    pub fn take_events(&mut self, now: Instant) -> Vec<(Duration, What)> {
+        self.log.take(now)
     }
 
     /// Tells anew which moment on the node's clock is which time of day, after the wall clock was set.
@@ -302,6 +345,8 @@ impl RelaySystem {
         if self.ticks.is_multiple_of(10) {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
+            self.expire_questions(now);
+            self.accounts.expire(now);
             self.expire_rights(now, ports);
         }
     }
@@ -334,6 +379,7 @@ impl EndSystem for RelaySystem {
             (Role::Source, Control::Publish(publish)) => self.publish(now, port, publish, ports),
             (Role::Source, Control::Unpublish { name }) => self.unpublish(now, port, &name),
             (Role::Sink, Control::Subscribe { name }) => self.subscribe(now, port, name, ports),
+            (Role::Sink, Control::Receipt(receipt)) => self.take_receipt(now, port, &receipt, ports),
             (Role::Sink, Control::Unsubscribe { name }) => self.unsubscribe(now, port, &name, ports),
             (
                 Role::Relay,
@@ -342,6 +388,8 @@ impl EndSystem for RelaySystem {
                 | Control::Advertise(_)
                 | Control::Trouble(_)
                 | Control::Pull(_)
+                | Control::Whence(_)
+                | Control::Lost(_)
                 | Control::Signed(_)
                 | Control::Install(_)),
             ) => self.take_from_relay(now, port, message, ports),
@@ -351,7 +399,11 @@ impl EndSystem for RelaySystem {
         self.settle(now, ports);
     }
 
-    fn handle_closed(&mut self, now: Instant, port: PortId, _: &Peer, _: &Closed, ports: &mut Ports) {
+    fn handle_closed(&mut self, now: Instant, port: PortId, peer: &Peer, closed: &Closed, ports: &mut Ports) {
+        if self.ports.contains_key(&port) {
+            let (peer, role, reason) = (peer.name.clone(), peer.role, closed.reason.clone());
+            self.log.note(now, What::PeerGone { peer, role, reason });
+        }
         self.detach(now, port);
         self.settle(now, ports);
     }
@@ -387,6 +439,8 @@ impl RelaySystem {
             Control::StreamOpen(open) => self.stream_open(now, port, open, ports),
             Control::StreamClose { handle, ended } => self.stream_close(now, port, handle, ended, ports),
             Control::Pull(pull) => self.pulled(now, port, &pull, ports),
+            Control::Whence(whence) => self.asked_whence(now, port, &whence, ports),
+            Control::Lost(lost) => self.take_lost(now, port, &lost, ports),
             statement => self.take_statement(now, port, statement, ports),
         }
     }

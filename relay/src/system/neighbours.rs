@@ -2,6 +2,7 @@
 
 use super::effect::Trail;
 use super::{Kind, Port, RelaySystem};
+use crate::events::What;
 use link::stats::LinkQuality;
 use link::{Delivery, Instant};
 use node::control::CloseCode;
@@ -44,6 +45,7 @@ impl RelaySystem {
         if let Some(link) = ports.link(port) {
             kept.trail.restart(now, link.stats());
         }
+        self.note_connected(now, &peer);
         self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(kept) });
         self.relays.insert(name.clone(), port);
         self.watch_link(now, &name, port, ports);
@@ -74,14 +76,17 @@ impl RelaySystem {
             Kind::Relay(neighbour) => {
                 self.refused.unknown_handle += neighbour.held.len() as u64;
                 self.relays.remove(&gone.peer.name);
+                self.troubled.remove(&gone.peer.name);
+                let had = self.directory.own_ref().has_link(&gone.peer.name);
                 self.directory.own().remove_link(&gone.peer.name);
+                self.note_link(now, &gone.peer.name, had, "its connection is gone");
                 self.mark_orphans(now, Some(&touched));
             }
             Kind::Client(streams) => {
                 for name in streams.into_keys() {
                     match gone.peer.role {
                         Role::Source => self.source_lost(now, port, &name),
-                        _ => self.unwant(now, port, &name),
+                        _ => self.unwant(now, port, &gone.peer.name, &name),
                     }
                 }
             }
@@ -114,6 +119,7 @@ impl RelaySystem {
         let cost = options.map_or(10, |options| options.cost);
         let drained = self.drained.contains(name);
         let own = self.directory.own();
+        let had = own.has_link(name);
         match delay {
             _ if drained => own.remove_link(name),
             Some(delay) if is_up(&quality, own.has_link(name)) => {
@@ -124,6 +130,22 @@ impl RelaySystem {
             None if quality.silent_for <= SILENT => {}
             _ => own.remove_link(name),
         }
+        self.note_link(now, name, had, if drained { "streams are taken off it" } else { "nothing is heard over it" });
+    }
+
+    /// Tells the operator where a link has come up or gone down.
+    fn note_link(&mut self, now: Instant, name: &NodeName, had: bool, why: &str) {
+        let (has, peer) = (self.directory.own_ref().has_link(name), name.clone());
+        match (had, has) {
+            (false, true) => self.log.note(now, What::LinkUp { peer }),
+            (true, false) => self.log.note(now, What::LinkDown { peer, reason: why.to_owned() }),
+            _ => {}
+        }
+    }
+
+    pub(super) fn note_connected(&mut self, now: Instant, peer: &Peer) {
+        let (name, role, address) = (peer.name.clone(), peer.role, peer.address.to_string());
+        self.log.note(now, What::PeerConnected { peer: name, role, address });
     }
 
     /// Keeps media that overtook the announcement of its stream.

@@ -230,7 +230,7 @@ mod tests {
             rule: Rule::Fixed(used),
             egresses: vec![name("d")],
             longest: Duration::from_millis(20),
-            ..Graphs::default()
+            rest: Duration::ZERO,
         };
         let choice = Choice { ingress: &ingress, is_up: &is_up, young: false, topology: 0, troubled: &[] };
         plan.adopt(now, now.as_micros(), &graphs, &choice)
@@ -337,7 +337,7 @@ mod tests {
             rule,
             egresses: vec![name("d")],
             longest: Duration::from_millis(20),
-            ..Graphs::default()
+            rest: Duration::ZERO,
         };
         let ingress = name("a");
         let mut plan = Plan::new(0);

@@ -65,7 +65,7 @@ impl RelaySystem {
         self.forward.count_pulls(key, asked);
     }
 
-    fn stream_of(&self, key: StreamKey) -> Option<StreamId> {
+    pub(super) fn stream_of(&self, key: StreamKey) -> Option<StreamId> {
         self.carried.iter().find(|(_, carried)| carried.key == key).map(|(id, _)| id.clone())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::carried::{Adopted, Carried, Installed, StreamId, hops};
 use super::{Ended, Kind, RelaySystem};
+use crate::events::What;
 use crate::forward::signal::SIGNAL;
 use crate::forward::{StreamKey, label};
 use link::{Instant, StreamHandle};
@@ -51,6 +52,8 @@ impl RelaySystem {
             return None;
         }
         let key = self.forward.add_stream(Duration::from_micros(u64::from(deadline_us)));
+        let (stream, incarnation, ingress) = (id.name.clone(), id.incarnation.0, id.ingress.clone());
+        self.log.note(now, What::StreamStarted { stream, incarnation, ingress });
         self.carried.insert(id.clone(), Carried::new(key, deadline_us, content, sealed));
         let sinks: Vec<PortId> = self.wanted.get(&id.name).into_iter().flat_map(|w| &w.sinks).copied().collect();
         for sink in sinks {
@@ -124,6 +127,8 @@ impl RelaySystem {
     /// Lets a stream go, and says so to all it went to.
     pub(super) fn finish(&mut self, now: Instant, id: &StreamId, ended: bool, ports: &mut Ports) {
         let Some(carried) = self.carried.remove(id) else { return };
+        let (stream, incarnation) = (id.name.clone(), id.incarnation.0);
+        self.log.note(now, What::StreamEnded { stream, incarnation, ended });
         for (port, handle) in self.forward.remove_stream(now, carried.key) {
             ports.control(port, Control::StreamClose { handle: handle.0, ended });
         }

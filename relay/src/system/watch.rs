@@ -1,6 +1,7 @@
 //! Trouble on the links into this relay, told from what arrives on them.
 
 use super::{Kind, RelaySystem};
+use crate::events::What;
 use link::Instant;
 use link::stats::LinkQuality;
 use node::Ports;
@@ -98,7 +99,30 @@ impl RelaySystem {
             }
         }
         excuse_lateness(&mut troubles);
+        self.note_troubles(now, &troubles);
         self.directory.set_troubles(now, troubles);
+    }
+}
+
+impl RelaySystem {
+    /// Tells the operator of links that have come into trouble or out of it.
+    fn note_troubles(&mut self, now: Instant, troubles: &[LinkTrouble]) {
+        for LinkTrouble { peer, loss_ppm, late } in troubles {
+            if !self.troubled.contains_key(peer) {
+                self.troubled.insert(peer.clone(), now);
+                let loss = f64::from(*loss_ppm) / 1e6;
+                self.log.note(now, What::LinkTroubled { peer: peer.clone(), loss, late: *late });
+            }
+        }
+        let log = &mut self.log;
+        self.troubled.retain(|peer, since| {
+            let still = troubles.iter().any(|link| link.peer == *peer);
+            if !still {
+                let after_s = now.saturating_since(*since).as_secs_f64();
+                log.note(now, What::LinkRecovered { peer: peer.clone(), after_s });
+            }
+            still
+        });
     }
 }
 

@@ -5,11 +5,14 @@ use anabranch_relay::Report;
 use anabranch_relay::config::Limits;
 use anabranch_relay::system::{LinkOptions, Options, RelaySystem};
 use link::{Instant, LinkConfig};
+use node::control::RECEIPTS;
 use node::testing::{Delay, End, Join, NodeId, World};
 use node::trust::{Authority, Direction, Grant, Role, Seal};
 use node::{EndSystem, Peer, PortId, Ports};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use sink::playout::PlayoutConfig;
+use sink::system::{Outlets, SinkSystem};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -175,6 +178,17 @@ impl Overlay {
         node
     }
 
+    /// A real sink at a relay, and the relay's end of its link.
+    pub(crate) fn real_sink<O: Outlets + 'static>(&mut self, relay: &str, name: &str, outlets: O) -> (NodeId, End) {
+        let stream = (STREAM.parse().expect("valid"), PlayoutConfig::default());
+        let node = self.add(SinkSystem::new([stream], outlets));
+        let end = self.connect(relay, node, peer(name, Role::Sink, false, all(Direction::Subscribe)));
+        let port =
+            self.relay(relay, |_, _, ports| ports.iter().map(|(port, _, _)| port).max()).expect("just connected");
+        debug_assert_eq!(end.node, node);
+        (node, End { node: self.relays[relay], port })
+    }
+
     pub(crate) fn connect(&mut self, relay: &str, node: NodeId, client: Peer) -> End {
         let join = |node, peer| Join {
             node,
@@ -260,7 +274,7 @@ impl Overlay {
 
 pub(crate) fn peer(name: &str, role: Role, dialled: bool, grants: Vec<Grant>) -> Peer {
     let address = ([127, 0, 0, 1], 9).into();
-    Peer { name: name.parse().expect("valid"), role, grants, address, dialled }
+    Peer { name: name.parse().expect("valid"), role, grants, address, dialled, features: RECEIPTS }
 }
 
 /// A right to all streams for an hour.

@@ -6,6 +6,7 @@ mod clocks;
 mod failures;
 mod forgery;
 mod harness;
+mod sla;
 mod start;
 
 use anabranch_relay::system::RelaySystem;

@@ -1,7 +1,9 @@
 //! Relays over real sockets on loopback, several in one process.
 
+mod api;
 #[path = "../common/clients.rs"]
 mod clients;
+mod events;
 mod net;
 mod reload;
 

@@ -5,7 +5,7 @@ use anabranch_relay::server::{Loader, Reloads};
 use anabranch_relay::{Config, Identity, Neighbour, Report};
 use link::LinkConfig;
 use node::clock::{Clock, unix_seconds};
-use node::control::{Hello, VERSION};
+use node::control::{Control, Hello, RECEIPTS, Receipt, VERSION};
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::Failure;
 use node::trust::{Authority, Claims, Direction, Role, TokenIssuer};
@@ -225,7 +225,7 @@ impl Net {
         let claims = Claims { id: token.to_string(), streams, direction, max_rate: None, expires };
         let hello = Hello {
             version: VERSION,
-            features: 0,
+            features: RECEIPTS,
             role: if direction == Direction::Publish { Role::Source } else { Role::Sink },
             tokens: vec![self.tokens.issue(&claims).expect("a token")],
             agent: "test".to_string(),
@@ -256,6 +256,17 @@ impl Client<Sink> {
         until("the stream is there", || self.with(|sink| !sink.open.is_empty())).await;
         // The label of the graph that has just been installed comes into force.
         tokio::time::sleep(ms(300)).await;
+    }
+
+    /// Tells the relay what became of the stream.
+    pub(crate) fn report_back(&self, on_time: u64, missing: i64) {
+        self.host.with(|_, sink, ports| {
+            let (name, incarnation) =
+                sink.open.values().map(|open| (open.name.clone(), open.incarnation)).next().expect("open");
+            let (late, overflow, missed) = (0, 0, vec![(0, 3)]);
+            let receipt = Receipt { name, incarnation, on_time, late, missing, overflow, missed };
+            ports.control(sink.port.expect("connected"), Control::Receipt(receipt));
+        });
     }
 
     /// Waits until so many packets of a life have come.

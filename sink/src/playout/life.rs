@@ -86,6 +86,8 @@ pub(super) struct Turn {
     pub(super) birth: Instant,
     /// Empty where there is nothing to release.
     pub(super) payload: Bytes,
+    /// Its number.
+    pub(super) seq: u64,
     /// Packets passed over.
     pub(super) gap: u64,
     /// Of these, the ones that this sink should have had.
@@ -207,7 +209,7 @@ impl Life {
         self.ended |= end;
         let payload = if held.kind == Kind::Media { held.arrival.payload } else { Bytes::new() };
         let first = !payload.is_empty() && !std::mem::replace(&mut self.begun, true);
-        Some(Turn { due, birth: held.birth, payload, gap, missing, first, end })
+        Some(Turn { due, birth: held.birth, payload, seq, gap, missing, first, end })
     }
 
     /// When the life ends for want of an end marker: closed by the relay, played out, and time for stragglers is over.

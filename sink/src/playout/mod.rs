@@ -21,7 +21,7 @@ use hdrhistogram::Histogram;
 use life::{Life, Taken, Turn};
 use link::{Flags, Instant, MediaTime, Recovery, StreamSeq};
 use node::control::Content;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use topology::lsdb::Incarnation;
 
@@ -30,6 +30,9 @@ pub const LATE_TOLERANCE: Duration = Duration::from_millis(2);
 
 /// Lives of a stream that can be held at once: one playing and those that wait for it to drain.
 const MAX_LIVES: usize = 4;
+
+/// Most missing packets whose numbers are known until they are told.
+const MAX_MISSED: usize = 4096;
 
 /// What is fixed when a playout is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +127,8 @@ pub struct Playout {
     passed_over: u64,
     /// Timeline resets of lives that are gone.
     past_resets: u64,
+    /// Packets passed over that have not come and are not told of, and when they were passed.
+    missed: BTreeMap<(u64, u32), Instant>,
     release: Histogram<u64>,
     arrival: Histogram<u64>,
 }
@@ -139,6 +144,7 @@ impl Playout {
             ending: false,
             passed_over: 0,
             past_resets: 0,
+            missed: BTreeMap::new(),
             release: delays(),
             arrival: delays(),
         }
@@ -172,8 +178,11 @@ impl Playout {
     /// Takes a packet of a life that was opened; one of another life is dropped and counted as late.
     pub fn insert(&mut self, now: Instant, incarnation: Incarnation, arrival: Arrival) {
         let marker = arrival.payload.is_empty();
-        let (age, recovery) = (arrival.age, arrival.recovery);
+        let (age, recovery, seq) = (arrival.age, arrival.recovery, arrival.seq);
         let taken = self.admit(now, incarnation, arrival);
+        if taken == (Taken::Late { was_missing: true }) {
+            self.missed.remove(&(incarnation.0, seq.0));
+        }
         if !marker {
             self.counters.received += 1;
             match recovery {
@@ -208,10 +217,13 @@ impl Playout {
             if life.ready_at(self.config.lead, self.last_at).is_none_or(|at| at > now) {
                 return None;
             }
-            let (content, not_before) = (life.content, self.last_at);
+            let (content, incarnation, not_before) = (life.content, life.incarnation, self.last_at);
             let turn = life.pass(not_before)?;
             self.last_at = turn.due;
             self.counters.missing += turn.missing;
+            let room = MAX_MISSED.saturating_sub(self.missed.len());
+            let missed = (turn.seq - turn.missing..turn.seq).take(room);
+            self.missed.extend(missed.map(|seq| ((incarnation.0, seq as u32), now)));
             self.passed_over += turn.gap;
             if let Some(event) = self.emit(now, turn, content) {
                 return Some(event);
@@ -239,6 +251,36 @@ impl Playout {
     pub fn counters(&self) -> Counters {
         let resets = self.lives.iter().map(Life::resets).sum::<u64>();
         Counters { resets: self.counters.resets + self.past_resets + resets, ..self.counters }
+    }
+
+    /// Numbers of one life that were passed over at least `grace` ago and have not come, in runs: each is told once.
+    pub fn take_missed(&mut self, now: Instant, grace: Duration) -> Option<(Incarnation, Vec<(u32, u16)>)> {
+        let due = |at: &Instant| now.saturating_since(*at) >= grace;
+        let life = self.missed.iter().find(|(_, at)| due(at)).map(|((life, _), _)| *life)?;
+        let mut runs: Vec<(u32, u16)> = Vec::new();
+        self.missed.retain(|(of, seq), at| {
+            if *of != life || !due(at) {
+                return true;
+            }
+            match runs.last_mut() {
+                Some((first, count)) if first.wrapping_add(u32::from(*count)) == *seq && *count < u16::MAX => {
+                    *count += 1
+                }
+                _ => runs.push((*seq, 1)),
+            }
+            false
+        });
+        Some((Incarnation(life), runs))
+    }
+
+    /// Whether there is something to be told of by [`Playout::take_missed`], now or soon.
+    pub fn has_missed(&self) -> bool {
+        !self.missed.is_empty()
+    }
+
+    /// The latest life that was opened.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.lives.back().map(|life| life.incarnation)
     }
 
     /// From the source's receipt to the release.

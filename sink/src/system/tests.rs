@@ -4,7 +4,7 @@ use super::*;
 use crate::report::StreamState;
 use bytes::Bytes;
 use link::{Flags, Label, LinkConfig, MediaTime, Packet, StreamSeq};
-use node::control::Content;
+use node::control::{Content, RECEIPTS};
 use node::testing::{Delay, End, Join, NodeId, World};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -69,7 +69,14 @@ struct Scene {
 }
 
 fn peer(name: &str, role: Role, dialled: bool) -> Peer {
-    Peer { name: name.parse().unwrap(), role, grants: Vec::new(), address: ([127, 0, 0, 1], 4400).into(), dialled }
+    Peer {
+        name: name.parse().unwrap(),
+        role,
+        grants: Vec::new(),
+        address: ([127, 0, 0, 1], 4400).into(),
+        dialled,
+        features: RECEIPTS,
+    }
 }
 
 fn scene(names: &[&str]) -> Scene {
@@ -221,8 +228,18 @@ fn a_lost_relay_leaves_the_playout_running_and_a_new_one_is_asked_again() {
     assert_eq!(scene.released(), (0..281).collect::<Vec<_>>());
     scene.ends = join(&mut scene.world, scene.sink, scene.relay, Role::Relay);
     scene.world.run_for(ms(100));
-    let subscriptions = scene.world.with(scene.relay, |_, relay: &mut StubRelay, _| relay.heard.len());
+    let subscriptions = scene.world.with(scene.relay, |_, relay: &mut StubRelay, _| {
+        relay.heard.iter().filter(|message| matches!(message, Control::Subscribe { .. })).count()
+    });
     assert_eq!(subscriptions, 2);
+    scene.world.run_for(ms(1_100));
+    let missing = |message: &Control| match message {
+        Control::Receipt(receipt) => receipt.missing,
+        _ => 0,
+    };
+    let told =
+        scene.world.with(scene.relay, |_, relay: &mut StubRelay, _| relay.heard.iter().map(missing).sum::<i64>());
+    assert_eq!(told, 0, "what is gone with the connection is not missed before the stream goes on");
     scene.index = 400;
     scene.open(5, "demo/clip", 1);
     scene.send(5, 100);

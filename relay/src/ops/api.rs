@@ -1,0 +1,356 @@
+//! The routes of the operations port.
+
+use super::problem::{Misread, MisreadBody, NoLink, NotKept, Problem, Stopping};
+use super::{Change, Order, Relay, schema};
+use crate::metrics;
+use crate::overrides::{Capacity, LinkOverride};
+use crate::report::{LinkRepair, Reloaded, Report};
+use crate::sla::Sla;
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use link::policy::RepairMode;
+use node::trust::Role;
+use serde::{Deserialize, Serialize};
+use std::sync::LazyLock;
+use tokio::sync::oneshot;
+use topology::{NodeName, StreamName};
+use utoipa::{IntoParams, ToSchema};
+
+/// Whether the process answers
+#[utoipa::path(get, path = "/healthz", tag = "health", responses(
+    (status = 200, description = "It does.", body = String, content_type = "text/plain; charset=utf-8", example = "ok\n")
+))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the relay serves
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, description = "It does.", body = String, content_type = "text/plain; charset=utf-8", example = "ready\n"),
+    (status = 503, description = "It starts, or takes no new streams because it drains.", body = String,
+        content_type = "text/plain; charset=utf-8", example = "draining\n")
+))]
+pub(super) async fn readyz(State(relay): State<Relay>) -> Response {
+    let report = relay.report.borrow();
+    match (report.ready, report.draining) {
+        (true, false) => "ready\n".into_response(),
+        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+    }
+}
+
+/// Every metric, for Prometheus
+#[utoipa::path(get, path = "/metrics", tag = "health", responses(
+    (status = 200, description = "The text format of Prometheus.", body = String,
+        content_type = "text/plain; version=0.0.4; charset=utf-8")
+))]
+pub(super) async fn metrics(State(relay): State<Relay>) -> Response {
+    let text = metrics::render(&relay.report.borrow());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// This document
+#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "health", responses(
+    (status = 200, description = "OpenAPI 3.1.", body = serde_json::Value)
+))]
+pub(super) async fn openapi() -> Response {
+    // It is the same for the life of the process.
+    static TEXT: LazyLock<String> = LazyLock::new(|| super::document().to_json().unwrap_or_default());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+}
+
+/// Links, streams, counters: all there is
+#[utoipa::path(get, path = "/api/v1/status", tag = "relay", responses(
+    (status = 200, description = "The relay at this moment.", body = Report)
+))]
+pub(super) async fn status(State(relay): State<Relay>) -> Json<Report> {
+    Json(relay.report.borrow().clone())
+}
+
+/// What is to be drained.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Meant {
+    /// The neighbour at the other end of a link; without it, the relay as a whole.
+    #[param(value_type = Option<schema::NodeName>, required = false, nullable = false)]
+    link: Option<NodeName>,
+}
+
+/// What came of it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Drained {
+    /// Whether streams are taken off now.
+    draining: bool,
+    /// The neighbour whose link is meant; null: the relay as a whole.
+    #[schema(value_type = Option<schema::NodeName>, required)]
+    link: Option<NodeName>,
+    /// Whether it was otherwise before.
+    changed: bool,
+}
+
+/// Takes streams off this relay or one of its links, make before break
+#[utoipa::path(post, path = "/api/v1/drain", tag = "relay", params(Meant), responses(
+    (status = 200, description = "Streams are being taken off.", body = Drained),
+    (status = 404, description = "There is no such link.", body = Problem, content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn drain(
+    State(relay): State<Relay>,
+    meant: Result<Query<Meant>, QueryRejection>,
+) -> Result<Json<Drained>, Problem> {
+    relay.drain(meant?.0.link, true).await
+}
+
+/// Lets streams on again
+#[utoipa::path(post, path = "/api/v1/resume", tag = "relay", params(Meant), responses(
+    (status = 200, description = "Streams may come again.", body = Drained),
+    (status = 404, description = "There is no such link.", body = Problem, content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn resume(
+    State(relay): State<Relay>,
+    meant: Result<Query<Meant>, QueryRejection>,
+) -> Result<Json<Drained>, Problem> {
+    relay.drain(meant?.0.link, false).await
+}
+
+/// Reads the configuration anew
+#[utoipa::path(post, path = "/api/v1/reload", tag = "relay", responses(
+    (status = 200, description = "What that changed.", body = Reloaded),
+    (status = 422, description = "The file has a mistake: file, field, and what was expected. The old one stays in force.",
+        body = Problem, content_type = "application/problem+json"),
+    Stopping
+))]
+pub(super) async fn reload(State(relay): State<Relay>) -> Result<Json<Reloaded>, Problem> {
+    let (done, answer) = oneshot::channel();
+    relay.ask(Order::Reload { done }, answer).await?.map(Json).map_err(|why| {
+        let what = format!("not reloaded: {why}\nthe old configuration stays in force");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, what)
+    })
+}
+
+/// A stream by the parts of its name.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Channel {
+    /// The first part of its name.
+    #[param(value_type = schema::Part)]
+    tenant: String,
+    /// The second part of its name.
+    #[param(value_type = schema::Part)]
+    channel: String,
+}
+
+/// A stream by the parts of its name.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Rendition {
+    /// The first part of its name.
+    #[param(value_type = schema::Part)]
+    tenant: String,
+    /// The second part of its name.
+    #[param(value_type = schema::Part)]
+    channel: String,
+    /// The third part of its name.
+    #[param(value_type = schema::Part)]
+    rendition: String,
+}
+
+/// What each sink of this relay had of a stream
+#[utoipa::path(get, path = "/api/v1/sla/{tenant}/{channel}", tag = "streams", params(Channel), responses(
+    (status = 200, description = "Per sink: the share on time over the last minute, hour and day, and where the rest was lost.", body = Sla),
+    (status = 404, description = "No sink here has reported of that stream in the last day.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn sla(
+    State(relay): State<Relay>,
+    channel: Result<Path<Channel>, PathRejection>,
+) -> Result<Json<Sla>, Problem> {
+    let Path(Channel { tenant, channel }) = channel?;
+    relay.sla(format!("{tenant}/{channel}")).await
+}
+
+/// What each sink of this relay had of a stream that is a rendition
+#[utoipa::path(get, path = "/api/v1/sla/{tenant}/{channel}/{rendition}", tag = "streams", params(Rendition), responses(
+    (status = 200, description = "Per sink: the share on time over the last minute, hour and day, and where the rest was lost.", body = Sla),
+    (status = 404, description = "No sink here has reported of that stream in the last day.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn sla_of_rendition(
+    State(relay): State<Relay>,
+    rendition: Result<Path<Rendition>, PathRejection>,
+) -> Result<Json<Sla>, Problem> {
+    let Path(Rendition { tenant, channel, rendition }) = rendition?;
+    relay.sla(format!("{tenant}/{channel}/{rendition}")).await
+}
+
+/// The repair in force on each link to a relay, what it costs and brings
+#[utoipa::path(get, path = "/api/v1/links", tag = "links", responses(
+    (status = 200, description = "The links that are up, away from this relay.", body = Vec<LinkRepair>)
+))]
+pub(super) async fn links(State(relay): State<Relay>) -> Json<Vec<LinkRepair>> {
+    Json(relay.report.borrow().link_repairs())
+}
+
+/// The ends of a link.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Ends {
+    /// The relay that sends: this one.
+    #[param(value_type = schema::NodeName)]
+    from: NodeName,
+    /// The neighbour that receives.
+    #[param(value_type = schema::NodeName)]
+    to: NodeName,
+}
+
+/// The repair in force on one link
+#[utoipa::path(get, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends), responses(
+    (status = 200, description = "The link as it is.", body = LinkRepair),
+    Misread, NoLink, Stopping
+))]
+pub(super) async fn link(
+    State(relay): State<Relay>,
+    ends: Result<Path<Ends>, PathRejection>,
+) -> Result<Json<LinkRepair>, Problem> {
+    let Path(Ends { from, to }) = ends?;
+    relay.is_here(&from)?;
+    let (done, answer) = oneshot::channel();
+    Ok(Json(relay.ask(Order::Link { peer: to, done }, answer).await??))
+}
+
+/// A change of the repair of a link. What is left out, or null, stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LinkChange {
+    /// How losses are repaired.
+    #[schema(value_type = Option<schema::RepairMode>)]
+    mode: Option<RepairMode>,
+    /// Share of packets that may remain lost or late after repair.
+    #[schema(exclusive_minimum = 0, exclusive_maximum = 1)]
+    target_residual: Option<f64>,
+    /// Ceiling on repair bytes sent, as a share of media bytes sent.
+    #[schema(minimum = 0, maximum = 10)]
+    max_overhead: Option<f64>,
+    /// What the link may carry, media and repair together: a rate, or `auto` to have it estimated.
+    #[schema(value_type = Option<String>, example = "20 Mbit/s")]
+    capacity: Option<Capacity>,
+    /// Whether it is to outlast a restart.
+    #[serde(default)]
+    persist: bool,
+}
+
+/// Sets the repair of one link; in force with the next packet
+#[utoipa::path(put, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends), request_body = LinkChange, responses(
+    (status = 200, description = "The link as it then is.", body = LinkRepair),
+    Misread, MisreadBody, NoLink, NotKept, Stopping
+))]
+pub(super) async fn set_link(
+    State(relay): State<Relay>,
+    ends: Result<Path<Ends>, PathRejection>,
+    change: Result<Json<serde_json::Value>, JsonRejection>,
+) -> Result<Json<LinkRepair>, Problem> {
+    let Path(ends) = ends?;
+    // In two steps: what is JSON, but none that is expected, is told from what is none.
+    let LinkChange { mode, target_residual, max_overhead, capacity, persist } =
+        serde_path_to_error::deserialize(change?.0)
+            .map_err(|wrong| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, wrong.to_string()))?;
+    let set = LinkOverride { mode, target_residual, max_overhead, capacity };
+    relay.repair(ends, Change::Set(set), persist).await
+}
+
+/// Whether to forget for ever.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Reset {
+    /// Also forget what was kept for the next start.
+    #[serde(default)]
+    persist: bool,
+}
+
+/// Puts the repair of one link back as the configuration says
+#[utoipa::path(delete, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends, Reset), responses(
+    (status = 200, description = "The link as it then is.", body = LinkRepair),
+    Misread, NoLink, NotKept, Stopping
+))]
+pub(super) async fn reset_link(
+    State(relay): State<Relay>,
+    ends: Result<Path<Ends>, PathRejection>,
+    reset: Result<Query<Reset>, QueryRejection>,
+) -> Result<Json<LinkRepair>, Problem> {
+    let (Path(ends), Query(Reset { persist })) = (ends?, reset?);
+    relay.repair(ends, Change::Reset, persist).await
+}
+
+impl Relay {
+    /// Has an order carried out.
+    async fn ask<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, Problem> {
+        self.orders.send(order).await.map_err(|_| Problem::stopping())?;
+        answer.await.map_err(|_| Problem::stopping())
+    }
+
+    async fn sla(&self, stream: String) -> Result<Json<Sla>, Problem> {
+        let stream: StreamName =
+            stream.parse().map_err(|wrong| Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}")))?;
+        let (done, answer) = oneshot::channel();
+        let sla = self.ask(Order::Sla { stream: stream.clone(), done }, answer).await?;
+        let none = || {
+            let what = format!(
+                "no sink at this relay has reported of {stream} in the last day; ask the relay its sinks are at"
+            );
+            Problem::new(StatusCode::NOT_FOUND, what)
+        };
+        sla.map(Json).ok_or_else(none)
+    }
+
+    async fn drain(&self, link: Option<NodeName>, drain: bool) -> Result<Json<Drained>, Problem> {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Drain { link: link.clone(), drain, done };
+        let changed = self.ask(order, answer).await??;
+        Ok(Json(Drained { draining: drain, link, changed }))
+    }
+
+    /// Only the relay that sends on a link can say and change how it is repaired.
+    fn is_here(&self, from: &NodeName) -> Result<(), Problem> {
+        let name = self.report.borrow().name.clone();
+        let what =
+            format!("this is relay {name}: ask relay {from}, which sends on that link, at its own operations port");
+        if name == from.as_str() { Ok(()) } else { Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, what)) }
+    }
+
+    async fn repair(
+        &self,
+        Ends { from, to }: Ends,
+        change: Change,
+        persist: bool,
+    ) -> Result<Json<LinkRepair>, Problem> {
+        self.is_here(&from)?;
+        let (done, answer) = oneshot::channel();
+        let order = Order::Repair { peer: to, change, persist, done };
+        Ok(Json(self.ask(order, answer).await??))
+    }
+}
+
+impl Report {
+    /// The repair of each link to a relay that is up.
+    pub fn link_repairs(&self) -> Vec<LinkRepair> {
+        let relays = self.links.iter().filter(|link| link.role == Role::Relay);
+        let repair = relays.map(|link| LinkRepair {
+            from: self.name.clone(),
+            to: link.peer.clone(),
+            up: true,
+            policy: link.policy,
+            set_by: link.set_by,
+            wire_loss_sent: link.wire_loss_sent,
+            repair: link.repair,
+        });
+        repair.collect()
+    }
+}

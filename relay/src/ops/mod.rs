@@ -1,0 +1,160 @@
+//! The operations port: health, readiness, metrics, status, orders. HTTP, for the operator's network alone.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `api` | each route: what it takes, what it answers, and both in the words of OpenAPI |
+//! | [`events`] | what changes, told as it changes |
+//! | `problem` | what is answered where it is not done |
+//! | `schema` | how what comes from other rooms looks in JSON |
+
+mod api;
+pub mod events;
+mod problem;
+pub(crate) mod schema;
+
+use crate::events::Event;
+use crate::overrides::LinkOverride;
+use crate::report::{LinkRepair, Reloaded, Report};
+use crate::sla::Sla;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use problem::Problem;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::WeakSender;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use topology::{NodeName, StreamName};
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The longest body there is anything to say in, in bytes.
+const MAX_BODY: usize = 16 * 1024;
+
+/// What the operator asks a running relay to do. The answer goes to `done`.
+#[derive(Debug)]
+pub enum Order {
+    /// Takes streams off, or lets them on again.
+    Drain {
+        /// The neighbour whose link is meant; without it, the relay as a whole.
+        link: Option<NodeName>,
+        /// Whether to take streams off.
+        drain: bool,
+        /// Whether that changed anything.
+        done: oneshot::Sender<Result<bool, Refused>>,
+    },
+    /// Changes the repair of what this relay sends on one link.
+    Repair {
+        /// The neighbour at its other end.
+        peer: NodeName,
+        /// What to change.
+        change: Change,
+        /// Whether it is to outlast a restart.
+        persist: bool,
+        /// How the link is then.
+        done: oneshot::Sender<Result<LinkRepair, Refused>>,
+    },
+    /// Tells how what this relay sends on one link is repaired, whether it is up or not.
+    Link {
+        /// The neighbour at its other end.
+        peer: NodeName,
+        /// How it is.
+        done: oneshot::Sender<Result<LinkRepair, Refused>>,
+    },
+    /// Tells what the sinks of a stream had of it.
+    Sla {
+        /// The stream.
+        stream: StreamName,
+        /// What they had; `None` where no sink here has reported of it.
+        done: oneshot::Sender<Option<Sla>>,
+    },
+    /// Reads the configuration anew.
+    Reload {
+        /// What that changed, or why it was refused.
+        done: oneshot::Sender<Result<Reloaded, String>>,
+    },
+}
+
+/// A change of the repair of a link.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// Sets the fields that are given, above the configuration; the others stay as they are.
+    Set(LinkOverride),
+    /// As configured again.
+    Reset,
+}
+
+/// Why something was not done as asked. Each holds the words for the operator.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    /// There is no such link.
+    Unknown(String),
+    /// There is no file to keep it in; nothing was changed.
+    NoState(String),
+    /// A value that no link can have: the field, and what was expected.
+    Wrong(String),
+    /// It is in force, and could not be written to its file.
+    NotKept(String),
+}
+
+/// What a request is answered from.
+#[derive(Clone)]
+struct Relay {
+    report: watch::Receiver<Report>,
+    orders: mpsc::Sender<Order>,
+    /// Weak, so that the streams of listeners end with the relay.
+    events: WeakSender<Arc<Event>>,
+    /// Free places for listeners.
+    listeners: Arc<Semaphore>,
+}
+
+/// Serves until it is dropped. `report` is read at each request, orders go to `orders`; listeners hear what is sent to `events`.
+pub async fn serve(
+    listener: TcpListener,
+    report: watch::Receiver<Report>,
+    orders: mpsc::Sender<Order>,
+    events: WeakSender<Arc<Event>>,
+) -> std::io::Result<()> {
+    let listeners = Arc::new(Semaphore::new(events::LISTENERS));
+    axum::serve(listener, router(Relay { report, orders, events, listeners })).await
+}
+
+fn router(relay: Relay) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
+        .fallback(async |uri: Uri| {
+            let what = format!("nothing is at {}; /api/v1/openapi.json says what there is", uri.path());
+            Problem::new(StatusCode::NOT_FOUND, what)
+        })
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let what = format!("{method} is not for {}; the header Allow says what is", uri.path());
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(relay)
+}
+
+/// Every route with its documentation. Nothing is routed but by this list, so that nothing goes undocumented.
+fn routes() -> OpenApiRouter<Relay> {
+    OpenApiRouter::with_openapi(schema::Document::openapi())
+        .routes(routes!(api::healthz))
+        .routes(routes!(api::readyz))
+        .routes(routes!(api::metrics))
+        .routes(routes!(api::openapi))
+        .routes(routes!(api::status))
+        .routes(routes!(events::events))
+        .routes(routes!(api::drain))
+        .routes(routes!(api::resume))
+        .routes(routes!(api::reload))
+        .routes(routes!(api::sla))
+        .routes(routes!(api::sla_of_rendition))
+        .routes(routes!(api::links))
+        .routes(routes!(api::link, api::set_link, api::reset_link))
+}
+
+/// The document of the operations port: OpenAPI 3.1, as `/api/v1/openapi.json` answers it.
+pub fn document() -> OpenApi {
+    routes().split_for_parts().1
+}

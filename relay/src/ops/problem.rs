@@ -1,0 +1,132 @@
+//! What the operations port says when it does not do as asked: RFC 9457, one shape for all of it.
+
+use super::Refused;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use utoipa::openapi::{Content, Ref, RefOr, Response as Documented, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
+
+/// The media type of a [`Problem`].
+const MEDIA_TYPE: &str = "application/problem+json";
+
+/// Why something was not done (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Always `about:blank`: the status says what kind of problem it is.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Not Found")]
+    pub title: &'static str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// What is wrong, where, and what was expected.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem, in words for the operator.
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
+        Problem {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+        }
+    }
+
+    pub(super) fn stopping() -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this relay is stopping")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(self)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(MEDIA_TYPE));
+        response
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(why: PathRejection) -> Problem {
+        Problem::new(why.status(), why.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(why: QueryRejection) -> Problem {
+        Problem::new(why.status(), why.body_text())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(why: JsonRejection) -> Problem {
+        Problem::new(why.status(), why.body_text())
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        let (status, why) = match refused {
+            Refused::Unknown(why) => (StatusCode::NOT_FOUND, why),
+            Refused::NoState(why) => (StatusCode::CONFLICT, why),
+            Refused::Wrong(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
+            Refused::NotKept(why) => (StatusCode::INSUFFICIENT_STORAGE, why),
+        };
+        Problem::new(status, why)
+    }
+}
+
+fn documented(what: &str) -> RefOr<Documented> {
+    let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+    ResponseBuilder::new().description(what).content(MEDIA_TYPE, content).build().into()
+}
+
+/// Sets of problems, as the document names them.
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident { $($status:literal: $what:literal,)+ })+) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $name;
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Documented>> {
+                    BTreeMap::from([$(($status.to_owned(), documented($what))),+])
+                }
+            }
+        )+
+    };
+}
+
+problems! {
+    /// Of what is asked of the running relay.
+    Stopping {
+        "503": "The relay is stopping.",
+    }
+    /// Of what has parameters.
+    Misread {
+        "400": "A parameter that cannot be read: which, and what was expected.",
+    }
+    /// Of what has a body.
+    MisreadBody {
+        "413": "A longer body than any that is expected here.",
+        "415": "A body that does not say it is JSON.",
+        "422": "A wrong value: its field, and what was expected.",
+    }
+    /// Of what is about one link.
+    NoLink {
+        "404": "There is no such link.",
+        "421": "Another relay sends on that link: ask it, at its own operations port.",
+    }
+    /// Of what can outlast a restart.
+    NotKept {
+        "409": "To be kept, and the configuration names no `state` to keep it in. Nothing was changed.",
+        "507": "In force, but the file it is to be kept in could not be written.",
+    }
+}

@@ -1,0 +1,181 @@
+//! The document of the operations port, and how what comes from other rooms looks in JSON: they know nothing of OpenAPI. What a relay
+//! really answers is compared with it by the tests (`relay/tests/sockets/api.rs`).
+
+#![expect(dead_code, reason = "only the shapes are used")]
+
+use utoipa::{OpenApi, ToSchema};
+
+/// The head of the document; the routes add the rest.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Anabranch relay, operations port",
+        description = "For the operator's network alone: there is no password. Errors are problems of RFC 9457."
+    ),
+    components(schemas(super::problem::Problem, crate::events::Event, Part)),
+    tags(
+        (name = "health", description = "Is it up, and how is it"),
+        (name = "relay", description = "The relay as a whole"),
+        (name = "streams", description = "What the sinks of this relay had of a stream"),
+        (name = "links", description = "Repair of what this relay sends on its links")
+    )
+)]
+pub(super) struct Document;
+
+/// Name of a node, as in its certificate.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[a-z0-9.-]{1,63}$", example = "fra")]
+pub(crate) struct NodeName(String);
+
+/// Name of a stream: `tenant/channel` or `tenant/channel/rendition`.
+#[derive(ToSchema)]
+#[schema(
+    value_type = String,
+    pattern = "^[A-Za-z0-9._-]{1,63}(/[A-Za-z0-9._-]{1,63}){1,2}$",
+    example = "news/studio-1"
+)]
+pub(crate) struct StreamName(String);
+
+/// A part of the name of a stream.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[A-Za-z0-9._-]{1,63}$", example = "news")]
+pub(crate) struct Part(String);
+
+/// A span of time.
+#[derive(ToSchema)]
+pub(crate) struct Duration {
+    /// Whole seconds.
+    secs: u64,
+    /// What remains, in nanoseconds.
+    #[schema(maximum = 999_999_999)]
+    nanos: u32,
+}
+
+/// What a certificate or a token makes its holder.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum Role {
+    Relay,
+    Source,
+    Sink,
+}
+
+/// What a stream carries: datagrams as they came, or an MPEG transport stream.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum Content {
+    Datagrams,
+    Ts,
+}
+
+/// How a stream is spread over the overlay.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum Dissemination {
+    Auto,
+    Tree,
+    Disjoint,
+    Targeted,
+    Flood,
+}
+
+/// How a link repairs losses.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum RepairMode {
+    Auto,
+    Off,
+    Arq,
+    Fec,
+    Hybrid,
+    Duplicate,
+}
+
+/// The repair policy of one link and direction.
+#[derive(ToSchema)]
+pub(crate) struct Policy {
+    /// How losses are repaired.
+    mode: RepairMode,
+    /// Share of packets that may remain lost or late after repair.
+    target_residual: f64,
+    /// Ceiling on repair bytes sent, as a share of media bytes sent.
+    max_overhead: f64,
+    /// What the link may carry, all frames together, in bits per second; null: estimated from delay and loss.
+    #[schema(required)]
+    capacity: Option<u64>,
+}
+
+/// Counters of one end of a link, since it came up. "Sent" is what this end transmitted, "received" what it got from the other.
+#[derive(ToSchema)]
+pub(crate) struct LinkStats {
+    media_packets_sent: u64,
+    media_bytes_sent: u64,
+    /// Plain and coded copies sent on request.
+    arq_packets_sent: u64,
+    arq_bytes_sent: u64,
+    /// Code sent ahead of loss, fail-safe copies and duplicates included.
+    fec_packets_sent: u64,
+    fec_bytes_sent: u64,
+    feedback_packets_sent: u64,
+    feedback_bytes_sent: u64,
+    probe_packets_sent: u64,
+    /// Media packets that arrived as first sent.
+    media_packets_received: u64,
+    media_bytes_received: u64,
+    /// Any transmission whose number never arrived: lost on the wire.
+    wire_lost: u64,
+    /// Transmissions received, of any kind.
+    wire_received: u64,
+    recovered_by_arq: u64,
+    recovered_by_fec: u64,
+    /// Media packets given up by the receiving end: lost after repair.
+    unrecovered: u64,
+    /// Repair that arrived and was not needed.
+    repair_unneeded: u64,
+    /// Media packets this end dropped before the first transmission, each with its reason.
+    dropped_late: u64,
+    dropped_low_priority: u64,
+    dropped_queue_full: u64,
+    /// Repair not sent because of the capacity or the ceiling on overhead.
+    repair_suppressed: u64,
+    /// Datagrams that did not decode.
+    malformed: u64,
+}
+
+/// What a link has measured, from the data itself. Losses and delays are of the direction named.
+#[derive(ToSchema)]
+pub(crate) struct LinkQuality {
+    /// Round-trip time: smallest of the recent past. Zero before the first measurement.
+    rtt_min: Duration,
+    /// Round-trip time, smoothed (RFC 6298).
+    rtt: Duration,
+    /// Mean deviation of the round-trip time (RFC 6298).
+    rtt_variation: Duration,
+    /// One-way delay towards the peer, bare transit; half the smallest round trip unless the clocks tell more.
+    transit: Duration,
+    /// Half-width of the interval that holds `transit` for certain.
+    transit_bound: Duration,
+    /// Lateness against the smallest one-way delay: the 99 % quantile, in the receiving direction.
+    jitter_p99: Duration,
+    /// Share of our transmissions lost, over the last 50 ms or 50 packets.
+    loss_sent_fast: f64,
+    /// Share of our transmissions lost, over some seconds.
+    loss_sent: f64,
+    /// Mean length of a run of losses in our direction, in transmissions.
+    burst_sent: f64,
+    /// Share of the peer's transmissions lost, over the last 50 ms or 50 packets.
+    loss_received_fast: f64,
+    /// Share of the peer's transmissions lost, over some seconds.
+    loss_received: f64,
+    /// Deepest reordering seen recently, in transmissions.
+    reordering: u32,
+    /// Rate of media this end sends, in bits per second.
+    media_rate: u64,
+    /// What this end believes the link can carry, in bits per second; null while nothing bounds it.
+    #[schema(required)]
+    capacity: Option<u64>,
+    /// Time since anything arrived from the peer.
+    silent_for: Duration,
+    /// Time since we sent what the peer last told to have arrived; since the start where it told nothing yet.
+    delivered_ago: Duration,
+}

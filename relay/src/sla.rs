@@ -1,0 +1,326 @@
+//! What each sink of this relay had of each stream: on time or not, over the last minute, hour and day, and on which hop what it
+//! missed was lost. Pure.
+//!
+//! A sink says how many packets it released on time and which it passed over ([`node::control::Receipt`]). Which hop it was, relays
+//! find out from each other ([`node::control::Whence`]): the hop between the last relay on the way that had the packet and the first
+//! that had not. Where that is not known, it is counted as unknown.
+
+use crate::ops::schema;
+use link::Instant;
+use node::control::Receipt;
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use topology::{NodeName, StreamName};
+use utoipa::ToSchema;
+
+/// Most accounts; beyond it the one that has been idle for longest gives way.
+const MOST_ACCOUNTS: usize = 2048;
+
+/// Most hops told apart in one span of an account; the rest is counted as unknown.
+const MOST_HOPS: usize = 8;
+
+/// From one node to the next.
+pub type LossHop = (NodeName, NodeName);
+
+/// What the sinks of one stream had of it.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Sla {
+    /// The stream.
+    #[schema(value_type = schema::StreamName)]
+    pub stream: StreamName,
+    /// This relay; sinks at others are told of there.
+    #[schema(value_type = schema::NodeName)]
+    pub relay: NodeName,
+    /// Each sink that watches the stream here, or did in the last day.
+    pub sinks: Vec<SinkSla>,
+}
+
+/// What one sink had of a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct SinkSla {
+    /// Who.
+    #[schema(value_type = schema::NodeName)]
+    pub sink: NodeName,
+    /// Seconds since it last reported.
+    pub reported_ago_s: f64,
+    /// Over the last minute.
+    pub minute: Span,
+    /// Over the last hour.
+    pub hour: Span,
+    /// Over the last day.
+    pub day: Span,
+}
+
+/// What came of the packets due in a span of time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct Span {
+    /// Packets that were to be released.
+    pub due: u64,
+    /// Of these, released on time.
+    pub on_time: u64,
+    /// Of these, come too late.
+    pub late: u64,
+    /// Of these, never come.
+    pub missing: u64,
+    /// Of these, dropped because the sink's buffer was full.
+    pub overflow: u64,
+    /// Share on time; null where nothing was due.
+    #[schema(required)]
+    pub on_time_share: Option<f64>,
+    /// Where they were missed, the worst first.
+    pub hops: Vec<HopMisses>,
+    /// Packets missed of which the hop is not known: all that came late are among them.
+    pub unknown: u64,
+}
+
+/// Packets lost on one hop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HopMisses {
+    /// The last node on the way that had them.
+    #[schema(value_type = schema::NodeName)]
+    pub from: NodeName,
+    /// The first that had not.
+    #[schema(value_type = schema::NodeName)]
+    pub to: NodeName,
+    /// How many.
+    pub packets: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    on_time: u64,
+    late: u64,
+    /// What was missing may come late after all: then this goes down.
+    missing: i64,
+    overflow: u64,
+    hops: Vec<(LossHop, u64)>,
+}
+
+impl Counts {
+    fn take(&mut self, receipt: &Receipt) {
+        self.on_time = self.on_time.saturating_add(receipt.on_time);
+        self.late = self.late.saturating_add(receipt.late);
+        self.missing = self.missing.saturating_add(receipt.missing);
+        self.overflow = self.overflow.saturating_add(receipt.overflow);
+    }
+
+    fn blame(&mut self, hop: &LossHop, packets: u64) {
+        let known = self.hops.iter().position(|(known, _)| known == hop);
+        match known {
+            Some(at) => self.hops[at].1 = self.hops[at].1.saturating_add(packets),
+            None if self.hops.len() < MOST_HOPS => self.hops.push((hop.clone(), packets)),
+            None => {}
+        }
+    }
+
+    fn add(&mut self, other: &Counts) {
+        self.on_time = self.on_time.saturating_add(other.on_time);
+        self.late = self.late.saturating_add(other.late);
+        self.missing = self.missing.saturating_add(other.missing);
+        self.overflow = self.overflow.saturating_add(other.overflow);
+        other.hops.iter().for_each(|(hop, packets)| self.blame(hop, *packets));
+    }
+
+    fn span(mut self) -> Span {
+        let missing = self.missing.max(0) as u64;
+        let missed = self.late.saturating_add(missing).saturating_add(self.overflow);
+        let due = self.on_time.saturating_add(missed);
+        self.hops.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        let known: u64 = self.hops.iter().fold(0, |sum, (_, packets)| sum.saturating_add(*packets));
+        let of = |((from, to), packets): (LossHop, u64)| HopMisses { from, to, packets };
+        Span {
+            due,
+            on_time: self.on_time,
+            late: self.late,
+            missing,
+            overflow: self.overflow,
+            on_time_share: (due > 0).then(|| self.on_time as f64 / due as f64),
+            hops: self.hops.into_iter().map(of).collect(),
+            unknown: missed.saturating_sub(known),
+        }
+    }
+}
+
+/// Counts of the last `len` steps of time, each `step` long.
+#[derive(Debug)]
+struct Ring {
+    step: Duration,
+    len: u64,
+    /// By the number of the step; only those in which something was counted.
+    steps: VecDeque<(u64, Counts)>,
+}
+
+impl Ring {
+    fn new(step: Duration, len: u64) -> Ring {
+        Ring { step, len, steps: VecDeque::new() }
+    }
+
+    fn number(&self, now: Instant) -> u64 {
+        (now.saturating_since(Instant::ORIGIN).as_millis() / self.step.as_millis().max(1)) as u64
+    }
+
+    fn at(&mut self, now: Instant) -> &mut Counts {
+        let number = self.number(now);
+        while self.steps.front().is_some_and(|(at, _)| at + self.len <= number) {
+            self.steps.pop_front();
+        }
+        if self.steps.back().is_none_or(|(at, _)| *at < number) {
+            self.steps.push_back((number, Counts::default()));
+        }
+        let last = self.steps.len() - 1;
+        &mut self.steps[last].1
+    }
+
+    fn sum(&self, now: Instant) -> Span {
+        let number = self.number(now);
+        let mut sum = Counts::default();
+        self.steps.iter().filter(|(at, _)| at + self.len > number).for_each(|(_, counts)| sum.add(counts));
+        sum.span()
+    }
+}
+
+#[derive(Debug)]
+struct Account {
+    told: Instant,
+    minute: Ring,
+    hour: Ring,
+    day: Ring,
+}
+
+impl Account {
+    fn new(now: Instant) -> Account {
+        let ring = |seconds, len| Ring::new(Duration::from_secs(seconds), len);
+        Account { told: now, minute: ring(1, 60), hour: ring(60, 60), day: ring(3600, 24) }
+    }
+
+    fn each(&mut self, now: Instant, count: impl Fn(&mut Counts)) {
+        for ring in [&mut self.minute, &mut self.hour, &mut self.day] {
+            count(ring.at(now));
+        }
+    }
+}
+
+/// The accounts of a relay: a few kilobytes for each sink and stream, bounded in number.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    all: BTreeMap<(StreamName, NodeName), Account>,
+}
+
+impl Accounts {
+    /// A sink reports.
+    pub fn take(&mut self, now: Instant, sink: &NodeName, receipt: &Receipt) {
+        let key = (receipt.name.clone(), sink.clone());
+        if !self.all.contains_key(&key)
+            && self.all.len() >= MOST_ACCOUNTS
+            && let Some(idle) = self.all.iter().min_by_key(|(_, account)| account.told).map(|(key, _)| key.clone())
+        {
+            self.all.remove(&idle);
+        }
+        let account = self.all.entry(key).or_insert_with(|| Account::new(now));
+        account.told = now;
+        account.each(now, |counts| counts.take(receipt));
+    }
+
+    /// So many packets that a sink missed were lost on this hop.
+    pub fn blame(&mut self, now: Instant, stream: &StreamName, sink: &NodeName, hop: &LossHop, packets: u64) {
+        if let Some(account) = self.all.get_mut(&(stream.clone(), sink.clone())) {
+            account.each(now, |counts| counts.blame(hop, packets));
+        }
+    }
+
+    /// What the sinks of a stream had of it; `None` where no sink has reported in the last day.
+    pub fn of(&self, now: Instant, relay: &NodeName, stream: &StreamName) -> Option<Sla> {
+        let of_stream = self.all.iter().filter(|((name, _), _)| name == stream);
+        let sink = |((_, sink), account): (&(StreamName, NodeName), &Account)| SinkSla {
+            sink: sink.clone(),
+            reported_ago_s: now.saturating_since(account.told).as_secs_f64(),
+            minute: account.minute.sum(now),
+            hour: account.hour.sum(now),
+            day: account.day.sum(now),
+        };
+        let sinks: Vec<SinkSla> = of_stream.map(sink).collect();
+        (!sinks.is_empty()).then(|| Sla { stream: stream.clone(), relay: relay.clone(), sinks })
+    }
+
+    /// Forgets sinks that have not reported for a day.
+    pub fn expire(&mut self, now: Instant) {
+        self.all.retain(|_, account| now.saturating_since(account.told) < Duration::from_secs(86_400));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> NodeName {
+        text.parse().expect("valid")
+    }
+
+    fn receipt(on_time: u64, missing: i64) -> Receipt {
+        Receipt {
+            name: "t/c".parse().expect("valid"),
+            incarnation: topology::lsdb::Incarnation(1),
+            on_time,
+            late: 0,
+            missing,
+            overflow: 0,
+            missed: Vec::new(),
+        }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ORIGIN + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_minute_an_hour_and_a_day_each_forget_in_their_time() {
+        let mut accounts = Accounts::default();
+        for second in 0..4000 {
+            accounts.take(at(second), &name("s"), &receipt(100, i64::from(second < 10)));
+        }
+        accounts.blame(at(5), &"t/c".parse().expect("valid"), &name("s"), &(name("a"), name("b")), 7);
+        let of = |now| accounts.of(now, &name("r"), &"t/c".parse().expect("valid")).expect("it reported");
+        let sla = of(at(3999));
+        let sink = &sla.sinks[0];
+        assert_eq!((sink.minute.due, sink.minute.on_time_share), (6000, Some(1.0)));
+        assert_eq!((sink.day.due, sink.day.missing), (400_010, 10));
+        assert!(sink.hour.due > 350_000 && sink.hour.due <= 360_000, "{}", sink.hour.due);
+        let later = of(at(50_000));
+        assert_eq!((later.sinks[0].minute.due, later.sinks[0].minute.on_time_share), (0, None));
+        assert_eq!(later.sinks[0].day.due, 400_010);
+    }
+
+    #[test]
+    fn what_no_hop_accounts_for_is_unknown() {
+        let mut accounts = Accounts::default();
+        accounts.take(at(1), &name("s"), &receipt(90, 10));
+        let stream = "t/c".parse().expect("valid");
+        accounts.blame(at(1), &stream, &name("s"), &(name("a"), name("b")), 3);
+        accounts.blame(at(1), &stream, &name("s"), &(name("b"), name("s")), 4);
+        let sla = accounts.of(at(2), &name("r"), &stream).expect("it reported");
+        let span = &sla.sinks[0].day;
+        assert_eq!((span.due, span.on_time_share, span.unknown), (100, Some(0.9), 3));
+        assert_eq!(span.hops[0], HopMisses { from: name("b"), to: name("s"), packets: 4 });
+        accounts.take(at(3), &name("s"), &Receipt { late: 2, ..receipt(0, -2) });
+        let sla = accounts.of(at(3), &name("r"), &stream).expect("it reported");
+        assert_eq!((sla.sinks[0].day.late, sla.sinks[0].day.missing, sla.sinks[0].day.due), (2, 8, 100));
+        accounts.expire(at(100_000));
+        assert!(accounts.of(at(100_000), &name("r"), &stream).is_none());
+    }
+
+    #[test]
+    fn the_number_of_accounts_and_hops_is_bounded() {
+        let mut accounts = Accounts::default();
+        for n in 0..MOST_ACCOUNTS as u64 + 10 {
+            accounts.take(at(n), &name(&format!("s{n}")), &receipt(u64::MAX, i64::MAX));
+        }
+        assert_eq!(accounts.all.len(), MOST_ACCOUNTS);
+        let (stream, sink) = ("t/c".parse().expect("valid"), name(&format!("s{}", MOST_ACCOUNTS + 9)));
+        for n in 0..100 {
+            accounts.blame(at(9000), &stream, &sink, &(name(&format!("r{n}")), name("x")), u64::MAX);
+        }
+        let day = Ring::sum(&accounts.all[&(stream, sink)].day, at(9000));
+        assert_eq!(day.hops.len(), MOST_HOPS);
+    }
+}
