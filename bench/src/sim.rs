@@ -121,4 +121,6 @@ pub fn run_case(case: &Case) -> CaseReport {
 #[cfg(test)]
 mod bottleneck;
 #[cfg(test)]
+mod bulk;
+#[cfg(test)]
 mod tests;

@@ -4,12 +4,17 @@
 //! not, so neither slows the link. While a queue stands, the rate is taken down below what the peer receives
 //! (multiplicatively), until it has drained; while none does and more waits to be sent than may leave, it goes up (additively, by a
 //! step that grows with the root of the rate, so that links that share a bottleneck draw level: Chiu and Jain 1989).
-//! Delay that stays the same though less is sent than arrived is no queue of ours: the path has become longer, or others fill it.
 //!
 //! A machine that stalls delays as a queue does. What tells them apart is what arrives while the delay lasts: behind a bottleneck that is
 //! offered too much it is less than what is sent, for as long as that goes on; behind a stall, or on a path that has become longer, it is
 //! the same again after a moment. So the first queue counts as ours only when it has lasted, and too little arrived, over some hundred
 //! transmissions; while a bound is in force, every later one does.
+//!
+//! **Others in the queue.** A flow that fills every queue it finds (TCP under CUBIC) cannot be told from a load of our own by looking: before a queue
+//! that is served in order, what arrives of ours falls behind in the same way. The answer to our own braking tells: a queue of ours drains at the rate by which less is
+//! sent than was served. One that does not, or that comes back though no more is sent than used to pass, is filled by others, and would be at any rate of ours. Then delay
+//! says nothing more (as in the competitive mode of Copa, Arun and Balakrishnan 2018): the rate goes back to what it was, and only loss beyond
+//! what the path always loses takes it down, until the queue has been empty for a while.
 
 use crate::time::Instant;
 use crate::units::Bitrate;
@@ -23,11 +28,29 @@ const PERIOD: Duration = Duration::from_millis(50);
 const BIN: Duration = Duration::from_millis(100);
 /// Bins remembered.
 const BINS: usize = 10;
-/// Rate after a queue was seen first, and while it does not shrink, as a share of what the peer received.
+/// Seconds remembered.
+const SECONDS: usize = 10;
+/// Rate while a queue drains, as a share of what the peer received: after it was seen first, and where that was not enough.
 const GENTLE: f64 = 0.9;
 const FIRM: f64 = 0.85;
-/// Change of a queue that is told from noise.
-const CHANGE: Duration = Duration::from_millis(3);
+/// After what time, beyond a round trip, a queue of ours must have shrunk.
+const JUDGED: Duration = Duration::from_millis(250);
+/// Rate as a multiple of what used to pass: above it a queue is the answer to what we sent; and what is tried first beside others, so that
+/// what waited does not leave all at once.
+const PROVOKED: f64 = 0.9;
+const KNOWN_PROVOKED: f64 = 0.95;
+const EASE: f64 = 1.1;
+/// Times that a queue may fail to shrink while less is sent firmly.
+const PATIENCE: u32 = 4;
+/// Times in a row that a queue may come back though no more is sent than used to pass.
+const UNPROVOKED: u32 = 3;
+/// A queue that has not been seen for so long is not filled by others any more.
+const CLEAR: Duration = Duration::from_secs(2);
+/// After others filled the queue it is soon believed of them again, for so long.
+const KNOWN: Duration = Duration::from_secs(60);
+/// Time over which loss beside others is judged, and the share that may be wanting.
+const BESIDE: Duration = Duration::from_millis(500);
+const BESIDE_WANTING: f64 = 0.06;
 /// Growth in a tenth of a second at 1 Mbit/s; it goes with the root of the rate.
 const STEP: f64 = 50e3;
 /// Transmissions, and time, over which too little must arrive for a queue to be ours, and the time after which it is not.
@@ -68,6 +91,8 @@ pub(crate) struct Capacity {
     /// Bits per second; `None` while nothing shows a bound.
     rate: Option<f64>,
     bins: [u64; BINS],
+    /// What arrived in each of the last seconds.
+    seconds: [u64; SECONDS],
     /// Number of the current bin since the origin of the clock.
     bin: u64,
     /// Smallest delay in the current period.
@@ -79,6 +104,14 @@ pub(crate) struct Capacity {
     knee: f64,
     standing: Option<Standing>,
     brake: Option<Brake>,
+    /// Brakes in a row for queues that came though less was sent than used to pass.
+    unprovoked: u32,
+    /// Others fill the queue: when it was last seen.
+    others: Option<Instant>,
+    /// When others were last found to fill it.
+    others_known: Option<Instant>,
+    /// The queue that was seen last, beyond `base`.
+    queue: Duration,
     raised: Instant,
     felt: Instant,
 }
@@ -90,17 +123,19 @@ struct Standing {
     sent: u64,
     arrived: u64,
     loss: f64,
+    queue: Duration,
 }
 
 /// A queue is being drained.
 #[derive(Clone, Copy, Debug)]
 struct Brake {
     since: Instant,
-    /// The queue when the rate was last taken down.
+    /// The queue when less began to arrive there.
     queue: Duration,
-    /// The rate before.
-    before: Option<f64>,
-    firm: bool,
+    /// What is sent, as a share of what arrived.
+    share: f64,
+    /// How often it has not shrunk as it should.
+    failed: u32,
 }
 
 impl Capacity {
@@ -108,6 +143,7 @@ impl Capacity {
         Capacity {
             rate: None,
             bins: [0; BINS],
+            seconds: [0; SECONDS],
             bin: 0,
             least: None,
             period: now,
@@ -115,6 +151,10 @@ impl Capacity {
             knee: 0.0,
             standing: None,
             brake: None,
+            unprovoked: 0,
+            others: None,
+            others_known: None,
+            queue: Duration::ZERO,
             raised: now,
             felt: now,
         }
@@ -123,6 +163,11 @@ impl Capacity {
     /// The bound, where there is one.
     pub(crate) fn rate(&self) -> Option<Bitrate> {
         self.rate.map(|rate| Bitrate::bps(rate as u64))
+    }
+
+    /// The delay that everything on the way there met lately, above the smallest of the recent past.
+    pub(crate) fn standing_delay(&self) -> Duration {
+        self.base + self.queue
     }
 
     /// Takes a report into account.
@@ -140,20 +185,38 @@ impl Capacity {
             // The path is as short as it was.
             self.base = least;
         }
-        let queue = least.saturating_sub(self.base);
-        if queue <= STANDING {
+        self.queue = least.saturating_sub(self.base);
+        if let Some(seen) = self.others {
+            self.beside_others(now, seen, &sample);
+        } else if self.queue <= STANDING {
             (self.standing, self.brake) = (None, None);
             self.speed_up(now, sample.limited);
-        } else if self.rate.is_some() || self.is_ours(now, queue, &sample) {
-            self.slow_down(now, queue, sample.rtt);
+        } else if let Some(brake) = self.brake {
+            self.drain(now, brake, sample.rtt);
+        } else if self.is_raising(now) || self.is_ours(now, &sample) {
+            self.slow_down(now);
         }
     }
 
+    /// Whether a bound is in force that keeps us from sending more, so that it goes up until a queue shows.
+    fn is_raising(&self, now: Instant) -> bool {
+        self.rate.is_some() && now - self.felt < SETTLED
+    }
+
+    /// What a queue that stands has been offered and has let through since it was first seen.
+    fn standing(&mut self, now: Instant, sample: &Sample) -> Standing {
+        *self.standing.get_or_insert(Standing {
+            since: now,
+            sent: sample.sent_in_all,
+            arrived: sample.arrived_in_all,
+            loss: sample.loss,
+            queue: self.queue,
+        })
+    }
+
     /// Whether a queue that stands is there because we send more than the path carries.
-    fn is_ours(&mut self, now: Instant, queue: Duration, sample: &Sample) -> bool {
-        let begins =
-            Standing { since: now, sent: sample.sent_in_all, arrived: sample.arrived_in_all, loss: sample.loss };
-        let standing = *self.standing.get_or_insert(begins);
+    fn is_ours(&mut self, now: Instant, sample: &Sample) -> bool {
+        let standing = self.standing(now, sample);
         let (span, sent) = (now - standing.since, sample.sent_in_all - standing.sent);
         if span < LASTING || sent < ENOUGH {
             return false;
@@ -166,32 +229,88 @@ impl Capacity {
         } else if span > SETTLED {
             // All that is sent arrives: the path is longer than it was.
             self.standing = None;
-            self.base += queue;
+            self.base += self.queue;
         }
         too_little
     }
 
-    fn slow_down(&mut self, now: Instant, queue: Duration, rtt: Duration) {
-        let Some(brake) = self.brake else {
-            // Beyond a moment's stall, the best tenth of the last second tells what the path gives.
-            let best = self.bins.iter().max().copied().unwrap_or(0);
-            self.brake = Some(Brake { since: now, queue, before: self.rate, firm: false });
-            self.knee = GENTLE * per_second(best as f64);
-            return self.set(self.knee);
-        };
-        if now - brake.since < 2 * rtt.max(PERIOD) || queue + CHANGE < brake.queue {
-            // What was sent before still drains.
-            self.brake = Some(Brake { queue: queue.min(brake.queue), ..brake });
+    fn slow_down(&mut self, now: Instant) {
+        // Beyond a moment's stall, the best tenth of the last second tells what the path gives.
+        let best = per_second(self.bins.iter().max().copied().unwrap_or(0) as f64);
+        let known = self.others_known.is_some_and(|known| now - known < KNOWN);
+        let (share, most) = if known { (KNOWN_PROVOKED, 1) } else { (PROVOKED, UNPROVOKED) };
+        let provoked = self.rate.is_none_or(|rate| rate > share * self.used_to_pass());
+        self.unprovoked = if provoked { 0 } else { self.unprovoked + 1 };
+        if self.unprovoked >= most {
+            return self.yield_no_more(now, EASE * self.used_to_pass());
+        }
+        self.brake = Some(Brake { since: now, queue: self.queue, share: GENTLE, failed: 0 });
+        self.knee = GENTLE * best;
+        self.set(self.knee);
+    }
+
+    /// Watches what a queue does while less is sent than it was served.
+    fn drain(&mut self, now: Instant, brake: Brake, rtt: Duration) {
+        let since = now - brake.since;
+        if since < rtt {
+            // What was sent before still arrives.
+            self.brake = Some(Brake { queue: self.queue, ..brake });
             return;
         }
-        if brake.firm && queue < brake.queue + CHANGE {
-            self.base += queue;
-            self.brake = None;
-            self.rate = brake.before;
+        let judged = since - rtt;
+        if judged < JUDGED {
             return;
         }
-        self.brake = Some(Brake { since: now, queue, firm: true, ..brake });
-        self.set(FIRM * per_second(self.recent()));
+        let due = judged.mul_f64((1.0 - brake.share) / 2.0);
+        if self.queue + due <= brake.queue {
+            self.brake = Some(Brake { since: now.saturating_sub(rtt), queue: self.queue, ..brake });
+        } else if brake.share > FIRM {
+            self.brake = Some(Brake { since: now, queue: self.queue, share: FIRM, ..brake });
+            self.set(FIRM * per_second(self.recent()));
+        } else if brake.failed < PATIENCE {
+            // Links like ours that share the path brake within such a time as well.
+            self.brake =
+                Some(Brake { since: now.saturating_sub(rtt), queue: self.queue, failed: brake.failed + 1, ..brake });
+        } else {
+            self.yield_no_more(now, EASE * self.used_to_pass());
+        }
+    }
+
+    /// Others fill the queue: takes no delay for a reason to send less.
+    fn yield_no_more(&mut self, now: Instant, rate: f64) {
+        (self.others, self.others_known, self.rate) = (Some(now), Some(now), Some(rate));
+        (self.brake, self.standing, self.unprovoked) = (None, None, 0);
+    }
+
+    /// Keeps to what gets through a queue that others fill.
+    fn beside_others(&mut self, now: Instant, seen: Instant, sample: &Sample) {
+        if self.queue > STANDING {
+            self.others = Some(now);
+        } else if now - seen > CLEAR {
+            if now - self.felt > CLEAR {
+                self.rate = None;
+            }
+            (self.others, self.standing) = (None, None);
+            return;
+        }
+        let standing = self.standing(now, sample);
+        let (span, sent) = (now - standing.since, sample.sent_in_all - standing.sent);
+        if span < BESIDE || sent < ENOUGH {
+            return self.speed_up(now, sample.limited);
+        }
+        self.standing = None;
+        // What a growing queue holds back is not lost.
+        let held = self.queue.saturating_sub(standing.queue).div_duration_f64(span);
+        let arrived = (sample.arrived_in_all - standing.arrived) as f64;
+        let due = (1.0 - standing.loss) * sent as f64 * (1.0 - held);
+        if arrived < (1.0 - BESIDE_WANTING) * due {
+            // It may be ours after all; what drains tells.
+
+            self.others = None;
+            self.knee = FIRM * per_second(self.recent());
+            self.brake = Some(Brake { since: now, queue: self.queue, share: FIRM, failed: 0 });
+            self.set(self.knee);
+        }
     }
 
     fn speed_up(&mut self, now: Instant, limited: bool) {
@@ -215,8 +334,18 @@ impl Capacity {
         for skipped in (self.bin + 1).max(bin.saturating_sub(BINS as u64 - 1))..=bin {
             self.bins[skipped as usize % BINS] = 0;
         }
+        let (before, second) = (self.bin / BINS as u64, bin / BINS as u64);
+        for skipped in (before + 1).max(second.saturating_sub(SECONDS as u64 - 1))..=second {
+            self.seconds[skipped as usize % SECONDS] = 0;
+        }
         self.bin = self.bin.max(bin);
         self.bins[bin as usize % BINS] += bytes;
+        self.seconds[second as usize % SECONDS] += bytes;
+    }
+
+    /// What arrived in the best of the last seconds, in bits per second.
+    fn used_to_pass(&self) -> f64 {
+        8.0 * self.seconds.iter().max().copied().unwrap_or(0) as f64
     }
 
     /// Mean of the last two whole bins.

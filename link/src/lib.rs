@@ -40,10 +40,17 @@
 //! before; on a path without loss after 3 ms, doubling. They carry how much is still unacknowledged, so the report that said
 //! otherwise is repeated if it was lost.
 //!
+//! # What a path can carry
+//!
+//! Where nobody says it, the capacity is estimated from delay and from what arrives (the documentation of the module `capacity` has the law): random loss and jitter
+//! never slow a link, a queue of its own does until it has drained, and one that others fill (TCP) does not. While a rate is in force, high priority goes first, streams of a
+//! priority take turns, and where a stream's queue stands its head is dropped, so that what is sent still has time to be repaired.
+//!
 //! The estimates begin from a path that loses 5 % in bursts of 2.5, so that the first packets are repaired as on a bad path.
 //!
 //! Sources: feedback that numbers every transmission, as QUIC (RFC 9002, section 2); round trips after RFC 6298; deficit round robin
-//! of streams (Shreedhar and Varghese 1995); increase and decrease of the estimated capacity (Chiu and Jain 1989).
+//! of streams (Shreedhar and Varghese 1995); queues kept short from the head (RFC 8289, RFC 8290); increase and decrease of the estimated capacity (Chiu and Jain 1989);
+//! delay that means nothing beside flows that fill the queue (Arun and Balakrishnan 2018).
 //!
 //! # What can go wrong
 //!

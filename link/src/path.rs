@@ -14,8 +14,8 @@ const HISTORY: usize = 128;
 /// Our transmissions and their fate.
 #[derive(Debug)]
 pub(crate) struct Path {
-    /// When each transmission from `first` on left.
-    flight: VecDeque<Instant>,
+    /// Each transmission from `first` on.
+    flight: VecDeque<Transmission>,
     first: u64,
     next: u64,
     loss_fast: Mean,
@@ -24,6 +24,23 @@ pub(crate) struct Path {
     after_loss: Mean,
     last: Option<bool>,
     company: Company,
+}
+
+/// A transmission whose fate is not known.
+#[derive(Clone, Copy, Debug)]
+struct Transmission {
+    at: Instant,
+    /// Its size; 0 until it is written.
+    bytes: u32,
+}
+
+/// What a report had to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Transmissions that are news to have arrived.
+    pub(crate) arrived: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
 }
 
 impl Path {
@@ -47,9 +64,16 @@ impl Path {
             self.flight.pop_front();
             self.first += 1;
         }
-        self.flight.push_back(now);
+        self.flight.push_back(Transmission { at: now, bytes: 0 });
         self.next += 1;
         self.next - 1
+    }
+
+    /// Notes the size of the transmission that was numbered last, unless it is known.
+    pub(crate) fn on_written(&mut self, bytes: usize) {
+        if let Some(last) = self.flight.back_mut().filter(|last| last.bytes == 0) {
+            last.bytes = bytes as u32;
+        }
     }
 
     #[cfg(test)]
@@ -60,7 +84,7 @@ impl Path {
     /// When a transmission left of which nothing has been reported yet.
     pub(crate) fn sent_at(&self, number: u64) -> Option<Instant> {
         let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.flight.get(place).copied()
+        self.flight.get(place).map(|sent| sent.at)
     }
 
     /// Number of the next transmission.
@@ -68,13 +92,13 @@ impl Path {
         self.next
     }
 
-    /// Takes a report: from `settled` down, runs of transmissions that arrived and that were lost by turns. Returns how
-    /// many are news to have arrived.
-    pub(crate) fn on_report(&mut self, settled: u64, runs: impl Iterator<Item = u32>) -> u64 {
+    /// Takes a report: from `settled` down, runs of transmissions that arrived and that were lost by turns. Returns what
+    /// is news to have arrived.
+    pub(crate) fn on_report(&mut self, settled: u64, runs: impl Iterator<Item = u32>) -> News {
+        let mut news = News::default();
         if settled < self.first || settled >= self.next {
-            return 0;
+            return news;
         }
-        let mut news = 0;
         let mut spans = [(0u64, 0u64, false); crate::frame::MAX_RUNS];
         let mut count = 0;
         let (mut above, mut arrived) = (settled + 1, true);
@@ -93,10 +117,11 @@ impl Path {
         }
         for (from, to, arrived) in spans[..count].iter().rev() {
             for number in *from..*to {
-                let at = self.flight.get((number - self.first) as usize).copied();
-                if let Some(at) = at {
-                    self.settle(at, !arrived);
-                    news += u64::from(*arrived);
+                let Some(sent) = self.flight.get((number - self.first) as usize).copied() else { continue };
+                self.settle(sent.at, !arrived);
+                if *arrived {
+                    news.arrived += 1;
+                    news.bytes += u64::from(sent.bytes);
                 }
             }
         }

@@ -1,11 +1,20 @@
-//! Media packets that wait to be sent: by priority, fairly among streams, never beyond their time.
+//! Media packets that wait to be sent: by priority, fairly among streams, never beyond their time, and no longer than bursts make them.
+//!
+//! A queue that only fills up shortens nothing and takes the time that repair needs: where one stands, its head goes
+//! (as in CoDel, RFC 8289, per stream as in RFC 8290; all at once, because live media does not slow down when it is told).
 
 use crate::endpoint::Packet;
 use crate::time::Instant;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What a stream may send in one turn, in bytes (deficit round robin, Shreedhar and Varghese 1995).
 const QUANTUM: usize = 1500;
+
+/// How long a packet may wait where the queue of its stream stands.
+const STANDING: Duration = Duration::from_millis(20);
+/// How long the head of a queue must have waited longer for the queue to stand: more than a burst of pictures takes.
+const LASTING: Duration = Duration::from_millis(250);
 
 /// A packet that waits.
 #[derive(Debug)]
@@ -13,6 +22,7 @@ pub(crate) struct Waiting {
     pub(crate) packet: Packet,
     /// When its source received it, by this end's clock stamp.
     pub(crate) birth: u32,
+    pub(crate) since: Instant,
 }
 
 /// The queue of one link.
@@ -47,6 +57,8 @@ struct Flow {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     deficit: usize,
+    /// Since when its head has waited too long at every look.
+    slow_since: Option<Instant>,
 }
 
 impl Queue {
@@ -105,6 +117,16 @@ impl Queue {
         self.bytes -= bytes;
         count
     }
+
+    /// Drops from the head of each stream whose queue stands what has waited too long; returns how many.
+    pub(crate) fn drop_standing(&mut self, now: Instant) -> u64 {
+        let (count, bytes) = [&mut self.high, &mut self.low]
+            .map(|level| level.drop_standing(now))
+            .into_iter()
+            .fold((0, 0), |(count, bytes), (more, freed)| (count + more, bytes + freed));
+        self.bytes -= bytes;
+        count
+    }
 }
 
 impl Level {
@@ -118,6 +140,7 @@ impl Level {
         if flow.waiting.is_empty() {
             self.turns.push_back(handle);
             flow.deficit = 0;
+            flow.slow_since = None;
         }
         flow.bytes += waiting.packet.payload.len();
         flow.waiting.push_back(waiting);
@@ -165,6 +188,26 @@ impl Level {
         });
         (count, bytes)
     }
+
+    fn drop_standing(&mut self, now: Instant) -> (u64, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for handle in &self.turns {
+            let flow = &mut self.flows[usize::from(*handle)];
+            let waited = flow.waiting.front().map_or(Duration::ZERO, |waiting| now - waiting.since);
+            if waited <= STANDING {
+                continue;
+            }
+            // It stands until it has been empty.
+            if now - *flow.slow_since.get_or_insert(now) < LASTING {
+                continue;
+            }
+            while flow.waiting.len() > 1 && flow.waiting.front().is_some_and(|waiting| now - waiting.since > STANDING) {
+                count += 1;
+                bytes += flow.take().map_or(0, |waiting| waiting.packet.payload.len());
+            }
+        }
+        (count, bytes)
+    }
 }
 
 impl Flow {
@@ -193,7 +236,7 @@ mod tests {
             payload: Bytes::from(vec![0; size]),
             recover_until: Instant::from_micros(until),
         };
-        Waiting { packet, birth: 0 }
+        Waiting { packet, birth: 0, since: Instant::ORIGIN }
     }
 
     fn order(queue: &mut Queue) -> Vec<(u16, u32)> {
@@ -225,6 +268,33 @@ mod tests {
         assert_eq!(queue.push(waiting(4, 0, 2000, true, 100), 4000), Overflow::Dropped(2));
         assert_eq!(queue.push(waiting(5, 0, 1, false, 100), 4000), Overflow::Refused);
         assert_eq!(order(&mut queue), [(3, 0), (4, 0)]);
+    }
+
+    /// Ten milliseconds a step for two seconds: what arrives, and how many are served. Returns drops, and how long the head waits at the end.
+    fn steps(arrive: impl Fn(u64) -> u32, served: impl Fn(u64) -> u32) -> (u64, Duration) {
+        let mut queue = Queue::new();
+        let (mut dropped, mut now) = (0, Instant::ORIGIN);
+        for step in 0..200 {
+            now = Instant::from_micros(step * 10_000);
+            for seq in 0..arrive(step) {
+                queue.push(Waiting { since: now, ..waiting(1, seq, 10, false, u64::MAX) }, usize::MAX);
+            }
+            dropped += queue.drop_standing(now);
+            (0..served(step)).for_each(|_| drop(queue.pop()));
+        }
+        (dropped, queue.pop().map_or(Duration::ZERO, |head| now - head.since))
+    }
+
+    #[test]
+    fn the_head_of_a_queue_that_stands_goes() {
+        let (dropped, waits) = steps(|_| 3, |_| 2);
+        assert!((150..200).contains(&dropped), "{dropped}");
+        assert!(waits <= STANDING, "{waits:?}");
+    }
+
+    #[test]
+    fn a_burst_that_is_served_in_time_stays() {
+        assert_eq!(steps(|step| if step % 50 == 0 { 40 } else { 0 }, |_| 2), (0, Duration::ZERO));
     }
 
     #[test]

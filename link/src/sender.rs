@@ -21,7 +21,7 @@ use crate::frame::{BODY_HEADER, Body, Horizon};
 use crate::history::History;
 use crate::ids::LinkSeq;
 use crate::pacer::{Budget, Pacer};
-use crate::path::Path;
+use crate::path::{News, Path};
 use crate::policy::{Policy, RepairMode};
 use crate::queue::{Overflow, Queue, Waiting};
 use crate::seq;
@@ -108,7 +108,6 @@ pub(crate) struct Sender {
     /// Something had to wait for the pace since the last report.
     limited: bool,
     /// Mean bytes of a transmission.
-    mean_size: f64,
     budget: Budget,
     way: Option<Way>,
     /// Share of the peer's reports that are lost.
@@ -150,7 +149,6 @@ impl Sender {
             pacer: Pacer::new(policy.capacity),
             capacity: Capacity::new(now),
             limited: false,
-            mean_size: 0.0,
             budget: Budget::new(policy.max_overhead),
             way: None,
             reports_lost: 0.0,
@@ -253,7 +251,7 @@ impl Sender {
         if self.queue.bytes() + size > self.queue_limit() {
             self.drop_late(now);
         }
-        match self.queue.push(Waiting { packet, birth }, self.queue_limit()) {
+        match self.queue.push(Waiting { packet, birth, since: now }, self.queue_limit()) {
             Overflow::None => Ok(()),
             Overflow::Dropped(count) => {
                 self.stats.dropped_low_priority += count as u64;
@@ -267,12 +265,12 @@ impl Sender {
     }
 
     /// Keeps to what the path can carry, as far as nobody has said it.
-    fn follow_capacity(&mut self, now: Instant, arrived: u64) {
-        self.arrived += arrived;
+    fn follow_capacity(&mut self, now: Instant, news: News) {
+        self.arrived += news.arrived;
         let Some(way) = self.way else { return };
         let sample = Sample {
             delay: way.delay,
-            arrived: (arrived as f64 * self.mean_size) as u64,
+            arrived: news.bytes,
             sent_in_all: self.sent,
             arrived_in_all: self.arrived,
             loss: self.path.loss(),
@@ -286,7 +284,7 @@ impl Sender {
     }
 
     fn count_sent(&mut self, now: Instant, bytes: usize) {
-        self.mean_size += (bytes as f64 - self.mean_size) / 64.0;
+        self.path.on_written(bytes);
         self.pacer.on_sent(now, bytes);
     }
 
@@ -387,7 +385,8 @@ impl Sender {
     /// Drops what would arrive too late: by the bare transit, the queue on the way, and a little, so that what is
     /// sent at the last moment is not sent in vain.
     fn drop_late(&mut self, now: Instant) {
-        let transit = self.transit() + self.way.map_or(Duration::ZERO, |way| way.delay.min(MOST_JITTER)) + LAST_CHANCE;
+        let delay = self.way.map_or(Duration::ZERO, |way| way.delay.min(MOST_JITTER));
+        let transit = self.transit() + delay.max(self.capacity.standing_delay()) + LAST_CHANCE;
         self.stats.dropped_late += self.queue.drop_late(now + transit);
     }
 

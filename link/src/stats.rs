@@ -34,6 +34,8 @@ pub struct LinkStats {
     pub repair_unneeded: u64,
     /// Media packets this end dropped before the first transmission, each with its reason.
     pub dropped_late: u64,
+    /// They waited in a queue that stands: more is offered than the link carries.
+    pub dropped_standing: u64,
     pub dropped_low_priority: u64,
     pub dropped_queue_full: u64,
     /// Repair not sent because of the capacity or the ceiling on overhead.
@@ -51,6 +53,11 @@ impl LinkStats {
     /// The counters of two links, or of two runs, taken together.
     pub fn plus(&self, other: &LinkStats) -> LinkStats {
         self.combined(other, u64::wrapping_add)
+    }
+
+    /// Media packets dropped before their first transmission, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_late + self.dropped_standing + self.dropped_low_priority + self.dropped_queue_full
     }
 
     fn combined(&self, other: &LinkStats, combine: fn(u64, u64) -> u64) -> LinkStats {
@@ -76,6 +83,7 @@ impl LinkStats {
             unrecovered
             repair_unneeded
             dropped_late
+            dropped_standing
             dropped_low_priority
             dropped_queue_full
             repair_suppressed

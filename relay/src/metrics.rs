@@ -114,6 +114,10 @@ const LINK: &[Of<LinkReport>] = &[
         l.stats.unrecovered as f64
     }),
     (counter("anabranch_link_dropped_late_total", "Media packets not sent: too late"), |l| l.stats.dropped_late as f64),
+    (
+        counter("anabranch_link_dropped_standing_total", "Media packets not sent: had waited in a queue that stands"),
+        |l| l.stats.dropped_standing as f64,
+    ),
     (counter("anabranch_link_dropped_queue_full_total", "Media packets not sent: queue full"), |l| {
         (l.stats.dropped_queue_full + l.stats.dropped_low_priority) as f64
     }),

@@ -56,6 +56,8 @@ pub struct LinkReport {
     pub rtt_ms: f64,
     /// Packets dropped before their first transmission because they could not be in time.
     pub dropped_late: u64,
+    /// Because they had waited in a queue that stands.
+    pub dropped_standing: u64,
     /// Because of their low priority.
     pub dropped_low_priority: u64,
     /// Because the link's queue was full.
@@ -123,6 +125,7 @@ impl LinkReport {
             capacity_bps: quality.and_then(|quality| quality.capacity).map(Bitrate::as_bps),
             rtt_ms: quality.unwrap_or_default().rtt.as_secs_f64() * 1e3,
             dropped_late: since(|stats| stats.dropped_late),
+            dropped_standing: since(|stats| stats.dropped_standing),
             dropped_low_priority: since(|stats| stats.dropped_low_priority),
             dropped_queue_full: since(|stats| stats.dropped_queue_full),
             repair_suppressed: since(|stats| stats.repair_suppressed),
@@ -204,10 +207,11 @@ impl fmt::Display for LinkReport {
         let capacity = self.capacity_bps.map_or("unknown".into(), |bps| format!("{:.2} Mbit/s", mbps(bps)));
         write!(
             f,
-            "capacity {capacity}, rtt {:.1} ms, repair {:.2} %; dropped: late {}, low priority {}, queue full {}; repair held back {}",
+            "capacity {capacity}, rtt {:.1} ms, repair {:.2} %; dropped: late {}, standing queue {}, low priority {}, queue full {}; repair held back {}",
             self.rtt_ms,
             self.repair * 100.0,
             self.dropped_late,
+            self.dropped_standing,
             self.dropped_low_priority,
             self.dropped_queue_full,
             self.repair_suppressed

@@ -16,8 +16,8 @@ impl Sender {
         self.last_report = now;
         self.lateness = Duration::from_micros(u64::from(feedback.lateness) * 10);
         let settled = seq::extend(feedback.settled.0, self.path.next());
-        let arrived = self.path.on_report(settled, feedback.runs);
-        self.follow_capacity(now, arrived);
+        let news = self.path.on_report(settled, feedback.runs);
+        self.follow_capacity(now, news);
         let up_to = seq::extend(feedback.known_up_to, self.history.next());
         if up_to > self.history.next() {
             return;

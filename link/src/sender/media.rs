@@ -19,8 +19,9 @@ impl Sender {
         }
         if self.pacer.rate().is_some() && !self.queue.is_empty() {
             self.drop_late(now);
+            self.stats.dropped_standing += self.queue.drop_standing(now);
         }
-        let Waiting { packet, birth } = self.queue.pop()?;
+        let Waiting { packet, birth, .. } = self.queue.pop()?;
         let mut body = Body {
             flags: packet.flags,
             part: Part::Whole,

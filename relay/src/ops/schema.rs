@@ -134,6 +134,8 @@ pub(crate) struct LinkStats {
     repair_unneeded: u64,
     /// Media packets this end dropped before the first transmission, each with its reason.
     dropped_late: u64,
+    /// They waited in a queue that stands: more is offered than the link carries.
+    dropped_standing: u64,
     dropped_low_priority: u64,
     dropped_queue_full: u64,
     /// Repair not sent because of the capacity or the ceiling on overhead.
