@@ -14,7 +14,7 @@
 //! that is served in order, what arrives of ours falls behind in the same way. The answer to our own braking tells: a queue of ours drains at the rate by which less is
 //! sent than was served. One that does not, or that comes back though no more is sent than used to pass, is filled by others, and would be at any rate of ours. Then delay
 //! says nothing more (as in the competitive mode of Copa, Arun and Balakrishnan 2018): the rate goes back to what it was, and only loss beyond
-//! what the path always loses takes it down, until the queue has been empty for a while.
+//! what the path loses without a queue takes it down, until the queue has been empty for a while, or has been the same for so long that it is the path's own length.
 
 use crate::time::Instant;
 use crate::units::Bitrate;
@@ -48,6 +48,9 @@ const UNPROVOKED: u32 = 3;
 const CLEAR: Duration = Duration::from_secs(2);
 /// After others filled the queue it is soon believed of them again, for so long.
 const KNOWN: Duration = Duration::from_secs(60);
+/// A queue that has not changed by more than so much in such a time is no queue: the path is longer.
+const STEADY: Duration = Duration::from_secs(10);
+const STEADY_SPAN: Duration = Duration::from_millis(5);
 /// Time over which loss beside others is judged, and the share that may be wanting.
 const BESIDE: Duration = Duration::from_millis(500);
 const BESIDE_WANTING: f64 = 0.06;
@@ -110,6 +113,10 @@ pub(crate) struct Capacity {
     others: Option<Instant>,
     /// When others were last found to fill it.
     others_known: Option<Instant>,
+    /// Least and largest queue that others filled since some moment.
+    span: (Duration, Duration, Instant),
+    /// Share of transmissions lost when no queue stood: what a full queue loses is not taken for the path's.
+    usual_loss: f64,
     /// The queue that was seen last, beyond `base`.
     queue: Duration,
     raised: Instant,
@@ -154,6 +161,8 @@ impl Capacity {
             unprovoked: 0,
             others: None,
             others_known: None,
+            span: (Duration::ZERO, Duration::ZERO, now),
+            usual_loss: 1.0,
             queue: Duration::ZERO,
             raised: now,
             felt: now,
@@ -163,6 +172,11 @@ impl Capacity {
     /// The bound, where there is one.
     pub(crate) fn rate(&self) -> Option<Bitrate> {
         self.rate.map(|rate| Bitrate::bps(rate as u64))
+    }
+
+    /// Whether others fill the queue before the bottleneck.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.others.is_some()
     }
 
     /// The delay that everything on the way there met lately, above the smallest of the recent past.
@@ -186,6 +200,9 @@ impl Capacity {
             self.base = least;
         }
         self.queue = least.saturating_sub(self.base);
+        if self.queue <= STANDING {
+            self.usual_loss = sample.loss;
+        }
         if let Some(seen) = self.others {
             self.beside_others(now, seen, &sample);
         } else if self.queue <= STANDING {
@@ -209,7 +226,7 @@ impl Capacity {
             since: now,
             sent: sample.sent_in_all,
             arrived: sample.arrived_in_all,
-            loss: sample.loss,
+            loss: sample.loss.min(self.usual_loss),
             queue: self.queue,
         })
     }
@@ -227,17 +244,25 @@ impl Capacity {
         if too_little {
             self.standing = None;
         } else if span > SETTLED {
-            // All that is sent arrives: the path is longer than it was.
             self.standing = None;
-            self.base += self.queue;
+            if self.others_are_known(now) {
+                self.yield_no_more(now, EASE * self.used_to_pass());
+            } else {
+                // All that is sent arrives: the path is longer than it was.
+                self.base += self.queue;
+            }
         }
         too_little
+    }
+
+    fn others_are_known(&self, now: Instant) -> bool {
+        self.others_known.is_some_and(|known| now - known < KNOWN)
     }
 
     fn slow_down(&mut self, now: Instant) {
         // Beyond a moment's stall, the best tenth of the last second tells what the path gives.
         let best = per_second(self.bins.iter().max().copied().unwrap_or(0) as f64);
-        let known = self.others_known.is_some_and(|known| now - known < KNOWN);
+        let known = self.others_are_known(now);
         let (share, most) = if known { (KNOWN_PROVOKED, 1) } else { (PROVOKED, UNPROVOKED) };
         let provoked = self.rate.is_none_or(|rate| rate > share * self.used_to_pass());
         self.unprovoked = if provoked { 0 } else { self.unprovoked + 1 };
@@ -280,10 +305,27 @@ impl Capacity {
     fn yield_no_more(&mut self, now: Instant, rate: f64) {
         (self.others, self.others_known, self.rate) = (Some(now), Some(now), Some(rate));
         (self.brake, self.standing, self.unprovoked) = (None, None, 0);
+        self.span = (self.queue, self.queue, now);
+    }
+
+    /// Whether the delay has been the same for so long that it is the path's: what others fill comes and goes.
+    fn is_steady(&mut self, now: Instant) -> bool {
+        let (least, most, since) = &mut self.span;
+        (*least, *most) = (self.queue.min(*least), self.queue.max(*most));
+        let steady = now - *since > STEADY && *most - *least < STEADY_SPAN;
+        if now - *since > STEADY {
+            self.span = (self.queue, self.queue, now);
+        }
+        steady
     }
 
     /// Keeps to what gets through a queue that others fill.
     fn beside_others(&mut self, now: Instant, seen: Instant, sample: &Sample) {
+        if self.is_steady(now) {
+            self.base += self.queue;
+            (self.others, self.others_known, self.standing) = (None, None, None);
+            return;
+        }
         if self.queue > STANDING {
             self.others = Some(now);
         } else if now - seen > CLEAR {

@@ -38,12 +38,13 @@
 //! A loss shows only when something is sent after it, and a burst of packets ends only by what is sent. So while the peer is not known
 //! to have what was sent last, probes follow it: the first after 1 ms (or 5/4 of the interval between packets), each gap 1.2 times the one
 //! before; on a path without loss after 3 ms, doubling. They carry how much is still unacknowledged, so the report that said
-//! otherwise is repeated if it was lost.
+//! otherwise is repeated if it was lost. Where nothing is lost either way, reports come every 20 ms unless a probe asks, and the first probe
+//! has a quarter of the time in which a loss can still be mended, 25 ms at most.
 //!
 //! # What a path can carry
 //!
 //! Where nobody says it, the capacity is estimated from delay and from what arrives (the documentation of the module `capacity` has the law): random loss and jitter
-//! never slow a link, a queue of its own does until it has drained, and one that others fill (TCP) does not. While a rate is in force, high priority goes first, streams of a
+//! never slow a link, a queue of its own does until it has drained, and one that others fill (TCP) does not, but holds repair to a tenth of the media. While a rate is in force, high priority goes first, streams of a
 //! priority take turns, and where a stream's queue stands its head is dropped, so that what is sent still has time to be repaired.
 //!
 //! The estimates begin from a path that loses 5 % in bursts of 2.5, so that the first packets are repaired as on a bad path.

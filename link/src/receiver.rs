@@ -15,7 +15,7 @@ const AT_ONCE: Duration = Duration::from_micros(500);
 const MISSING: Duration = Duration::from_millis(2);
 /// Time between reports while media comes whole, at best.
 const WHOLE: Duration = Duration::from_millis(3);
-/// Time between reports on a slow link, and while a report is awaited to measure the round trip.
+/// Time between reports on a slow link, where nothing is lost, and while a report is awaited to measure the round trip.
 const SLOW: Duration = Duration::from_millis(20);
 /// The same while reports are lost.
 const SLOW_AND_LOST: Duration = Duration::from_millis(10);
@@ -23,6 +23,8 @@ const SLOW_AND_LOST: Duration = Duration::from_millis(10);
 const MOST_EARLY: f64 = 1.0;
 /// Share of reports whose loss counts.
 const LOSSY: f64 = 0.005;
+/// Share of what comes whose loss counts.
+const CALM: f64 = 0.002;
 /// Time between reports while nothing but reports and probes comes.
 const QUIET: Duration = Duration::from_millis(100);
 /// Share of the rate received that reports may take.
@@ -51,6 +53,8 @@ pub(crate) struct Receiver {
     anything_came: bool,
     /// A loss was found since the last report.
     loss_found: bool,
+    /// A probe asked what has come since the last report.
+    asked: bool,
     /// Pauses that reports of losses have taken from those that follow: in all they keep to their share.
     early: f64,
     /// The peer loses what this end sends.
@@ -76,6 +80,7 @@ impl Receiver {
             media_came: false,
             anything_came: false,
             loss_found: false,
+            asked: false,
             early: 0.0,
             reports_lost: true,
             rate: 0.0,
@@ -117,8 +122,9 @@ impl Receiver {
             Frame::Feedback(feedback) => self.symbols.on_horizon(now, feedback.horizon),
             Frame::Probe(probe) => {
                 self.symbols.on_horizon(now, probe.horizon);
-                // The peer keeps what it does not know to have come: the report that said so may be lost.
-                self.media_came |= probe.horizon.kept > 0;
+                // The peer keeps what it does not know to have come: the report that said so may be lost, or waits.
+                self.asked |= probe.horizon.kept > 0;
+                self.media_came |= self.asked;
             }
             Frame::Path(_) => {}
         }
@@ -154,6 +160,8 @@ impl Receiver {
             let in_need = SHARE_IN_NEED - SHARE_PER_SECOND * timing.rtt().0.as_secs_f64();
             let share = if self.reports_lost { in_need.max(LEAST_SHARE_IN_NEED) } else { SHARE };
             self.affordable(share, MISSING, SLOW_AND_LOST)
+        } else if self.media_came && self.is_calm() && !self.asked {
+            SLOW
         } else if self.media_came {
             self.affordable(SHARE, WHOLE, if self.reports_lost { SLOW_AND_LOST } else { SLOW })
         } else if !self.anything_came {
@@ -163,6 +171,11 @@ impl Receiver {
         } else {
             QUIET
         })
+    }
+
+    /// Whether nothing is lost either way, as far as is known: then nobody waits for a report.
+    fn is_calm(&self) -> bool {
+        !self.reports_lost && self.arrivals.loss().1 < CALM
     }
 
     /// When a gap may turn out to be a loss.
@@ -193,6 +206,7 @@ impl Receiver {
         self.media_came = false;
         self.anything_came = false;
         self.loss_found = false;
+        self.asked = false;
         let written = out.len() - start;
         self.report_size += (written as f64 - self.report_size) / 64.0;
         Some(written)

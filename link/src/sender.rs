@@ -61,10 +61,14 @@ const PROBES_LOSSY: (Duration, f64) = (Duration::from_millis(1), 1.2);
 const PROBES_CLEAN: (Duration, f64) = (Duration::from_millis(3), 2.0);
 /// Probes after which only the regular ones follow.
 const MOST_PROBES: u32 = 16;
+/// Time between the peer's reports where nothing is lost.
+const CALM_REPORTS: Duration = Duration::from_millis(20);
 /// Time between probes while a report is overdue.
 const OVERDUE_PROBES: Duration = Duration::from_millis(3);
 /// Share lost from which a path counts as lossy.
 const LOSSY: f64 = 0.002;
+/// Ceiling on repair as a share of media while others fill the queue.
+const CONTENDED_OVERHEAD: f64 = 0.1;
 /// What a lost report delays an answer by.
 const REPORT_SLIP: Duration = Duration::from_millis(2);
 /// Bounds of the time kept for spreading the last answer.
@@ -121,6 +125,8 @@ pub(crate) struct Sender {
     fail_safe_share: Share,
     rate: Rate,
     last_sent: Instant,
+    /// Until when the last media frame may be mended.
+    last_until: Instant,
     /// Transmissions sent, and arrived as far as is known, since the start.
     sent: u64,
     arrived: u64,
@@ -158,6 +164,7 @@ impl Sender {
             fail_safe_share: Share::new(0.01),
             rate: Rate::new(now),
             last_sent: now,
+            last_until: now,
             sent: 0,
             arrived: 0,
             probes: u32::MAX,
@@ -175,7 +182,7 @@ impl Sender {
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
         self.pacer.set_rate(policy.capacity.or(self.capacity.rate()));
-        self.budget.set_share(policy.max_overhead);
+        self.limit_repair();
     }
 
     pub(crate) fn set_max_frame(&mut self, max_frame: usize) {
@@ -221,11 +228,18 @@ impl Sender {
         if self.unacked.is_empty() {
             return self.last_sent + regular;
         }
-        let overdue = (self.last_report + self.turn() + PATIENCE).max(self.last_sent + OVERDUE_PROBES);
+        let calm = self.path.loss() <= LOSSY && self.reports_lost <= LOSSY;
+        let patience = if calm { CALM_REPORTS + PATIENCE } else { PATIENCE };
+        let overdue = (self.last_report + self.turn() + patience).max(self.last_sent + OVERDUE_PROBES);
         if self.probes >= MOST_PROBES {
             return (self.last_sent + regular).min(overdue);
         }
-        let (first, growth) = if self.path.loss() > LOSSY { PROBES_LOSSY } else { PROBES_CLEAN };
+        let (mut first, growth) = if self.path.loss() > LOSSY { PROBES_LOSSY } else { PROBES_CLEAN };
+        if calm {
+            // Where a loss is rare it may be found late, as long as there is time to mend it.
+            let left = (self.last_until - self.last_sent).saturating_sub(self.turn());
+            first = (left / 4).clamp(first, LONGEST_GAP);
+        }
         let first = first.max(self.rate.interval() * 5 / 4);
         (self.last_sent + first.mul_f64(growth.powi(self.probes as i32)).min(regular)).min(overdue)
     }
@@ -277,10 +291,20 @@ impl Sender {
             rtt: way.rtt,
             limited: std::mem::take(&mut self.limited),
         };
+        let contended = self.capacity.is_contended();
         self.capacity.on_report(now, sample);
+        if self.capacity.is_contended() != contended {
+            self.limit_repair();
+        }
         if self.policy.capacity.is_none() {
             self.pacer.set_rate(self.capacity.rate());
         }
+    }
+
+    /// What is lost at the tail of a queue that others fill is no reason to send more.
+    fn limit_repair(&mut self) {
+        let most = if self.capacity.is_contended() { CONTENDED_OVERHEAD } else { f64::INFINITY };
+        self.budget.set_share(self.policy.max_overhead.min(most));
     }
 
     fn count_sent(&mut self, now: Instant, bytes: usize) {

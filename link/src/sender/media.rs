@@ -75,6 +75,7 @@ impl Sender {
         self.rate.add(now, written);
         self.budget.earn(written, self.rate.get(now));
         self.probes = 0;
+        self.last_until = until;
         self.stats.media_packets_sent += 1;
         self.stats.media_bytes_sent += written as u64;
         self.critical_share.pass();
