@@ -13,6 +13,7 @@ use node::clock::Clock;
 use node::control::Dissemination;
 use node::trust::{Direction as Right, Role};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -51,6 +52,7 @@ pub struct Six {
     trial: Trial,
     emulator: Emulator,
     loss: f64,
+    doors: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -110,7 +112,7 @@ impl Six {
         };
         let links = LINKS.iter().map(link).collect();
         let emulator = Emulator::start(&Plan { seed, links, events: Vec::new() }).unwrap();
-        let mut six = Six { relays: BTreeMap::new(), files, trial, emulator, loss };
+        let mut six = Six { relays: BTreeMap::new(), files, trial, emulator, loss, doors: Cell::new(0) };
         for (relay, listen) in ports {
             let ops = free_port();
             six.files.node(&six.trial, relay, Role::Relay);
@@ -275,7 +277,8 @@ impl Six {
         streams
     }
 
-    fn door(&self, link: String, relay: &str) -> String {
+    fn door(&self, who: &str, relay: &str) -> String {
+        let link = format!("{who}-{relay}-{}", self.doors.replace(self.doors.get() + 1));
         let plan = LinkPlan::new(link, Some(self.listening(relay)), channel(LAST_MILE, self.loss));
         self.emulator.add(plan).unwrap().to_string()
     }
@@ -294,7 +297,7 @@ impl Six {
             )
         };
         let config = source::Config {
-            relays: vec![self.door(format!("{who}-{from}"), from)],
+            relays: vec![self.door(&who, from)],
             deadline: DEADLINE,
             streams: at.iter().map(stream).collect(),
             report_interval: Duration::from_millis(50),
@@ -314,7 +317,7 @@ impl Six {
             sink::StreamConfig::new(name(stream.mode).parse().unwrap(), vec![output])
         };
         let config = sink::Config {
-            relays: vec![self.door(format!("{who}-{to}"), to)],
+            relays: vec![self.door(&who, to)],
             streams: at.iter().map(stream).collect(),
             wait: PATIENCE,
             report_interval: Duration::from_millis(50),

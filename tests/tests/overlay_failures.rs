@@ -2,12 +2,15 @@
 //! Nobody is told of a failure; relays find out from what arrives. Each case is exact in virtual time (`relay/tests/overlay/failures.rs`); here
 //! it is real: processes, sockets, clocks, and a machine that stalls.
 
-use anabranch_tests::six::{RELAYS, Six, Streams, Tally};
+use anabranch_tests::six::{RELAYS, Six, Tally};
 use anabranch_tests::{allowance, strict};
 use bench::emulator::Action;
 use link::Bitrate;
 use node::control::Dissemination::{self, Auto, Disjoint, Flood, Targeted, Tree};
 use std::time::Duration;
+
+/// Of each stream.
+const RATE: Bitrate = Bitrate::mbps(10);
 
 /// What every link loses all the while, and either way.
 const LOSS: f64 = 0.01;
@@ -17,6 +20,9 @@ const SETTLED: Duration = Duration::from_millis(350);
 
 /// After a failure is over: levels of trouble fall, modules that lingered go, streams are back on their way.
 const CALM: Duration = Duration::from_secs(6);
+
+/// The same for modes in which nothing lingers.
+const SOON: Duration = Duration::from_secs(3);
 
 /// A failure.
 #[derive(Clone, Copy)]
@@ -37,7 +43,7 @@ fn cut(six: &mut Six, link: (&str, &str), one_way: bool) {
     wait(3000);
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 8] = [
     Case { name: "nothing fails", single: true, fail: |_| wait(3000), mend: |_| {} },
     Case { name: "b-d cut", single: true, fail: |six| cut(six, ("b", "d"), false), mend: |six| six.mend() },
     Case { name: "b to d cut", single: true, fail: |six| cut(six, ("b", "d"), true), mend: |six| six.mend() },
@@ -84,18 +90,19 @@ const CASES: [Case; 9] = [
         },
         mend: |six| six.mend(),
     },
-    Case {
-        name: "50 % lost on all links into x",
-        single: false,
-        fail: |six| {
-            for link in [("d", "x"), ("e", "x")] {
-                six.lose(link, 0.5);
-            }
-            wait(3000);
-        },
-        mend: |six| six.mend(),
-    },
 ];
+
+const ONSET: [Case; 1] = [Case {
+    name: "50 % lost on all links into x",
+    single: false,
+    fail: |six| {
+        for link in [("d", "x"), ("e", "x")] {
+            six.lose(link, 0.5);
+        }
+        wait(3000);
+    },
+    mend: |six| six.mend(),
+}];
 
 /// What one case cost one stream: while it lasted, and when it was over.
 struct Row {
@@ -104,26 +111,28 @@ struct Row {
     after: Tally,
 }
 
-/// Everything that `cases` do to streams in these modes over the same overlay.
-fn run(seed: u64, rate: Bitrate, modes: &[Dissemination], cases: &'static [Case]) {
-    let mut six = Six::start(seed, LOSS);
-    let mut streams = six.streams(("a", "x"), rate, modes);
+/// Everything that `cases` do to streams of 10 Mbit/s in these modes over the same overlay.
+fn run(six: &mut Six, modes: &[Dissemination], calm: Duration, cases: &'static [Case]) -> Vec<Row> {
+    let mut streams = six.streams(("a", "x"), RATE, modes);
     let mut rows = Vec::new();
     for case in cases {
         for hop in [("a", "b"), ("b", "d"), ("d", "x")] {
             six.wait_until_carried(hop, &streams);
         }
         streams.take();
-        (case.fail)(&mut six);
-        (case.mend)(&mut six);
+        (case.fail)(six);
+        (case.mend)(six);
         std::thread::sleep(SETTLED);
         let during = streams.take();
-        std::thread::sleep(CALM);
+        std::thread::sleep(calm);
         let tallies = during.into_iter().zip(streams.take());
         rows.extend(tallies.map(|(during, after)| Row { case, during, after }));
     }
-    print(&rows);
-    judge(&mut six, streams, &rows);
+    assert!(streams.undisturbed(), "source or sink lost its relay");
+    for (mode, sent, seen) in streams.finish() {
+        assert_eq!(seen.compared.foreign, 0, "{mode:?}: damaged, doubled or out of order of {sent}: {seen:?}");
+    }
+    rows
 }
 
 fn print(rows: &[Row]) {
@@ -136,23 +145,26 @@ fn print(rows: &[Row]) {
     }
 }
 
-fn judge(six: &mut Six, streams: Streams, rows: &[Row]) {
+/// What may be lost where a failure is one and a stream travels on one way: what had to be fetched (until the ingress has heard of the failure, 0.3 s)
+/// has no time left for an answer when one of its three hops loses it once more. A link that flaps twice fails twice.
+fn unsaved(case: &Case, tally: &Tally) -> u64 {
+    let fetched = RATE.bytes_in(Duration::from_millis(300)) / 1316;
+    match (case.single, tally.mode) {
+        (true, Tree | Auto) => 2 * (fetched as f64 * 3.0 * LOSS).ceil() as u64,
+        (true, _) => 0,
+        (false, _) => tally.due / 100,
+    }
+}
+
+fn judge(six: &Six, rows: &[Row]) {
+    print(rows);
     let links = six.snapshot();
     println!("emulator: lag p99 {:?}, worst {:?}, strict {}", links.lag_p99, links.lag_max, strict());
     assert_eq!(links.kernel_dropped, 0, "the kernel lost what no plan says");
-    assert!(streams.undisturbed(), "source or sink lost its relay");
-    for (mode, sent, seen) in streams.finish() {
-        assert_eq!(seen.compared.foreign, 0, "{mode:?}: damaged, doubled or out of order of {sent}: {seen:?}");
-    }
     for Row { case, during, after } in rows {
         let what = format!("{}, {:?}: {during:?}, then {after:?}", case.name, during.mode);
         assert!(after.missed() <= allowance(after.due), "lost at the return: {what}");
-        // The way back and forth along the second way is in time: what a single failure takes can be fetched.
-        if case.single {
-            assert!(during.missed() <= allowance(during.due), "{what}");
-        }
-        // Each of the last two hops may spend 150 % on repair, which 50 % of loss takes up: a few in a thousand fail on both.
-        assert!(during.missed() <= during.due / 100, "{what}");
+        assert!(during.missed() <= allowance(during.due).max(unsaved(case, during)), "{what}");
     }
     for relay in RELAYS {
         assert_eq!(six.status(relay)["refused"]["forged"], 0, "{relay}");
@@ -163,23 +175,38 @@ fn judge(six: &mut Six, streams: Streams, rows: &[Row]) {
 #[test]
 fn a_cut_and_a_kill_cost_nothing() {
     const SHORT: [Case; 2] = [CASES[1], CASES[4]];
-    run(1, Bitrate::mbps(5), &[Tree, Targeted], &SHORT);
+    let mut six = Six::start(1, LOSS);
+    let rows = run(&mut six, &[Tree, Targeted], SOON, &SHORT);
+    judge(&six, &rows);
 }
 
 #[test]
-#[ignore = "long: two minutes"]
+#[ignore = "long: a minute and a half"]
 fn every_failure_on_one_way_and_on_two() {
-    run(2, Bitrate::mbps(10), &[Tree, Targeted], &CASES);
+    let mut six = Six::start(2, LOSS);
+    let rows = run(&mut six, &[Tree, Targeted], SOON, &CASES);
+    judge(&six, &rows);
 }
 
 #[test]
 #[ignore = "long: two minutes"]
 fn every_failure_where_the_overlay_chooses_and_where_ways_are_fixed() {
-    run(3, Bitrate::mbps(10), &[Auto, Disjoint], &CASES);
+    let mut six = Six::start(3, LOSS);
+    let rows = run(&mut six, &[Auto, Disjoint], CALM, &CASES);
+    judge(&six, &rows);
 }
 
+/// Half of all is lost on every link into the egress: each mode by itself, because every copy needs as many again to be repaired, and all
+/// of them together are more than these links and this machine are to carry. And `flood`, which has nothing to grow.
 #[test]
-#[ignore = "long: two minutes"]
-fn every_failure_while_all_links_are_flooded() {
-    run(4, Bitrate::mbps(10), &[Flood], &CASES);
+#[ignore = "long: a minute and a half"]
+fn an_egress_that_loses_half_and_flooding() {
+    const SOME: [Case; 3] = [CASES[1], CASES[4], CASES[5]];
+    let mut six = Six::start(4, LOSS);
+    let mut rows = Vec::new();
+    for mode in [Tree, Disjoint, Targeted, Auto, Flood] {
+        rows.extend(run(&mut six, &[mode], SOON, &ONSET));
+    }
+    rows.extend(run(&mut six, &[Flood], SOON, &SOME));
+    judge(&six, &rows);
 }
