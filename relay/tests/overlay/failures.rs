@@ -7,7 +7,7 @@ use crate::harness::{Overlay, Source, ms};
 use node::control::Dissemination;
 use node::testing::NodeId;
 
-const LINKS: [(&str, &str, u64); 8] = [
+pub(crate) const LINKS: [(&str, &str, u64); 8] = [
     ("a", "b", 15),
     ("a", "c", 18),
     ("b", "d", 15),
@@ -18,15 +18,15 @@ const LINKS: [(&str, &str, u64); 8] = [
     ("e", "x", 18),
 ];
 
-struct Stage {
-    overlay: Overlay,
-    source: NodeId,
-    sink: NodeId,
+pub(crate) struct Stage {
+    pub(crate) overlay: Overlay,
+    pub(crate) source: NodeId,
+    pub(crate) sink: NodeId,
 }
 
 impl Stage {
     /// A stream that has been flowing for two seconds.
-    fn new(mode: Dissemination) -> Stage {
+    pub(crate) fn new(mode: Dissemination) -> Stage {
         let mut overlay = Overlay::new(&["a", "b", "c", "d", "e", "x"]);
         // Packets go whole, as where the operator knows the paths.
         overlay.config.max_frame = 1_420;
@@ -66,13 +66,13 @@ impl Stage {
         }
     }
 
-    fn run(&mut self, millis: u64) -> &mut Stage {
+    pub(crate) fn run(&mut self, millis: u64) -> &mut Stage {
         self.overlay.run(millis);
         self
     }
 
     /// Packets that did not come in time, of all that were sent.
-    fn lost(&mut self) -> Vec<u32> {
+    pub(crate) fn lost(&mut self) -> Vec<u32> {
         let sent = self.overlay.send(self.source, false);
         self.overlay.run(500);
         self.overlay.of_sink(self.sink, |sink| {
@@ -83,7 +83,7 @@ impl Stage {
     }
 
     /// Prints what may explain a loss.
-    fn describe(&mut self, lost: &[u32]) {
+    pub(crate) fn describe(&mut self, lost: &[u32]) {
         let mut by_time = std::collections::BTreeMap::new();
         lost.iter().for_each(|n| *by_time.entry(n / 250 * 250).or_insert(0) += 1);
         let ages: Vec<_> = self.overlay.of_sink(self.sink, |sink| {
@@ -105,7 +105,7 @@ impl Stage {
     }
 
     /// Media packets that relays handed to links to other relays, per packet sent.
-    fn links_used(&mut self) -> f64 {
+    pub(crate) fn links_used(&mut self) -> f64 {
         let sent = f64::from(self.overlay.of_source(self.source, |source| source.next_seq));
         let copies: u64 = ["a", "b", "c", "d", "e", "x"]
             .iter()
