@@ -71,6 +71,7 @@ pub struct Streams {
 
 #[derive(Debug)]
 struct Stream {
+    name: String,
     mode: Dissemination,
     media: Media,
     input: SocketAddr,
@@ -142,12 +143,7 @@ impl Six {
 
     fn wait_until_joined(&mut self) {
         for relay in RELAYS {
-            let links = LINKS.iter().filter(|(from, to, _)| *from == relay || *to == relay).count();
-            self.wait_for(&format!("{relay} knows all"), |six| {
-                let report = six.try_status(relay);
-                report["overlay"]["links"] == 2 * LINKS.len()
-                    && report["links"].as_array().is_some_and(|up| up.len() >= links)
-            });
+            self.wait_until_back(relay);
         }
     }
 
@@ -173,6 +169,17 @@ impl Six {
     fn try_status(&self, relay: &str) -> Value {
         let answer = ask(self.relays[relay].ops, "GET", "/api/v1/status", &Value::Null);
         answer.ok().and_then(|(_, body)| serde_json::from_str(&body).ok()).unwrap_or_default()
+    }
+
+    /// Waits until a relay that was started again has all its links and knows all.
+    pub fn wait_until_back(&mut self, relay: &str) -> Duration {
+        let links = LINKS.iter().filter(|(from, to, _)| *from == relay || *to == relay).count();
+        self.wait_for(&format!("{relay} is back"), |six| {
+            let report = six.try_status(relay);
+            let up =
+                report["links"].as_array().map_or(0, |links| links.iter().filter(|l| l["role"] == "relay").count());
+            report["overlay"]["links"] == 2 * LINKS.len() && up >= links
+        })
     }
 
     /// Has a relay drained, as `ctl drain` does.
@@ -238,7 +245,7 @@ impl Six {
 
     /// Waits until every stream travels over the link from one relay to another.
     pub fn wait_until_carried(&mut self, (from, to): (&str, &str), streams: &Streams) {
-        let names: Vec<String> = streams.at.iter().map(|stream| name(stream.mode)).collect();
+        let names: Vec<String> = streams.at.iter().map(|stream| stream.name.clone()).collect();
         let mut before = BTreeMap::new();
         self.wait_for(&format!("{names:?} from {from} to {to}"), |six| {
             std::thread::sleep(Duration::from_millis(200));
@@ -260,10 +267,11 @@ impl Six {
         for (seed, mode) in modes.iter().enumerate() {
             let media = Media { rate, ..Media::video(seed as u64 + 1) };
             let (check, input) = (Check::start(&media), free_port());
-            at.push(Stream { mode: *mode, media, input, check, feed: None, before: Default::default() });
+            let name = format!("test/{from}{to}-{}", json!(mode).as_str().unwrap());
+            at.push(Stream { name, mode: *mode, media, input, check, feed: None, before: Default::default() });
         }
-        let sink = self.sink(to, &at);
-        let source = self.source(from, &at);
+        let sink = self.sink((from, to), &at);
+        let source = self.source((from, to), &at);
         // The word of the streams travels to the egress, and the graphs back.
         std::thread::sleep(Duration::from_millis(1500));
         for stream in &mut at {
@@ -287,14 +295,11 @@ impl Six {
         self.status(relay)["listen"][0].as_str().unwrap().parse().unwrap()
     }
 
-    fn source(&self, from: &str, at: &[Stream]) -> Running<source::Report> {
-        let who = format!("source-{from}");
+    fn source(&self, (from, to): (&str, &str), at: &[Stream]) -> Running<source::Report> {
+        let who = format!("source-{from}{to}");
         let stream = |stream: &Stream| source::Stream {
             mode: Some(stream.mode),
-            ..source::Stream::new(
-                name(stream.mode).parse().unwrap(),
-                format!("udp://{}", stream.input).parse().unwrap(),
-            )
+            ..source::Stream::new(stream.name.parse().unwrap(), format!("udp://{}", stream.input).parse().unwrap())
         };
         let config = source::Config {
             relays: vec![self.door(&who, from)],
@@ -310,11 +315,11 @@ impl Six {
         source
     }
 
-    fn sink(&self, to: &str, at: &[Stream]) -> Running<sink::Report> {
-        let who = format!("sink-{to}");
+    fn sink(&self, (from, to): (&str, &str), at: &[Stream]) -> Running<sink::Report> {
+        let who = format!("sink-{from}{to}");
         let stream = |stream: &Stream| {
             let output = format!("udp://{}", stream.check.address).parse().unwrap();
-            sink::StreamConfig::new(name(stream.mode).parse().unwrap(), vec![output])
+            sink::StreamConfig::new(stream.name.parse().unwrap(), vec![output])
         };
         let config = sink::Config {
             relays: vec![self.door(&who, to)],
@@ -335,7 +340,7 @@ impl Streams {
     pub fn take(&mut self) -> Vec<Tally> {
         let report = self.sink.report();
         let tally = |stream: &mut Stream| {
-            let is_it = |of: &&sink::report::StreamReport| of.name.as_str() == name(stream.mode);
+            let is_it = |of: &&sink::report::StreamReport| of.name.as_str() == stream.name;
             let now = report.streams.iter().find(is_it).unwrap().packets;
             let before = std::mem::replace(&mut stream.before, now);
             let gap = stream.check.seen().longest_gap;
@@ -354,6 +359,16 @@ impl Streams {
         self.at.iter_mut().map(tally).collect()
     }
 
+    /// Waits until each stream plays again, and says how long the last one took.
+    pub fn wait_until_played(&self) -> Duration {
+        let clock = Clock::start();
+        let start = clock.now();
+        for stream in &self.at {
+            stream.check.wait_for(1, PATIENCE);
+        }
+        clock.now() - start
+    }
+
     /// Stops the feeds; what each stream sent and what of it came out, since the start.
     pub fn finish(mut self) -> Vec<(Dissemination, u64, Seen)> {
         let sent: Vec<u64> = self.at.iter_mut().map(|stream| stream.feed.take().map_or(0, Feed::stop)).collect();
@@ -365,10 +380,6 @@ impl Streams {
     pub fn undisturbed(&self) -> bool {
         self.source.report().connection.connections == 1 && self.sink.report().connection.connections == 1
     }
-}
-
-fn name(mode: Dissemination) -> String {
-    format!("test/{}", json!(mode).as_str().unwrap())
 }
 
 /// A path with this delay on which each datagram is lost by itself.
