@@ -146,12 +146,14 @@ fn print(rows: &[Row]) {
 }
 
 /// What may be lost where a failure is one and a stream travels on one way: what had to be fetched (until the ingress has heard of the failure, 0.3 s)
-/// has no time left for an answer when one of its three hops loses it once more. A link that flaps twice fails twice.
+/// has no time left for an answer when one of its three hops loses it once more. A link that flaps twice fails twice. Where half of all is lost, the last hop
+/// of a single way may not spend enough on repair, and what is asked for comes by a hop that is no better.
 fn unsaved(case: &Case, tally: &Tally) -> u64 {
     let fetched = RATE.bytes_in(Duration::from_millis(300)) / 1316;
     match (case.single, tally.mode) {
         (true, Tree | Auto) => 2 * (fetched as f64 * 3.0 * LOSS).ceil() as u64,
         (true, _) => 0,
+        (false, Tree) => tally.due / 10,
         (false, _) => tally.due / 100,
     }
 }

@@ -84,6 +84,8 @@ fn a_rolling_upgrade_loses_nothing() {
         let back = six.wait_until_back(relay);
         std::thread::sleep(Duration::from_secs(6));
         assert_whole(&format!("{relay} upgraded, back after {back:?}"), &streams.take());
+        // Whoever stops comes back: its neighbours do not wait for an operator.
+        assert!(back < Duration::from_secs(8), "{relay} has its links again only after {back:?}");
     }
     assert!(streams.undisturbed());
     finish(&six, [streams]);
