@@ -46,6 +46,10 @@ const RELAY: &[Of<Report>] = &[
     (counter("anabranch_relay_forged_statements_total", "Statements not signed by whose they claim to be"), |r| {
         r.refused.forged as f64
     }),
+    (
+        counter("anabranch_relay_excess_statements_total", "Statements of relays that speak too often, thrown away"),
+        |r| r.refused.excess as f64,
+    ),
     (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
     (counter("anabranch_relay_subscribe_refused_total", "Streams refused to watchers"), |r| r.refused.subscribe as f64),
     (counter("anabranch_relay_reloads_total", "Configurations read anew and taken"), |r| r.reloads.done as f64),

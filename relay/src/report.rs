@@ -366,4 +366,6 @@ pub struct RefusalCounters {
     pub protocol: u64,
     /// Statements of relays that are not signed by who they say they are of.
     pub forged: u64,
+    /// Statements of relays that speak more often than one may.
+    pub excess: u64,
 }

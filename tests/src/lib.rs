@@ -6,6 +6,8 @@
 //! | `flow` | known datagrams through source, overlay and sink, compared byte by byte |
 //! | `stream` | transport streams through the same, compared packet by packet |
 //! | `programs` | the real programs as processes, with their files in a folder of their own |
+//! | `six` | six relays as processes, every link emulated, to be killed, frozen, drained and cut off |
+//! | `ops` | requests to a relay's operations port |
 //! | `hosts` | network namespaces as machines of their own |
 //! | `fuzz_entry`, `fuzz_seeds` | what the fuzz targets and the corpus replay call |
 
@@ -14,7 +16,9 @@ pub mod flow;
 pub mod fuzz_entry;
 pub mod fuzz_seeds;
 pub mod hosts;
+pub mod ops;
 pub mod programs;
+pub mod six;
 pub mod stream;
 
 use bench::channel::{ChannelConfig, Loss};

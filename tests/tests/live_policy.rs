@@ -3,27 +3,13 @@
 
 use anabranch_tests::flow::{Flow, Media, assert_intact};
 use anabranch_tests::lossy;
+use anabranch_tests::ops::ask;
 use bench::rig::{Rig, RigPlan};
 use link::Bitrate;
 use node::clock::Clock;
 use relay::report::LinkReport;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
-
-fn ask(ops: SocketAddr, method: &str, path: &str, body: &Value) -> (u16, String) {
-    let mut stream = TcpStream::connect(ops).unwrap();
-    let body = body.to_string();
-    let length = body.len();
-    let request =
-        format!("{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
 
 fn link_to(rig: &Rig, peer: &str) -> LinkReport {
     let report = rig.relay("a").unwrap().report();
@@ -44,7 +30,7 @@ fn a_policy_changed_under_load_is_in_force_at_once_and_loses_nothing() {
     for mode in ["duplicate", "arq", "fec", "hybrid", "off", "auto"] {
         let before = link_to(&rig, "b").stats;
         let asked = clock.now();
-        let (status, answer) = ask(ops, "PUT", "/api/v1/links/a/b", &json!({"mode": mode}));
+        let (status, answer) = ask(ops, "PUT", "/api/v1/links/a/b", &json!({"mode": mode})).unwrap();
         assert_eq!(status, 200, "{answer}");
         let answer: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!((&answer["policy"]["mode"], &answer["set_by"]), (&json!(mode), &json!("live")), "{answer}");
@@ -68,7 +54,7 @@ fn a_policy_changed_under_load_is_in_force_at_once_and_loses_nothing() {
             _ => {}
         }
     }
-    let metrics = ask(ops, "GET", "/metrics", &Value::Null).1;
+    let metrics = ask(ops, "GET", "/metrics", &Value::Null).unwrap().1;
     assert!(metrics.contains("mode=\"auto\"} 1"), "{metrics}");
     let result = flow.finish();
     assert_intact(&rig, &flow, result);

@@ -51,14 +51,17 @@ pub struct Graph {
 
 impl Graph {
     /// The graph of all relays in `database` and of the links whose two ends both advertise them. A link loses what its
-    /// receiving end reports; what its sender believes where that has never reported.
+    /// receiving end reports; what its sender believes where that has never reported. Its delay is what its sender says, but no less than half of
+    /// what the other end says of the way back: nobody draws streams to itself by saying that it is near to all.
     pub fn from_database(database: &Database) -> Self {
         let nodes = database.iter().map(|ad| (ad.origin.clone(), !ad.draining));
         let links = database.links().map(|link| {
             let state = link.state;
             let reported = database.condition(link.from, link.to).map(|condition| condition.level.ppm());
             let loss_ppm = reported.unwrap_or(state.loss_ppm);
-            let metric = Metric { delay_us: state.delay_us, loss_ppm, cost: state.cost };
+            let back = database.get(link.to).and_then(|ad| ad.links.iter().find(|back| back.peer == *link.from));
+            let least_us = back.map_or(0, |back| back.delay_us / 2);
+            let metric = Metric { delay_us: state.delay_us.max(least_us), loss_ppm, cost: state.cost };
             (link.from.clone(), link.to.clone(), metric)
         });
         Graph::new(nodes, links)

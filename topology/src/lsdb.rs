@@ -383,6 +383,11 @@ impl Database {
         self.troubles.values().map(|trouble| &trouble.report)
     }
 
+    /// What a relay last said of the links into it.
+    pub fn trouble(&self, origin: &NodeName) -> Option<&Arc<TroubleReport>> {
+        self.troubles.get(origin).map(|trouble| &trouble.report)
+    }
+
     /// What its receiving end says of the link `from` → `to`; `None` where that has never said anything.
     pub fn condition(&self, from: &NodeName, to: &NodeName) -> Option<Condition> {
         let trouble = self.troubles.get(to)?;

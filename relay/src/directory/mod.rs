@@ -1,6 +1,7 @@
 //! What this relay knows of the overlay, and says of itself: link state, streams and subscriptions, flooded. Pure.
 
 pub mod own;
+mod pace;
 
 mod routes;
 
@@ -11,6 +12,7 @@ use node::PortId;
 use node::control::{Control, Dissemination, Module};
 use node::trust::Seal;
 use own::Own;
+use pace::Pace;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -139,6 +141,10 @@ pub struct Directory {
     troubles: Vec<LinkTrouble>,
     troubles_told: Option<Instant>,
     next_expiry: Instant,
+    /// How often each relay speaks: advertisements, reports.
+    paces: [Pace; 2],
+    /// Statements that came too often.
+    excess: u64,
 }
 
 impl Directory {
@@ -157,6 +163,8 @@ impl Directory {
             troubles: Vec::new(),
             troubles_told: None,
             next_expiry: Instant::ORIGIN,
+            paces: Default::default(),
+            excess: 0,
         }
     }
 
@@ -183,6 +191,11 @@ impl Directory {
     /// Takes in what a neighbour says or passes on; `message` is what it came as. `false` where it was out of bounds.
     pub fn receive(&mut self, now: Instant, from: PortId, ad: Advertisement, message: Rc<Control>) -> bool {
         let origin = ad.origin.clone();
+        let newer = self.database.get(&origin).is_none_or(|known| (known.boot, known.seq) < (ad.boot, ad.seq));
+        if newer && origin != *self.me() && !self.paces[0].admits(now, &origin) {
+            self.excess += 1;
+            return true;
+        }
         match self.database.apply(since_origin(now), ad) {
             Ok(Outcome::Newer) => {
                 self.advertised.insert(origin.clone(), message.clone());
@@ -206,6 +219,12 @@ impl Directory {
     /// Takes in what a relay says of the links into it, as [`Directory::receive`] does.
     pub fn receive_trouble(&mut self, now: Instant, from: PortId, report: TroubleReport, message: Rc<Control>) -> bool {
         let origin = report.origin.clone();
+        let newer =
+            self.database.trouble(&origin).is_none_or(|known| (known.boot, known.seq) < (report.boot, report.seq));
+        if newer && origin != *self.me() && !self.paces[1].admits(now, &origin) {
+            self.excess += 1;
+            return true;
+        }
         match self.database.apply_trouble(since_origin(now), report) {
             Ok(TroubleOutcome::Newer(_)) => {
                 self.reported.insert(origin.clone(), message.clone());
@@ -306,6 +325,7 @@ impl Directory {
                 self.advertised.remove(&relay);
                 self.reported.remove(&relay);
             }
+            self.paces.iter_mut().for_each(|pace| pace.expire(now));
         }
         if self.graph_of != self.database.generation() {
             self.graph_of = self.database.generation();
@@ -357,9 +377,19 @@ impl Directory {
 
     /// Whether a relay says that this life of a stream is published there. A relay that is not known yet may.
     pub fn may_publish(&self, ingress: &NodeName, name: &StreamName, incarnation: Incarnation) -> bool {
+        self.database.get(ingress).is_none() || self.advertises(ingress, name, incarnation)
+    }
+
+    /// Whether a relay says that this life of a stream is published there.
+    pub fn advertises(&self, ingress: &NodeName, name: &StreamName, incarnation: Incarnation) -> bool {
         let mut claims = self.database.claims(name);
-        self.database.get(ingress).is_none()
-            || claims.any(|claim| claim.node == ingress && claim.state.incarnation == incarnation)
+        claims.any(|claim| claim.node == ingress && claim.state.incarnation == incarnation)
+    }
+
+    /// As [`Directory::advertises`], of a relay that can be reached.
+    pub fn holds(&self, ingress: &NodeName, name: &StreamName, incarnation: Incarnation) -> bool {
+        let holds = |claim: &Ingress<'_>| claim.node == ingress && claim.state.incarnation == incarnation;
+        self.publishers(name).iter().any(holds)
     }
 
     /// Whether the overlay has a working link from one relay to another: it is there, and does not lose everything.
@@ -371,6 +401,11 @@ impl Directory {
     /// The graphs of a stream published here, and the egresses they reach.
     pub fn graphs(&self, name: &StreamName, deadline_us: u32, mode: Dissemination) -> Graphs {
         routes::graphs(&self.database, &self.graph, self.me(), name, deadline_us, mode)
+    }
+
+    /// Statements thrown away because their origin speaks too often.
+    pub fn excess(&self) -> u64 {
+        self.excess
     }
 
     /// For the report.

@@ -113,6 +113,11 @@ impl History {
         self.most = most;
     }
 
+    /// What came last, and not before `since`: from where, and on which graph.
+    pub fn newest(&self, since: Instant) -> Option<(PortId, Label)> {
+        self.kept.back().filter(|kept| kept.came >= since).map(|kept| (kept.from, kept.label))
+    }
+
     /// Keeps a packet that came at `now`. Amortised over packets, nothing is allocated.
     #[inline]
     pub fn push(&mut self, now: Instant, from: PortId, label: Label, delivery: &Delivery) {

@@ -129,6 +129,12 @@ impl Lack {
         self.holes.push_back(Hole { first, count, due: due.max(now), late: born + deadline, asked: false });
     }
 
+    /// A question for all that is newer than the newest, though nothing is missing.
+    pub fn all_newer(&self) -> Option<Ask> {
+        let newest = self.newest.filter(|_| !self.ended)?;
+        Some(Ask { after: Some(newest), missing: Vec::new() })
+    }
+
     /// What to ask for at `now`. `seen` says what has come.
     pub fn due(&mut self, now: Instant, seen: &Window) -> Option<Ask> {
         let mut ask = Ask::default();

@@ -84,6 +84,9 @@ struct PortState {
 /// However many streams there are, each may keep this many bytes of history.
 const LEAST_HISTORY: usize = 64 << 10;
 
+/// A stream of which something came within this time flows.
+const FLOWS: Duration = Duration::from_millis(250);
+
 /// However few streams there are, none keeps more than this share of all.
 const HISTORY_SHARES: usize = 8;
 
@@ -295,6 +298,21 @@ impl Forwarder {
     pub fn lacking(&mut self, now: Instant) -> Vec<(StreamKey, Ask)> {
         let of = |(key, stream): (usize, &mut Stream)| Some((StreamKey(key as u32), stream.lacks(now)?));
         self.streams.iter_mut().filter_map(of).collect()
+    }
+
+    /// Where the newest packet of a stream came from, and on which graph it travelled, while it flows.
+    pub fn newest_from(&self, key: StreamKey, now: Instant) -> Option<(PortId, Label)> {
+        self.stream(key)?.history.newest(now.saturating_sub(FLOWS))
+    }
+
+    /// A question for all of a stream that is newer than what is here, where sinks watch it here.
+    pub fn all_newer(&self, key: StreamKey) -> Option<Ask> {
+        self.stream(key)?.all_newer()
+    }
+
+    /// Whether what enters here of a stream leaves by `port` by its label.
+    pub fn feeds(&self, key: StreamKey, port: PortId) -> bool {
+        self.stream(key).is_some_and(|stream| stream.feeds(port))
     }
 
     /// The stream that leaves by `port` under `handle`.

@@ -129,6 +129,18 @@ impl Stream {
         }
     }
 
+    /// A question for all that is newer than what is here, where sinks watch the stream here.
+    pub(super) fn all_newer(&self) -> Option<Ask> {
+        if self.locals.is_empty() { None } else { self.lack.all_newer() }
+    }
+
+    /// Whether packets that enter here leave by `port` by their label.
+    pub(super) fn feeds(&self, port: PortId) -> bool {
+        let slot = self.outputs.iter().position(|output| output.as_ref().is_some_and(|output| output.port == port));
+        let fed = |slot| self.stamp.and_then(|label| rest_of(&self.epochs, label, slot as u32));
+        slot.and_then(fed).is_some()
+    }
+
     /// What to ask for, where sinks watch the stream here.
     pub(super) fn lacks(&mut self, now: Instant) -> Option<Ask> {
         if self.locals.is_empty() { None } else { self.lack.due(now, &self.seen) }

@@ -70,7 +70,8 @@ impl Dialler {
                 ConnectError::Unreachable { address: self.address.clone(), reason: "nothing heard from it".to_owned() }
             }
         };
-        let refused = matches!(error, ConnectError::Refused { .. });
+        // Who stops comes back by itself; whatever else it refuses for, an operator has to act first.
+        let refused = !error.is_transient();
         self.failed(&error.to_string(), refused);
         Err(if refused { REFUSED_EVERY } else { backoff.pause() })
     }

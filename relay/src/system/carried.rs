@@ -3,7 +3,7 @@
 use crate::forward::lack::Ask;
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
 use crate::sla::LossHop;
-use link::Instant;
+use link::{Instant, Label};
 use node::PortId;
 use node::control::{Content, Control, Install, StreamOpen};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +31,8 @@ pub struct StreamId {
 /// A stream carried here.
 #[derive(Debug)]
 pub struct Carried {
+    /// Since when it is carried.
+    pub since: Instant,
     /// Its place in the forwarder.
     pub key: StreamKey,
     /// One-way deadline in microseconds.
@@ -43,6 +45,10 @@ pub struct Carried {
     pub orphan_since: Option<Instant>,
     /// What was last asked on for relays below, and when.
     pub asked: Option<(Instant, Ask)>,
+    /// When all that is newer was last asked for though nothing was missing.
+    pub renewed: Instant,
+    /// When a neighbour said that it has ended, against its ingress.
+    pub said_to_end: Option<Instant>,
     /// On which hop packets were lost that did not come here, as far as other relays have said.
     pub lost: BTreeMap<u32, LossHop>,
     boot: u64,
@@ -87,14 +93,17 @@ pub enum Adopted {
 
 impl Carried {
     /// A stream without graphs.
-    pub fn new(key: StreamKey, deadline_us: u32, content: Content, sealed: bool) -> Carried {
+    pub fn new(since: Instant, key: StreamKey, deadline_us: u32, content: Content, sealed: bool) -> Carried {
         Carried {
+            since,
             key,
             deadline_us,
             content,
             sealed,
             orphan_since: None,
             asked: None,
+            renewed: Instant::ORIGIN,
+            said_to_end: None,
             lost: BTreeMap::new(),
             boot: 0,
             untidy: false,
@@ -190,6 +199,16 @@ impl Carried {
         self.graphs().rev().map(into).find(|from| !from.is_empty()).unwrap_or_default()
     }
 
+    /// Whether a packet of this label comes to `me` from the relay `from` by its graph; so where the graph is not known.
+    pub fn brings(&self, label: Label, from: &NodeName, me: &NodeName) -> bool {
+        let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else { return true };
+        let named = |slot: usize| label::modules(label) >> slot & 1 == 1;
+        let known = (0..install.modules.len().min(label::MAX_MODULES)).any(named);
+        // As when it is forwarded: the first module stands in for those that this epoch does not have.
+        let used = install.modules.iter().enumerate().filter(|(slot, _)| if known { named(*slot) } else { *slot == 0 });
+        used.flat_map(|(_, module)| &module.edges).any(|edge| edge.from == *from && edge.to == *me)
+    }
+
     /// The relays below `me` in any graph kept.
     pub fn next_relays(&self, me: &NodeName) -> BTreeSet<&NodeName> {
         let edges = self.graphs().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
@@ -244,7 +263,7 @@ mod tests {
 
     fn carried() -> Carried {
         let key = Forwarder::new(0).add_stream(Duration::from_millis(200));
-        Carried::new(key, 200_000, Content::Datagrams, false)
+        Carried::new(Instant::ORIGIN, key, 200_000, Content::Datagrams, false)
     }
 
     fn epochs(carried: &Carried) -> Vec<u16> {

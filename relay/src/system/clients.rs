@@ -231,8 +231,7 @@ impl RelaySystem {
                 self.directory.own().subscribe(&name, last_mile_us);
                 let live = self.directory.is_live(&name) || self.published.contains_key(&name);
                 ports.control(port, Control::Subscribed { name: name.clone(), live });
-                let ids: Vec<StreamId> = self.carried.keys().filter(|id| id.name == name).cloned().collect();
-                for id in ids {
+                for id in self.lives_of(&name) {
                     self.open_to(now, &id, port, true, ports);
                 }
             }
@@ -375,7 +374,7 @@ impl RelaySystem {
             {
                 self.forward.set_stamp(carried.key, label);
             }
-            let wakes = [published.plan.compute_due(generation), published.plan.switch_due()];
+            let wakes = [published.plan.compute_due(generation), published.plan.switch_due(now)];
             next = next.into_iter().chain(wakes.into_iter().flatten()).min();
         }
         self.plan_due = next;

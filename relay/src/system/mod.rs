@@ -8,6 +8,7 @@
 //! | `blame` | which hop lost what a sink missed |
 //! | `pull` | what is missing is asked for, and answered |
 //! | `watch` | trouble on the links into this relay |
+//! | `doubt` | a way whose links are well and on which nothing comes |
 //! | `effect` | what repair on a link costs and brings |
 //! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
@@ -18,6 +19,7 @@ pub mod plan;
 
 mod blame;
 mod clients;
+mod doubt;
 mod effect;
 mod neighbours;
 mod pull;
@@ -342,6 +344,7 @@ impl RelaySystem {
         self.watch_links(now, ports);
         self.expire_held(now);
         self.let_go(now, ports);
+        self.ask_on(now, ports);
         if self.ticks.is_multiple_of(10) {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);

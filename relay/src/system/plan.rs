@@ -1,5 +1,6 @@
 //! The graphs of one stream at its ingress: when they are computed, under which label packets travel. Pure.
 
+use super::doubt::Doubt;
 use crate::directory::{Graphs, Rule, Troubled};
 use crate::forward::label;
 use link::{Instant, Label};
@@ -27,6 +28,8 @@ pub struct Plan {
     selector: Selector,
     /// What was last selected.
     selected: Modules,
+    /// Whether the way in use is doubted though nothing is wrong with its links.
+    doubt: Doubt,
     computed: Option<Instant>,
     generation: Option<u64>,
     /// What counts the changes of the overlay but for conditions of links, when the graphs were computed.
@@ -55,6 +58,7 @@ impl Plan {
             epochs: Vec::new(),
             selector: Selector::default(),
             selected: Modules::BASE,
+            doubt: Doubt::default(),
             computed: None,
             generation: None,
             topology: 0,
@@ -131,17 +135,23 @@ impl Plan {
                     let found = conditions.iter().find(|(known, _)| *known == edge);
                     found.map_or(Condition::default(), |(_, condition)| *condition)
                 };
-                self.selector.select(now.saturating_since(Instant::ORIGIN), &watched.plan, condition)
+                let selected = self.selector.select(now.saturating_since(Instant::ORIGIN), &watched.plan, condition);
+                if self.doubt.stands(now) { selected.with(Modules::DISJOINT) } else { selected }
             }
         };
         Some(label::label(in_force.number, self.selected.0))
     }
 
-    /// When [`Plan::label`] may change though nothing else has.
-    pub fn switch_due(&self) -> Option<Instant> {
+    /// Somebody asked for what should have come by the way in use. Whether that is to be followed by [`Plan::label`].
+    pub fn doubt(&mut self, now: Instant) -> bool {
+        self.doubt.note(now)
+    }
+
+    /// When, after `now`, [`Plan::label`] may change though nothing else has.
+    pub fn switch_due(&self, now: Instant) -> Option<Instant> {
         let epoch = self.epochs.get(1).map(|epoch| epoch.from);
         let selector = self.selector.due().map(|due| Instant::ORIGIN + due);
-        epoch.into_iter().chain(selector).min()
+        epoch.into_iter().chain(selector).chain(self.doubt.due(now)).min()
     }
 
     /// The graphs of the newest epoch.
@@ -258,10 +268,10 @@ mod tests {
         adopt(&mut plan, at(0), over_b(), &[], Modules::BASE);
         assert_eq!(adopt(&mut plan, at(1000), over_c(), &[], Modules::BASE), Some(2));
         // Twice 20 ms of way, and 50 ms.
-        assert_eq!(plan.switch_due(), Some(at(1090)));
+        assert_eq!(plan.switch_due(at(1000)), Some(at(1090)));
         assert_eq!(plan.label(at(1089), &[]), Some(label::label(1, 1)));
         assert_eq!(plan.label(at(1090), &[]), Some(label::label(2, 1)));
-        assert_eq!(plan.switch_due(), None);
+        assert_eq!(plan.switch_due(at(1090)), None);
     }
 
     #[test]

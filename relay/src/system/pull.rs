@@ -2,7 +2,7 @@
 //! holds it answers, else the ingress. So a stream on one way survives its failure where the deadline leaves time.
 
 use super::RelaySystem;
-use super::carried::StreamId;
+use super::carried::{Carried, StreamId};
 use crate::forward::StreamKey;
 use crate::forward::lack::Ask;
 use link::{Instant, StreamHandle};
@@ -16,7 +16,38 @@ const MOST_HOPS: u8 = 12;
 /// The same question, come by another way, is not asked on within this time.
 const SAME: Duration = Duration::from_millis(10);
 
+/// A stream that comes by a way that is not its graph's, only because it was asked for, is asked for again so often: before the relays that answer
+/// lose interest.
+const RENEW: Duration = Duration::from_millis(200);
+
 impl RelaySystem {
+    /// Goes on asking for streams that nobody brings by their graph, though every link of it may be well: a relay on the way takes what it gets
+    /// and passes nothing on. The ingress comes to know it from that the questions go on.
+    pub(super) fn ask_on(&mut self, now: Instant, ports: &mut Ports) {
+        let me = self.directory.me().clone();
+        let is_due = |(id, carried): &(&StreamId, &Carried)| {
+            now.saturating_since(carried.renewed) >= RENEW
+                && carried.upstream(&me).len() >= 2
+                && self.is_fetched(now, id, carried)
+        };
+        let asked = |(id, carried): (&StreamId, &Carried)| Some((id.clone(), self.forward.all_newer(carried.key)?));
+        let due: Vec<(StreamId, Ask)> = self.carried.iter().filter(is_due).filter_map(asked).collect();
+        for (id, ask) in due {
+            if let Some(carried) = self.carried.get_mut(&id) {
+                carried.renewed = now;
+            }
+            self.ask(now, &id, &ask, MOST_HOPS, None, ports);
+        }
+    }
+
+    /// Whether what comes of a stream comes only because it was asked for: not by the graph that it travels on.
+    fn is_fetched(&self, now: Instant, id: &StreamId, carried: &Carried) -> bool {
+        let Some((port, label)) = self.forward.newest_from(carried.key, now) else { return false };
+        let from = self.ports.get(&port).map(|port| &port.peer.name);
+        let me = self.directory.me();
+        id.ingress != *me && from.is_some_and(|from| !carried.brings(label, from, me))
+    }
+
     /// Asks for what is missing of the streams that sinks watch here.
     pub(super) fn ask_for_missing(&mut self, now: Instant, ports: &mut Ports) {
         for (key, ask) in self.forward.lacking(now) {
@@ -37,9 +68,19 @@ impl RelaySystem {
             self.refused.protocol += 1;
             return;
         };
-        let Some((key, further)) = self.forward.pull(now, port, StreamHandle(pull.handle), ask, ports) else { return };
-        let (Some(further), Some(hops)) = (further, pull.hops.min(MOST_HOPS).checked_sub(1)) else { return };
+        let after = ask.after;
+        let Some((key, mut further)) = self.forward.pull(now, port, StreamHandle(pull.handle), ask, ports) else {
+            return;
+        };
         let Some(id) = self.stream_of(key) else { return };
+        if after.is_some() && further.as_ref().is_none_or(|further| further.after.is_none()) {
+            self.doubt(now, &id, key, port);
+            // What is passed on comes here by asking, too.
+            if self.carried.get(&id).is_some_and(|carried| self.is_fetched(now, &id, carried)) {
+                further.get_or_insert_default().after = after;
+            }
+        }
+        let (Some(further), Some(hops)) = (further, pull.hops.min(MOST_HOPS).checked_sub(1)) else { return };
         let Some(carried) = self.carried.get_mut(&id) else { return };
         let same = |(at, asked): &(Instant, Ask)| *asked == further && now.saturating_since(*at) < SAME;
         if id.ingress == *self.directory.me() || carried.asked.as_ref().is_some_and(same) {
@@ -47,6 +88,17 @@ impl RelaySystem {
         }
         carried.asked = Some((now, further.clone()));
         self.ask(now, &id, &further, hops, Some(port), ports);
+    }
+
+    /// Where a stream enters: somebody gets nothing of what has long left here by another port.
+    fn doubt(&mut self, now: Instant, id: &StreamId, key: StreamKey, port: PortId) {
+        if self.forward.feeds(key, port) {
+            return;
+        }
+        let published = self.published.get_mut(&id.name).filter(|published| published.id == *id);
+        if published.is_some_and(|published| published.plan.doubt(now)) {
+            self.plan_due = Some(now);
+        }
     }
 
     fn ask(&mut self, now: Instant, id: &StreamId, ask: &Ask, hops: u8, except: Option<PortId>, ports: &mut Ports) {

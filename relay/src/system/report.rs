@@ -3,7 +3,7 @@
 use super::carried::{Carried, StreamId};
 use super::{Kind, Port, RelaySystem, effect};
 use crate::overrides::SetBy;
-use crate::report::{GraphEdge, InputReport, LinkReport, OutputReport, Report, StreamReport};
+use crate::report::{GraphEdge, InputReport, LinkReport, OutputReport, RefusalCounters, Report, StreamReport};
 use link::stats::LinkStats;
 use link::{Instant, Link};
 use node::control::Install;
@@ -22,7 +22,7 @@ impl RelaySystem {
             links: self.ports.iter().filter_map(link).collect(),
             streams: self.carried.iter().map(|(id, carried)| self.stream_report(id, carried)).collect(),
             overlay: self.directory.report(),
-            refused: self.refused,
+            refused: RefusalCounters { excess: self.directory.excess(), ..self.refused },
             ..Report::default()
         }
     }

@@ -10,7 +10,7 @@ use node::control::{Content, Control, StreamOpen};
 use node::{PortId, Ports};
 use std::rc::Rc;
 use std::time::Duration;
-use topology::NodeName;
+use topology::{NodeName, StreamName};
 
 /// A stream that nothing brings here, or that its ingress does not advertise, is kept this long: a link that comes back, or
 /// link state that is late, costs its watchers nothing.
@@ -18,6 +18,9 @@ const ORPHAN_FOR: Duration = Duration::from_secs(10);
 
 /// The same where both hold: the stream is gone, or has begun another life.
 const GONE_FOR: Duration = Duration::from_millis(500);
+
+/// How long the word of a neighbour that a stream has ended waits to be confirmed by its ingress.
+const BELIEVED_FOR: Duration = Duration::from_secs(2);
 
 /// How long a stream that ended stays known as such.
 const ENDED_FOR: Duration = Duration::from_secs(2);
@@ -54,12 +57,35 @@ impl RelaySystem {
         let key = self.forward.add_stream(Duration::from_micros(u64::from(deadline_us)));
         let (stream, incarnation, ingress) = (id.name.clone(), id.incarnation.0, id.ingress.clone());
         self.log.note(now, What::StreamStarted { stream, incarnation, ingress });
-        self.carried.insert(id.clone(), Carried::new(key, deadline_us, content, sealed));
-        let sinks: Vec<PortId> = self.wanted.get(&id.name).into_iter().flat_map(|w| &w.sinks).copied().collect();
-        for sink in sinks {
-            self.open_to(now, id, sink, true, ports);
-        }
+        self.carried.insert(id.clone(), Carried::new(now, key, deadline_us, content, sealed));
+        self.open_to_sinks(now, &id.name, ports);
         Some(key)
+    }
+
+    /// The lives of a stream that sinks here are to have. A name belongs to who has it: while one relay says that a life enters there and it does come
+    /// here, another life that is said to enter elsewhere is nobody's. (An honest relay refuses to publish it.)
+    pub(super) fn lives_of(&self, name: &StreamName) -> Vec<StreamId> {
+        let of_name = || self.carried.iter().filter(|(id, _)| id.name == *name);
+        let gives_way = |(id, carried): &(&StreamId, &Carried)| {
+            of_name().any(|(elder, known)| {
+                (elder.ingress != id.ingress && elder.incarnation != id.incarnation)
+                    && (known.since < carried.since && known.orphan_since.is_none())
+                    && self.directory.holds(&elder.ingress, name, elder.incarnation)
+            })
+        };
+        of_name().filter(|life| !gives_way(life)).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn open_to_sinks(&mut self, now: Instant, name: &StreamName, ports: &mut Ports) {
+        let sinks: Vec<PortId> = self.wanted.get(name).into_iter().flat_map(|w| &w.sinks).copied().collect();
+        if sinks.is_empty() {
+            return;
+        }
+        for id in self.lives_of(name) {
+            for sink in &sinks {
+                self.open_to(now, &id, *sink, true, ports);
+            }
+        }
     }
 
     /// Lets a stream leave by `port`, and announces it there where it did not.
@@ -118,10 +144,23 @@ impl RelaySystem {
             self.mark_orphans(now, Some(&[key]));
             return;
         }
-        let id = self.carried.iter().find(|(_, carried)| carried.key == key).map(|(id, _)| id.clone());
-        if let Some(id) = id.filter(|id| id.ingress != *self.name()) {
+        let Some(id) = self.stream_of(key).filter(|id| id.ingress != *self.name()) else { return };
+        if !self.directory.advertises(&id.ingress, &id.name, id.incarnation) {
             self.finish(now, &id, true, ports);
+        } else if let Some(carried) = self.carried.get_mut(&id) {
+            // One neighbour's word against that of the ingress, whose own follows within moments where it is true.
+            carried.said_to_end = Some(now);
+            self.mark_orphans(now, Some(&[key]));
         }
+    }
+
+    /// Streams whose end is confirmed: their ingress does not speak of them any more.
+    fn ended_by_all(&self, now: Instant) -> Vec<StreamId> {
+        let is_over = |(id, carried): &(&StreamId, &Carried)| {
+            carried.said_to_end.is_some_and(|said| now.saturating_since(said) < BELIEVED_FOR)
+                && !self.directory.advertises(&id.ingress, &id.name, id.incarnation)
+        };
+        self.carried.iter().filter(is_over).map(|(id, _)| id.clone()).collect()
     }
 
     /// Lets a stream go, and says so to all it went to.
@@ -136,6 +175,7 @@ impl RelaySystem {
             let last = carried.newest().map(|install| (install.boot, install.epoch));
             self.ended.push(Ended { at: now, id: id.clone(), last });
         }
+        self.open_to_sinks(now, &id.name, ports);
     }
 
     fn has_ended(&self, id: &StreamId) -> bool {
@@ -239,6 +279,9 @@ impl RelaySystem {
         for (_, id, ended) in due {
             self.finish(now, &id, ended, ports);
         }
+        for id in self.ended_by_all(now) {
+            self.finish(now, &id, true, ports);
+        }
         let lost = |(id, carried): (&StreamId, &Carried)| {
             let orphan_for = now.saturating_since(carried.orphan_since?);
             let gone = self.forward.inputs(carried.key).next().is_none()
@@ -248,6 +291,11 @@ impl RelaySystem {
         let orphans: Vec<StreamId> = self.carried.iter().filter_map(lost).collect();
         for id in orphans {
             self.finish(now, &id, false, ports);
+        }
+        // Of several lives of a name, one may have given way until now.
+        let names: Vec<StreamName> = self.carried.keys().map(|id| id.name.clone()).collect();
+        for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
+            self.open_to_sinks(now, &pair[0], ports);
         }
         self.retire_epochs(now, ports);
         self.let_go_of_wishes(now);

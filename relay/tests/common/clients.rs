@@ -122,6 +122,9 @@ pub(crate) struct Sink {
     pub(crate) closes: Vec<bool>,
     pub(crate) subscribed: Vec<bool>,
     pub(crate) refused: Vec<CloseCode>,
+    /// By number: from the source's clock at its first sending to the sink's at its arrival, whatever relays say of its age. The clocks do not agree: only
+    /// differences mean anything.
+    pub(crate) took: BTreeMap<u32, u32>,
     /// As the last stream that opened says.
     deadline: Duration,
     early: Vec<Delivery>,
@@ -169,7 +172,9 @@ impl EndSystem for Sink {
         self.port = Some(port);
         ports.control(port, Control::Subscribe { name: STREAM.parse().expect("valid") });
     }
-    fn handle_delivery(&mut self, _: Instant, _: PortId, delivery: Delivery, _: &mut Ports) {
+    fn handle_delivery(&mut self, now: Instant, _: PortId, delivery: Delivery, _: &mut Ports) {
+        let took = (now.as_micros() as u32).wrapping_sub(delivery.media_time.0);
+        self.took.entry(delivery.seq.0).or_insert(took);
         self.take(delivery);
     }
     fn handle_control(&mut self, _: Instant, _: PortId, message: Control, _: &mut Ports) {

@@ -1,6 +1,7 @@
 //! Relays, sources and sinks in virtual time.
 
 pub(crate) use crate::clients::{STREAM, Sink, Source, ms};
+use crate::hostile::{Hostile, Vice};
 use anabranch_relay::Report;
 use anabranch_relay::config::Limits;
 use anabranch_relay::system::{LinkOptions, Options, RelaySystem};
@@ -95,7 +96,7 @@ impl Overlay {
             seal: self.seal_of(name),
             unix: (now, UNIX),
         };
-        let id = self.add(RelaySystem::new(options));
+        let id = self.add(Hostile::honest(RelaySystem::new(options)));
         self.relays.insert(name.to_string(), id);
     }
 
@@ -202,7 +203,12 @@ impl Overlay {
     }
 
     pub(crate) fn relay<R>(&mut self, name: &str, act: impl FnOnce(Instant, &mut RelaySystem, &mut Ports) -> R) -> R {
-        self.world.with(self.relays[name], act)
+        self.world.with(self.relays[name], |now, relay: &mut Hostile, ports| act(now, &mut relay.system, ports))
+    }
+
+    /// From now on a relay does what it should not, or again what it should.
+    pub(crate) fn corrupt(&mut self, name: &str, vice: Option<Vice>) {
+        self.world.with(self.relays[name], |now, relay: &mut Hostile, _| relay.corrupt(now, vice));
     }
 
     pub(crate) fn is_running(&self, name: &str) -> bool {

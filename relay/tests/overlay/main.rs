@@ -6,6 +6,8 @@ mod clocks;
 mod failures;
 mod forgery;
 mod harness;
+mod hostile;
+mod lies;
 mod sla;
 mod start;
 
