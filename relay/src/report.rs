@@ -66,7 +66,7 @@ pub struct Reloaded {
 }
 
 /// A configured neighbour.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct NeighbourReport {
     /// The address it is dialled at.
     #[schema(required)]

@@ -7,6 +7,7 @@
 //! | `stream` | transport streams through the same, compared packet by packet |
 //! | `programs` | the real programs as processes, with their files in a folder of their own |
 //! | `hosts` | network namespaces as machines of their own |
+//! | `http` | one request |
 //! | `fuzz_entry`, `fuzz_seeds` | what the fuzz targets and the corpus replay call |
 
 pub mod browser;
@@ -14,6 +15,7 @@ pub mod flow;
 pub mod fuzz_entry;
 pub mod fuzz_seeds;
 pub mod hosts;
+pub mod http;
 pub mod programs;
 pub mod stream;
 

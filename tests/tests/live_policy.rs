@@ -2,28 +2,14 @@
 //! seen in what the link sends.
 
 use anabranch_tests::flow::{Flow, Media, assert_intact};
+use anabranch_tests::http::ask;
 use anabranch_tests::lossy;
 use bench::rig::{Rig, RigPlan};
 use link::Bitrate;
 use node::clock::Clock;
 use relay::report::LinkReport;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
-
-fn ask(ops: SocketAddr, method: &str, path: &str, body: &Value) -> (u16, String) {
-    let mut stream = TcpStream::connect(ops).unwrap();
-    let body = body.to_string();
-    let length = body.len();
-    let request =
-        format!("{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
 
 fn link_to(rig: &Rig, peer: &str) -> LinkReport {
     let report = rig.relay("a").unwrap().report();

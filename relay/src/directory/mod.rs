@@ -2,10 +2,13 @@
 
 pub mod own;
 
+mod gone;
 mod routes;
+mod view;
 
 use crate::config::Limits;
 use crate::report::{OverlayLink, OverlayReport};
+use gone::Gone;
 use link::Instant;
 use node::PortId;
 use node::control::{Control, Dissemination, Module};
@@ -139,6 +142,7 @@ pub struct Directory {
     troubles: Vec<LinkTrouble>,
     troubles_told: Option<Instant>,
     next_expiry: Instant,
+    gone: Gone,
 }
 
 impl Directory {
@@ -157,6 +161,7 @@ impl Directory {
             troubles: Vec::new(),
             troubles_told: None,
             next_expiry: Instant::ORIGIN,
+            gone: Gone::default(),
         }
     }
 
@@ -309,7 +314,9 @@ impl Directory {
         }
         if self.graph_of != self.database.generation() {
             self.graph_of = self.database.generation();
-            self.graph = Rc::new(Graph::from_database(&self.database));
+            let graph = Rc::new(Graph::from_database(&self.database));
+            self.gone.follow(now, &self.graph, &graph);
+            self.graph = graph;
         }
     }
 

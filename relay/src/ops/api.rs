@@ -6,6 +6,7 @@ use crate::metrics;
 use crate::overrides::{Capacity, LinkOverride};
 use crate::report::{LinkRepair, Reloaded, Report};
 use crate::sla::Sla;
+use crate::view::{LinkPast, Overview, StreamDetail};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -160,6 +161,46 @@ pub(super) struct Rendition {
     rendition: String,
 }
 
+/// The overlay as this relay knows it: relays, links, streams
+#[utoipa::path(get, path = "/api/v1/overlay", tag = "relay", responses(
+    (status = 200, description = "Of links elsewhere, what their ends tell: seconds old.", body = Overview),
+    Stopping
+))]
+pub(super) async fn overlay(State(relay): State<Relay>) -> Result<Json<Overview>, Problem> {
+    let (done, answer) = oneshot::channel();
+    relay.ask(Order::Overview { done }, answer).await.map(Json)
+}
+
+/// A stream that this relay carries: its graph, whence it comes and where it goes
+#[utoipa::path(get, path = "/api/v1/streams/{tenant}/{channel}", tag = "streams", params(Channel), responses(
+    (status = 200, description = "The stream at this moment.", body = StreamDetail),
+    (status = 404, description = "It does not pass through this relay.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn stream(
+    State(relay): State<Relay>,
+    channel: Result<Path<Channel>, PathRejection>,
+) -> Result<Json<StreamDetail>, Problem> {
+    let Path(Channel { tenant, channel }) = channel?;
+    relay.stream(&format!("{tenant}/{channel}")).await
+}
+
+/// A stream that this relay carries and that is a rendition
+#[utoipa::path(get, path = "/api/v1/streams/{tenant}/{channel}/{rendition}", tag = "streams", params(Rendition), responses(
+    (status = 200, description = "The stream at this moment.", body = StreamDetail),
+    (status = 404, description = "It does not pass through this relay.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn rendition(
+    State(relay): State<Relay>,
+    rendition: Result<Path<Rendition>, PathRejection>,
+) -> Result<Json<StreamDetail>, Problem> {
+    let Path(Rendition { tenant, channel, rendition }) = rendition?;
+    relay.stream(&format!("{tenant}/{channel}/{rendition}")).await
+}
+
 /// What each sink of this relay had of a stream
 #[utoipa::path(get, path = "/api/v1/sla/{tenant}/{channel}", tag = "streams", params(Channel), responses(
     (status = 200, description = "Per sink: the share on time over the last minute, hour and day, and where the rest was lost.", body = Sla),
@@ -223,6 +264,21 @@ pub(super) async fn link(
     relay.is_here(&from)?;
     let (done, answer) = oneshot::channel();
     Ok(Json(relay.ask(Order::Link { peer: to, done }, answer).await??))
+}
+
+/// What a link was like over the last fifteen minutes
+#[utoipa::path(get, path = "/api/v1/links/{from}/{to}/history", tag = "links", params(Ends), responses(
+    (status = 200, description = "A point for each five seconds in which it was up.", body = LinkPast),
+    Misread, NoLink, Stopping
+))]
+pub(super) async fn history(
+    State(relay): State<Relay>,
+    ends: Result<Path<Ends>, PathRejection>,
+) -> Result<Json<LinkPast>, Problem> {
+    let Path(Ends { from, to }) = ends?;
+    relay.is_here(&from)?;
+    let (done, answer) = oneshot::channel();
+    Ok(Json(relay.ask(Order::Past { peer: to, done }, answer).await??))
 }
 
 /// A change of the repair of a link. What is left out, or null, stays as it is.
@@ -296,9 +352,26 @@ impl Relay {
         answer.await.map_err(|_| Problem::stopping())
     }
 
+    /// The newest life of a stream that is carried here.
+    async fn stream(&self, stream: &str) -> Result<Json<StreamDetail>, Problem> {
+        let stream = stream_name(stream)?;
+        let found = {
+            let report = self.report.borrow();
+            let lives = report.streams.iter().filter(|found| found.name == stream);
+            let none = || {
+                let what =
+                    format!("{stream} does not pass through relay {}; /api/v1/overlay says where it is", report.name);
+                Problem::new(StatusCode::NOT_FOUND, what)
+            };
+            lives.max_by_key(|found| found.epoch).cloned().ok_or_else(none)?
+        };
+        let (done, answer) = oneshot::channel();
+        let sla = self.ask(Order::Sla { stream, done }, answer).await?;
+        Ok(Json(StreamDetail { report: found, sinks: sla.map(|sla| sla.sinks).unwrap_or_default() }))
+    }
+
     async fn sla(&self, stream: String) -> Result<Json<Sla>, Problem> {
-        let stream: StreamName =
-            stream.parse().map_err(|wrong| Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}")))?;
+        let stream = stream_name(&stream)?;
         let (done, answer) = oneshot::channel();
         let sla = self.ask(Order::Sla { stream: stream.clone(), done }, answer).await?;
         let none = || {
@@ -336,6 +409,10 @@ impl Relay {
         let order = Order::Repair { peer: to, change, persist, done };
         Ok(Json(self.ask(order, answer).await??))
     }
+}
+
+fn stream_name(text: &str) -> Result<StreamName, Problem> {
+    text.parse().map_err(|wrong| Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}")))
 }
 
 impl Report {
