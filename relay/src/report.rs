@@ -40,6 +40,8 @@ pub struct Report {
     pub refused: RefusalCounters,
     /// Configurations read anew since the start.
     pub reloads: ReloadReport,
+    /// Lines of the log and of `--json` that the process threw away because nobody read them.
+    pub lines_dropped: u64,
 }
 
 /// What came of reading the configuration anew.

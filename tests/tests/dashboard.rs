@@ -4,7 +4,7 @@
 //! pictures of `docs/dashboard.md` are made by it.
 
 use anabranch_tests::browser::Driver;
-use anabranch_tests::flow::{Flow, Media, assert_intact};
+use anabranch_tests::flow::{Flow, Media, Watching, assert_intact, free_port};
 use anabranch_tests::http::ask;
 use anabranch_tests::{clean, lossy};
 use base64::Engine as _;
@@ -21,6 +21,7 @@ use relay::{Location, Neighbour};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 const PLACES: [(&str, f64, f64); 6] = [
@@ -54,7 +55,7 @@ impl Page {
         let address = driver.url().trim_start_matches("http://").parse().unwrap();
         let shots = std::env::var_os("ANABRANCH_SCREENSHOTS").map(PathBuf::from);
         let page = Page { browser, driver: address, shots };
-        page.view(1440, 1000, false, "light").await;
+        page.view(1360, 960, false, "light").await;
         page.browser.goto(&format!("http://{ops}/")).await.unwrap();
         page
     }
@@ -140,7 +141,16 @@ impl Page {
         let shot = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await;
         let png = BASE64_STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
         std::fs::create_dir_all(folder).unwrap();
-        std::fs::write(folder.join(format!("{name}.png")), png).unwrap();
+        let file = folder.join(format!("{name}.png"));
+        std::fs::write(&file, png).unwrap();
+        let fewer = file.with_extension("fewer.png");
+        // Flat colours: a palette of 256 makes it a third as large.
+        let few = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none";
+        let made =
+            Command::new("ffmpeg").args(["-v", "error", "-y", "-i"]).arg(&file).args(["-vf", few]).arg(&fewer).status();
+        if made.is_ok_and(|status| status.success()) {
+            std::fs::rename(&fewer, &file).unwrap();
+        }
     }
 
     /// Time for the charts to fill, where pictures are made.
@@ -202,6 +212,14 @@ fn the_dashboard_shows_the_overlay_and_changes_it() {
     let (ends, near) = (("lon", "waw"), clean(2));
     let mut news = Flow::start_with(&rig, "news", ends, &near, video(3, 5), deadline, Dissemination::Auto);
     let mut rough = Flow::start_with(&rig, "rough", ("par", "mad"), &near, video(4, 2), deadline, Dissemination::Auto);
+    let monitor = Watching {
+        name: "monitor",
+        stream: "test/news",
+        at: "lon",
+        channel: clean(1),
+        outputs: vec![format!("udp://{}", free_port())],
+    };
+    let _monitor = monitor.start(&rig);
     news.feed();
     rough.feed();
 
@@ -257,7 +275,7 @@ async fn a_click_changes_the_policy(page: &Page, ops: SocketAddr) {
     page.until("its history", "document.querySelectorAll('.chart .line').length === 6").await;
     page.until("a point", "document.querySelector('.chart .line').getAttribute('d').startsWith('M')").await;
     page.until("what it costs", "/Costs \\d/.test(document.querySelector('.policy').textContent)").await;
-    page.until("what it brings", "/Brings fra \\d/.test(document.querySelector('.policy').textContent)").await;
+    page.until("what it brings", "/Saves \\d/.test(document.querySelector('.policy').textContent)").await;
     let find = async |css| page.browser.find(Locator::Css(css)).await.unwrap();
     assert_eq!(policy(ops)["policy"]["mode"], "auto");
     find("#policy-mode").await.select_by_value("hybrid").await.unwrap();
@@ -300,6 +318,9 @@ async fn a_stream_is_lit_up(page: &Page) {
     page.until("from its ingress", "document.querySelector('[data-relay=lon].ingress')").await;
     page.until("to its egress", "document.querySelector('[data-relay=waw].egress')").await;
     page.until("its panel", "document.querySelector('#panel').textContent.includes('In force: ')").await;
+    page.until("its receiver", "document.querySelector('.sla')?.textContent.includes('monitor')").await;
+    page.until("what it had", "document.querySelector('.sla td')?.textContent.includes('%')").await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     page.shoot("stream").await;
 }
 
@@ -324,6 +345,8 @@ async fn the_keyboard_reaches_everything(page: &Page, ops: SocketAddr) {
 async fn it_fits_a_phone(page: &Page) {
     let fits = "document.documentElement.scrollWidth <= innerWidth && innerWidth === 390";
     page.view(390, 844, true, "dark").await;
+    page.browser.refresh().await.unwrap();
+    page.until("the overlay", "document.querySelectorAll('[data-link]').length === 8").await;
     page.until("nothing beyond the edge", fits).await;
     page.shoot("phone").await;
     page.click_link("fra lon").await;
@@ -331,7 +354,7 @@ async fn it_fits_a_phone(page: &Page) {
     page.until("its history", "document.querySelectorAll('.chart .line').length === 6").await;
     page.until("nothing beyond the edge", fits).await;
     page.shoot("phone-link").await;
-    page.view(1440, 1000, false, "dark").await;
+    page.view(1360, 960, false, "dark").await;
     page.shoot("dark").await;
     let (back, front) = ("getComputedStyle(document.body).backgroundColor", "getComputedStyle(document.body).color");
     assert_eq!(page.eval(&format!("return [{back}, {front}]")).await, json!(["rgb(17, 22, 28)", "rgb(232, 237, 242)"]));

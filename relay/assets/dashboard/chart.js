@@ -17,7 +17,7 @@ export function chart(title, points, step, series, written, least) {
   const label = `${title}, last 15 minutes: now ${now.join(", ")}; most ${written(most)}`;
   return el("figure", { class: "chart" },
     el("figcaption", {}, el("b", {}, title), ...series.map(({ name }, i) =>
-      el("span", { class: `series s${i}` }, name ? `${name} ` : "", el("strong", {}, written(last[i]))))),
+      el("span", { class: `series s${i}` }, name ? `${name} ` : "now ", el("strong", {}, written(last[i]))))),
     el("div", { class: "plot" },
       el("span", { class: "top", "aria-hidden": "true" }, written(top)),
       svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label },

@@ -1,7 +1,7 @@
 // Where relays are drawn: where they stand on Earth where that is known, else where springs along the links bring them. The same overlay
 // always looks the same.
 
-const MARGIN = { side: 56, top: 34, bottom: 46 };
+const MARGIN = { top: 34, bottom: 46 };
 const ROUNDS = 300;
 
 /**
@@ -9,16 +9,17 @@ const ROUNDS = 300;
  * `relays` have `name` and `location`, `links` are pairs of names.
  */
 export function layout(relays, links, width, height) {
-  const room = { width: width - 2 * MARGIN.side, height: height - MARGIN.top - MARGIN.bottom };
+  const margin = { ...MARGIN, side: width < 500 ? 30 : 56 };
+  const room = { width: width - 2 * margin.side, height: height - MARGIN.top - MARGIN.bottom };
   const placed = relays.filter(relay => relay.location);
   const earth = placed.length >= 2 ? project(placed, room) : null;
   const at = springs(relays.map(relay => relay.name), links, room, earth?.at ?? new Map());
   apart(at, room);
   for (const point of at.values()) {
-    point.x += MARGIN.side;
-    point.y += MARGIN.top;
+    point.x += margin.side;
+    point.y += margin.top;
   }
-  return { at, grid: earth ? earth.grid(MARGIN, width, height) : [] };
+  return { at, grid: earth ? earth.grid(margin, width, height) : [] };
 }
 
 /** An equirectangular map of just the region in question. */
@@ -46,7 +47,7 @@ function project(placed, room) {
     for (let longitude = first; longitude < first + 720; longitude += step) {
       const line = x(longitude - west) + margin.side;
       const wrapped = ((longitude + 540) % 360) - 180;
-      if (line > 0 && line < width) lines.push({ x: line, label: of(wrapped, "E", "W") });
+      if (line > 0 && line < width - 30) lines.push({ x: line, label: of(wrapped, "E", "W") });
     }
     return lines;
   };

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { el, ms, rate, share, span } from "./words.js";
 import { chart } from "./chart.js";
-import { grade, pairs, wireLoss } from "./map.js";
+import { grade, lossWords, pairs } from "./map.js";
 import { policyForm } from "./policy.js";
 
 /** A panel that is kept while its link is chosen; `update` is called with every overview. */
@@ -33,12 +33,12 @@ export function linkPanel(ends, overview) {
     charts.replaceChildren(...pastCharts(past));
   }
 
-  return { title: ends.join(" ⇄ "), body: [table, policy?.element, here ? el("h3", {}, "The last fifteen minutes") : null, charts, note], update };
+  return { title: ends.join(" ⇄ "), body: [table, here ? el("h3", {}, "The last fifteen minutes") : null, charts, policy?.element, note], update };
 }
 
 const ROWS = [
   ["Media", way => rate(way.rate)],
-  ["Lost on the wire", way => (way.rate ? "" : "≥ ") + share(wireLoss(way))],
+  ["Lost on the wire", lossWords],
   ["Brought by repair", way => share(way.saved)],
   ["Left after repair", way => share(way.residual)],
   ["Repair sent, of media", way => share(way.overhead)],

@@ -3,6 +3,7 @@
 import { $, ms, rate, say, set, share, span, svg } from "./words.js";
 import { choose, isChosen, pair, state } from "./state.js";
 import { layout } from "./layout.js";
+import { setLabels } from "./labels.js";
 
 const root = $("map");
 const layers = ["grid", "links", "labels", "relays"].map(name => svg("g", { class: name }));
@@ -18,17 +19,24 @@ new ResizeObserver(([entry]) => {
   draw();
 }).observe(root);
 
+/** What relays tell each other among the media is no media: up to so many bits per second. */
+const BARELY = 8000;
+
 /** By what stays lost, and whether anything goes over it. */
 export function grade(link) {
   if (link.gone_s !== null) return "gone";
-  if (!link.rate) return "idle";
+  if (!(link.rate > BARELY)) return "idle";
   if (link.residual === null || link.residual < 1e-6) return "ok";
   return link.residual < 1e-4 ? "slight" : link.residual < 1e-2 ? "some" : "bad";
 }
 
-/** Share of the media lost on the wire: what its receiving end counts, or the level that is known. */
-export const wireLoss = link =>
-  link.rate && link.saved !== null ? Math.min(link.saved + link.residual, 1) : link.loss;
+const isCounted = link => link.rate > BARELY && link.saved !== null;
+
+/** Share of the media lost on the wire: what its receiving end counts, or the level that routes are chosen by. */
+const wireLoss = link => isCounted(link) ? Math.min(link.saved + link.residual, 1) : link.loss;
+
+/** The same in words. The lowest level that routes are chosen by is 2 %. */
+export const lossWords = link => isCounted(link) ? share(wireLoss(link)) : link.loss > 0 ? `≥ ${share(link.loss)}` : "< 2 %";
 
 const GRADES = ["idle", "ok", "slight", "some", "bad", "gone"];
 const worse = (a, b) => {
@@ -62,8 +70,9 @@ export function draw() {
     drawGrid(laid.grid);
   }
   const ways = streamWays();
-  sync(links, all, newLink, (drawn, link) => updateLink(drawn, link, ways, all.size));
+  sync(links, all, newLink, (drawn, link) => updateLink(drawn, link, ways));
   sync(relays, names, newRelay, (drawn, relay) => updateRelay(drawn, relay, overview));
+  setLabels([...links.values()].map(({ figures }) => figures), [...laid.at.values()], size);
 }
 
 /** Keeps one drawing per key, so that the focus stays where it is. */
@@ -104,14 +113,13 @@ function newLink({ ends }) {
     class: "link", tabindex: 0, role: "button", "data-link": ends.join(" "), onclick: open,
     onkeydown: event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(); } },
   }, hit, lanes.flatMap(({ line, arrow }) => [line, arrow]));
-  const text = [svg("tspan"), svg("tspan")];
-  const label = svg("text", { class: "figures", "aria-hidden": "true" }, text);
+  const label = svg("text", { class: "figures", "aria-hidden": "true" }, svg("tspan"), svg("tspan"));
   linkLayer.append(group);
   labelLayer.append(label);
-  return { parts: [group, label], group, hit, lanes, label, text };
+  return { parts: [group, label], group, hit, lanes, label };
 }
 
-function updateLink(drawn, { ends, ways }, streams, links) {
+function updateLink(drawn, { ends, ways }, streams) {
   const [a, b] = ends.map(name => laid.at.get(name));
   const far = Math.hypot(b.x - a.x, b.y - a.y) || 1;
   const [ux, uy] = [(b.x - a.x) / far, (b.y - a.y) / far];
@@ -134,13 +142,10 @@ function updateLink(drawn, { ends, ways }, streams, links) {
   });
   const worst = ways.reduce(worse);
   const chosen = isChosen(...ends);
-  const words = figures(worst);
-  const middle = { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
-  drawn.text.forEach((line, index) => {
-    say(line, words[index] ?? "");
-    set(line, { x: middle.x.toFixed(1), y: (middle.y - (words.length > 1 ? 4 : -4) + index * 14).toFixed(1) });
-  });
-  set(drawn.label, { class: `figures ${grade(worst)}`, visibility: links <= 30 || chosen ? null : "hidden" });
+  set(drawn.label, { class: `figures ${grade(worst)}` });
+  const isDim = streams !== null && ways.every(way => lit(streams, way) === "dim");
+  const rank = chosen ? 9 : isDim ? -1 : GRADES.indexOf(grade(worst));
+  drawn.figures = { label: drawn.label, words: figures(worst), a, b, rank };
   set(drawn.group, {
     class: `link${chosen ? " chosen" : ""}`, "aria-pressed": chosen, "data-grade": grade(worst),
     "aria-label": `Link ${ends.join(" to ")}: ${ways.map(described).join("; ")}`,
@@ -155,16 +160,14 @@ const laneWidth = rate => Math.min(1.5 + 1.4 * Math.log2(1 + rate / 1e6), 10);
 
 function figures(link) {
   if (link.gone_s !== null) return [`gone for ${span(link.gone_s)}`];
-  const loss = wireLoss(link);
-  const first = loss > 0 || link.residual > 0
-    ? (link.rate ? `${share(loss)} → ${share(link.residual)}` : `≥ ${share(loss)}`) : null;
+  const first = wireLoss(link) === 0 ? null : isCounted(link) ? `${share(wireLoss(link))} → ${share(link.residual)}` : lossWords(link);
   const second = ms(link.delay_ms) + (link.overhead > 0.0005 ? ` · +${share(link.overhead)}` : "") + (link.late ? " late" : "");
   return first ? [first, second] : [second];
 }
 
 function described(link) {
   if (link.gone_s !== null) return `to ${link.to} gone for ${span(link.gone_s)}`;
-  return `to ${link.to} ${rate(link.rate)}, ${share(wireLoss(link))} lost on the wire, ${share(link.residual)} left after repair, ` +
+  return `to ${link.to} ${rate(link.rate)}, ${lossWords(link)} lost on the wire, ${share(link.residual)} left after repair, ` +
     `repair ${share(link.overhead)}`;
 }
 

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { el, many, rate, say, share, time } from "./words.js";
 
 const MODES = [
-  ["auto", "auto: as delay and loss ask for"], ["arq", "arq: on request"], ["fec", "fec: ahead of loss"],
+  ["auto", "auto: by delay and loss"], ["arq", "arq: on request"], ["fec", "fec: ahead of loss"],
   ["hybrid", "hybrid: both"], ["duplicate", "duplicate: every packet twice"], ["off", "off: none"],
 ];
 
@@ -95,8 +95,8 @@ export function policyForm(from, to) {
 
   async function update(way) {
     say(brings, way && way.saved !== null
-      ? `Brings ${to} ${share(way.saved)} of the media that was lost on the way; ${share(way.residual)} stays lost.`
-      : `What it brings is told by ${to}, which has not yet.`);
+      ? `Saves ${share(way.saved)} of the media, lost on the way and brought to ${to} in time; ${share(way.residual)} stays lost.`
+      : `What it saves is told by ${to}, which has not yet.`);
     show(await api.repair(from, to));
   }
 

@@ -19,7 +19,7 @@ macro_rules! parts {
     };
 }
 
-const PARTS: [(&str, &str, &str); 13] = parts! {
+const PARTS: [(&str, &str, &str); 14] = parts! {
     "icon.svg": SVG,
     "style.css": CSS,
     "main.js": JS,
@@ -28,6 +28,7 @@ const PARTS: [(&str, &str, &str); 13] = parts! {
     "state.js": JS,
     "layout.js": JS,
     "map.js": JS,
+    "labels.js": JS,
     "chart.js": JS,
     "link.js": JS,
     "policy.js": JS,

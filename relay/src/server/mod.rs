@@ -322,6 +322,7 @@ impl Relay {
         report.listen = self.listen.clone();
         report.ops = self.ops_address;
         report.reloads = self.reloads.clone();
+        report.lines_dropped = node::lines::dropped();
         for link in report.links.iter_mut().filter(|link| link.role == Role::Relay) {
             link.set_by = self.shared.set_by(&link.peer);
         }

@@ -105,6 +105,8 @@ mod tests {
         }
         let points = past.points(at(20_000));
         assert_eq!((points.len(), past.points.len()), (180, 180));
+        // As docs/dashboard.md has it.
+        assert!(past.points.capacity() * size_of::<(Instant, PastPoint)>() <= 24 * 1024);
         let last = points[179];
         let near = |value: f64, wanted: f64| assert!((value - wanted).abs() < 1e-6, "{last:?}");
         near(last.overhead_sent, 0.05);
