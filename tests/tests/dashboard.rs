@@ -266,6 +266,7 @@ async fn a_failing_link_shows(page: &Page, rig: &Rig) {
     rig.emulator().act("mil-waw", None, Action::Cut).unwrap();
     page.until("it is gone", "document.querySelector('[data-link=\"mil waw\"]').dataset.grade === 'gone'").await;
     page.until("in words", "document.querySelector('#summary').textContent.includes('1 gone')").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     page.shoot("overlay").await;
 }
 

@@ -159,7 +159,7 @@ const lit = (streams, way) => streams ? streams.get(`${way.from} ${way.to}`) ?? 
 const laneWidth = rate => Math.min(1.5 + 1.4 * Math.log2(1 + rate / 1e6), 10);
 
 function figures(link) {
-  if (link.gone_s !== null) return [`gone for ${span(link.gone_s)}`];
+  if (link.gone_s !== null) return [link.gone_s < 2 ? "gone just now" : `gone for ${span(link.gone_s)}`];
   const first = wireLoss(link) === 0 ? null : isCounted(link) ? `${share(wireLoss(link))} → ${share(link.residual)}` : lossWords(link);
   const second = ms(link.delay_ms) + (link.overhead > 0.0005 ? ` · +${share(link.overhead)}` : "") + (link.late ? " late" : "");
   return first ? [first, second] : [second];
