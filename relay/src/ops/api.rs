@@ -1,6 +1,6 @@
 //! The routes of the operations port.
 
-use super::problem::{Misread, MisreadBody, NoLink, NotKept, Problem, Stopping};
+use super::problem::{Foreign, Misread, MisreadBody, NoLink, NotKept, Problem, Stopping};
 use super::{Change, Order, Relay, schema};
 use crate::metrics;
 use crate::overrides::{Capacity, LinkOverride};
@@ -97,7 +97,7 @@ pub(super) struct Drained {
 #[utoipa::path(post, path = "/api/v1/drain", tag = "relay", params(Meant), responses(
     (status = 200, description = "Streams are being taken off.", body = Drained),
     (status = 404, description = "There is no such link.", body = Problem, content_type = "application/problem+json"),
-    Misread, Stopping
+    Misread, Foreign, Stopping
 ))]
 pub(super) async fn drain(
     State(relay): State<Relay>,
@@ -110,7 +110,7 @@ pub(super) async fn drain(
 #[utoipa::path(post, path = "/api/v1/resume", tag = "relay", params(Meant), responses(
     (status = 200, description = "Streams may come again.", body = Drained),
     (status = 404, description = "There is no such link.", body = Problem, content_type = "application/problem+json"),
-    Misread, Stopping
+    Misread, Foreign, Stopping
 ))]
 pub(super) async fn resume(
     State(relay): State<Relay>,
@@ -124,7 +124,7 @@ pub(super) async fn resume(
     (status = 200, description = "What that changed.", body = Reloaded),
     (status = 422, description = "The file has a mistake: file, field, and what was expected. The old one stays in force.",
         body = Problem, content_type = "application/problem+json"),
-    Stopping
+    Foreign, Stopping
 ))]
 pub(super) async fn reload(State(relay): State<Relay>) -> Result<Json<Reloaded>, Problem> {
     let (done, answer) = oneshot::channel();
@@ -305,7 +305,7 @@ pub(super) struct LinkChange {
 /// Sets the repair of one link; in force with the next packet
 #[utoipa::path(put, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends), request_body = LinkChange, responses(
     (status = 200, description = "The link as it then is.", body = LinkRepair),
-    Misread, MisreadBody, NoLink, NotKept, Stopping
+    Misread, MisreadBody, NoLink, NotKept, Foreign, Stopping
 ))]
 pub(super) async fn set_link(
     State(relay): State<Relay>,
@@ -334,7 +334,7 @@ pub(super) struct Reset {
 /// Puts the repair of one link back as the configuration says
 #[utoipa::path(delete, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends, Reset), responses(
     (status = 200, description = "The link as it then is.", body = LinkRepair),
-    Misread, NoLink, NotKept, Stopping
+    Misread, NoLink, NotKept, Foreign, Stopping
 ))]
 pub(super) async fn reset_link(
     State(relay): State<Relay>,

@@ -257,6 +257,8 @@ fn whatever_is_wrong_is_a_problem_of_one_shape() {
             ("PUT", "/api/v1/links/a/b", json, r#"{"capacity": "fast"}"#, 422, "20 Mbit/s"),
             ("PUT", "/api/v1/links/a/%FF", json, "{}", 400, "UTF-8"),
             ("POST", "/api/v1/drain?link=B", "", "", 400, "node name"),
+            ("POST", "/api/v1/drain", "Origin: http://evil.example\r\n", "", 403, "another site"),
+            ("GET", "/dashboard/none.js", "", "", 404, "no such part"),
         ] {
             let answer = ask(ops, method, path, head, body).await;
             assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
