@@ -1,5 +1,6 @@
 //! How a program ends: a message for people and an exit code for scripts (the numbers of sysexits.h).
 
+use crate::lines;
 use std::fmt;
 
 /// Why a program stopped.
@@ -54,11 +55,13 @@ impl std::error::Error for Failure {}
 
 /// Prints the failure of a program, if any, and gives the code for `main` to return.
 pub fn finish(program: &str, result: Result<(), Failure>) -> std::process::ExitCode {
-    match result {
+    let code = match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{program}: {failure}");
+            lines::stderr().put(format!("{program}: {failure}\n"));
             std::process::ExitCode::from(failure.exit as u8)
         }
-    }
+    };
+    lines::finish();
+    code
 }

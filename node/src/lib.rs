@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod exit;
 pub mod host;
+pub mod lines;
 pub mod payload;
 pub mod ports;
 pub mod rate;

@@ -1,6 +1,7 @@
-//! Logs: to standard error, in text or JSON, with ISO 8601 times.
+//! Logs: to standard error, in text or JSON, with ISO 8601 times. A line that finds no reader is thrown away ([`crate::lines`]).
 
 use crate::exit::{Exit, Failure};
+use crate::lines;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::UtcTime;
@@ -28,7 +29,7 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_timer(UtcTime::rfc_3339())
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(lines::stderr);
     // An embedding program may have set its own subscriber already; then its choice stands.
     let _ = match format {
         LogFormat::Text => builder.try_init(),

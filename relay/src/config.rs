@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use topology::NodeName;
+use topology::about::Place;
 
 /// What a relay is told by its operator.
 ///
@@ -37,6 +38,8 @@ pub struct Config {
     /// Where `ctl link set --persist` keeps what it sets of links, above this configuration; the relay writes it, the operator
     /// need not. Without it nothing is kept over a restart.
     pub state: Option<PathBuf>,
+    /// Where this relay stands, for the dashboard's map; told to the whole overlay. No route depends on it.
+    pub location: Option<Location>,
     /// Relays to keep a link to. A pair of relays needs the entry on one side; with an entry on both, each side's
     /// `delay`, `cost` and policy hold for what that side sends.
     pub neighbours: Vec<Neighbour>,
@@ -65,6 +68,23 @@ pub struct Identity {
     pub credentials: Credentials,
     /// What checks those who dial it.
     pub verifier: Verifier,
+}
+
+/// A place on Earth, in degrees.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Location {
+    /// North positive.
+    pub latitude: f64,
+    /// East positive.
+    pub longitude: f64,
+}
+
+impl Location {
+    /// The place, where it is one. The error names the field and what was expected.
+    pub fn place(&self) -> Result<Place, String> {
+        Place::degrees(self.latitude, self.longitude).map_err(|what| format!("location: {what}"))
+    }
 }
 
 /// A relay to keep a link to.
@@ -176,6 +196,7 @@ impl Default for Config {
             segmentation_offload: true,
             ops: None,
             state: None,
+            location: None,
             neighbours: Vec::new(),
             limits: Limits::default(),
             drain: Duration::from_secs(2),
@@ -201,6 +222,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Where the relay stands; [`Config::check`] has seen to it that it is on Earth.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.location.and_then(|location| location.place().ok())
+    }
+
     /// Checks what types cannot say. The error names the field and what was expected.
     pub fn check(&self) -> Result<(), String> {
         if self.listen.is_empty() {
@@ -209,6 +235,9 @@ impl Config {
         check_mtu("path_mtu", self.path_mtu)?;
         if self.report_interval < Duration::from_millis(10) {
             return Err("report_interval: expected at least 10ms".into());
+        }
+        if let Some(location) = &self.location {
+            location.place()?;
         }
         for (index, neighbour) in self.neighbours.iter().enumerate() {
             neighbour.check(&format!("neighbours[{index}]"))?;
@@ -413,6 +442,8 @@ mod tests {
             ("path_mtu = 900", vec!["path_mtu", "1200"]),
             ("drain = 5", vec!["drain"]),
             ("name = \"FRA\"", vec!["FRA", "a-z"]),
+            ("location = { latitude = 91, longitude = 0 }", vec!["location", "-90 to 90"]),
+            ("location = { latitude = 50 }", vec!["location", "longitude"]),
             ("[[neighbours]]\ncost = 3", vec!["neighbours[0]", "address"]),
             ("[[neighbours]]\naddress = \"lon\"", vec!["neighbours[0].address", "host:port"]),
             ("[[neighbours]]\nname = \"a\"\nrepair = \"magic\"", vec!["repair", "duplicate"]),

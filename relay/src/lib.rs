@@ -8,6 +8,7 @@
 //! | [`directory`] | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
 //! | [`events`] | what an operator is told of as it changes | pure |
 //! | [`sla`] | what each sink had of its streams, and where it lost | pure |
+//! | [`view`] | what an operator is shown of the overlay and of the past of a link | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
 //! | [`overrides`] | what the operator sets of links while the relay runs, and where that is kept | a file |
 //! | [`ops`] | the operations port | the shell |
@@ -27,7 +28,8 @@ pub mod report;
 pub mod server;
 pub mod sla;
 pub mod system;
+pub mod view;
 
-pub use config::{Config, Identity, Limits, Neighbour};
+pub use config::{Config, Identity, Limits, Location, Neighbour};
 pub use report::Report;
 pub use server::run;

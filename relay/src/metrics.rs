@@ -57,6 +57,10 @@ const RELAY: &[Of<Report>] = &[
         counter("anabranch_relay_reloads_refused_total", "Configurations read anew and refused; the old one was kept"),
         |r| r.reloads.refused as f64,
     ),
+    (
+        counter("anabranch_relay_lines_dropped_total", "Lines of the log and of --json thrown away: nobody read them"),
+        |r| r.lines_dropped as f64,
+    ),
     (counter("anabranch_relay_protocol_errors_total", "Messages that the protocol does not allow"), |r| {
         r.refused.protocol as f64
     }),

@@ -40,6 +40,8 @@ pub struct Report {
     pub refused: RefusalCounters,
     /// Configurations read anew since the start.
     pub reloads: ReloadReport,
+    /// Lines of the log and of `--json` that the process threw away because nobody read them.
+    pub lines_dropped: u64,
 }
 
 /// What came of reading the configuration anew.
@@ -66,7 +68,7 @@ pub struct Reloaded {
 }
 
 /// A configured neighbour.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct NeighbourReport {
     /// The address it is dialled at.
     #[schema(required)]

@@ -408,7 +408,7 @@ fn the_operations_port_keeps_to_its_document() {
     let config = include_str!("schemathesis.toml");
     let Running { child, reports } = &mut running;
     let (done, status) = std::thread::scope(|scope| {
-        // What nobody reads fills the pipe, and the relay waits.
+        // Read, so that none of what it prints is thrown away meanwhile.
         scope.spawn(|| reports.by_ref().for_each(drop));
         let done = [
             // With names made up, most of which are of no link, then with those of the link that there is.

@@ -5,9 +5,10 @@ use crate::output::{OutputSpec, Start, Target};
 use crate::report::{ConnectionState, Report, StreamReport};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use node::exit::{Exit, Failure};
+use node::lines;
 use node::telemetry::{LogFormat, init_logs};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -283,20 +284,19 @@ impl Show {
             self.show(&reports.borrow_and_update());
         }
         if self == Show::Line {
-            eprintln!();
+            lines::stderr().put("\n");
         }
     }
 
     fn show(self, report: &Report) {
-        let json = || serde_json::to_string(report).unwrap_or_default();
-        // Who reads the statistics may go; the stream goes on.
-        let _ = match self {
-            Show::Nothing => Ok(()),
-            Show::JsonToStdout => writeln!(std::io::stdout(), "{}", json()),
-            Show::JsonToStderr => writeln!(std::io::stderr(), "{}", json()),
+        let json = || serde_json::to_string(report).unwrap_or_default() + "\n";
+        match self {
+            Show::Nothing => {}
+            Show::JsonToStdout => lines::stdout().put(json()),
+            Show::JsonToStderr => lines::stderr().put(json()),
             // Back to the start of the line, and clear what is left of the one before.
-            Show::Line => write!(std::io::stderr(), "\r{}\x1b[K", line(report)),
-        };
+            Show::Line => lines::stderr().put(format!("\r{}\x1b[K", line(report))),
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use clap::{CommandFactory, Parser};
 use node::config::Layers;
 use node::control::Dissemination;
 use node::exit::{Exit, Failure};
+use node::lines;
 use node::telemetry::LogFormat;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -270,7 +271,7 @@ async fn supervise(config: Config, style: Style) -> Result<(), Failure> {
         print(report, style);
     }
     if style == Style::Line {
-        eprintln!();
+        lines::stderr().put("\n");
     }
     result.map(|_| ())
 }
@@ -306,13 +307,11 @@ fn print(report: &Report, style: Style) {
         Style::Silent => {}
         Style::Line => {
             // Written over the line before, cut where the terminal ends, and left so that a line of the log overwrites it.
-            eprint!("\r\x1b[?7l{}\x1b[?7h\x1b[K\r", line(report));
-            let _ = std::io::stderr().flush();
+            lines::stderr().put(format!("\r\x1b[?7l{}\x1b[?7h\x1b[K\r", line(report)));
         }
         Style::Json => {
-            // A reader that went away is no reason to stop a live stream.
             if let Ok(text) = serde_json::to_string(report) {
-                let _ = writeln!(std::io::stdout(), "{text}");
+                lines::stdout().put(text + "\n");
             }
         }
     }

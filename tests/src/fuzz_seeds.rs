@@ -8,6 +8,7 @@ use node::control::{
 };
 use node::trust::{Authority, Claims, Direction, RevocationList, Role};
 use std::time::Duration;
+use topology::about::{About, Flow, Place};
 use topology::lsdb::{Advertisement, Incarnation, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport};
 use topology::{NodeName, StreamName, StreamPattern};
 
@@ -109,6 +110,10 @@ fn messages() -> Vec<Control> {
         streams: vec![StreamState { name: name.clone(), incarnation, deadline_us: 200_000 }],
         subscriptions: vec![Subscription { name: name.clone(), last_mile_us: 10_000 }],
         draining: false,
+        about: About {
+            place: Place::degrees(51.5, -0.1).ok(),
+            flows: vec![Flow { rate_kbps: 5_000, overhead_permille: 60, saved_ppm: 50_000, left_ppm: 3 }],
+        },
     };
     let deadline_us = 200_000;
     vec![

@@ -9,6 +9,7 @@
 //! | `six` | six relays as processes, every link emulated, to be killed, frozen, drained and cut off |
 //! | `ops` | requests to a relay's operations port |
 //! | `hosts` | network namespaces as machines of their own |
+//! | `http` | one request |
 //! | `fuzz_entry`, `fuzz_seeds` | what the fuzz targets and the corpus replay call |
 
 pub mod browser;
@@ -16,6 +17,7 @@ pub mod flow;
 pub mod fuzz_entry;
 pub mod fuzz_seeds;
 pub mod hosts;
+pub mod http;
 pub mod ops;
 pub mod programs;
 pub mod six;

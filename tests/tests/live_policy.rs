@@ -2,6 +2,7 @@
 //! seen in what the link sends.
 
 use anabranch_tests::flow::{Flow, Media, assert_intact};
+use anabranch_tests::http::ask;
 use anabranch_tests::lossy;
 use anabranch_tests::ops::ask;
 use bench::rig::{Rig, RigPlan};

@@ -4,6 +4,7 @@
 //! what to do. It holds no socket, task, clock, thread or global, and knows nothing of `link`.
 #![forbid(unsafe_code)]
 
+pub mod about;
 pub mod disjoint;
 pub mod dissemination;
 pub mod graph;

@@ -1,8 +1,9 @@
 //! The link-state database: what every relay says of itself, flooded, sequence-numbered and expiring.
 
+use crate::about::About;
 use crate::names::{NodeName, StreamName};
 use crate::trouble::{Condition, Level};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,14 @@ pub struct Advertisement {
     pub subscriptions: Vec<Subscription>,
     /// No stream shall pass through it, though those that begin or end here may: it is about to stop.
     pub draining: bool,
+    /// For people to see. Since 1.2 of the protocol; what says nothing where it is left out or cannot be read.
+    #[serde(default, deserialize_with = "appended")]
+    pub about: About,
+}
+
+/// A field at the end of a message that a relay of an older minor version does not send.
+fn appended<'de, D: Deserializer<'de>>(from: D) -> Result<About, D::Error> {
+    Ok(About::deserialize(from).unwrap_or_default())
 }
 
 /// One direction of a link, as its sending end knows it.
@@ -186,6 +195,8 @@ pub struct Statement {
     pub subscriptions: Vec<Subscription>,
     /// As [`Advertisement::draining`].
     pub draining: bool,
+    /// As [`Advertisement::about`].
+    pub about: About,
 }
 
 /// A link as both its ends see it: it is there because each end advertises the other.
@@ -291,9 +302,10 @@ impl Database {
     pub fn announce(&mut self, now: Duration, statement: Statement) -> Arc<Advertisement> {
         let (boot, seq) = self.next;
         self.next = (boot, seq.saturating_add(1));
-        let Statement { links, streams, subscriptions, draining } = statement;
+        let Statement { links, streams, subscriptions, draining, about } = statement;
         let origin = self.own.clone();
-        let advertisement = Arc::new(Advertisement { origin, boot, seq, links, streams, subscriptions, draining });
+        let advertisement =
+            Arc::new(Advertisement { origin, boot, seq, links, streams, subscriptions, draining, about });
         self.store(now, advertisement.clone());
         advertisement
     }
@@ -482,6 +494,7 @@ impl Database {
     fn check(&self, ad: &Advertisement) -> Result<(), Refused> {
         let lists = [
             ("links", ad.links.len(), self.limits.links),
+            ("flows", ad.about.flows.len(), self.limits.links),
             ("streams", ad.streams.len(), self.limits.streams),
             ("subscriptions", ad.subscriptions.len(), self.limits.subscriptions),
         ];
@@ -543,7 +556,7 @@ impl Advertisement {
         (self.boot, self.seq)
     }
 
-    /// Whether it differs from `other` in its number at most.
+    /// Whether it differs from `other` in its number, and in what it says for people to see, at most.
     pub fn says_the_same(&self, other: &Advertisement) -> bool {
         self.links == other.links
             && self.streams == other.streams

@@ -5,6 +5,7 @@
 mod common;
 
 use anabranch_topology::NodeName;
+use anabranch_topology::about::About;
 use anabranch_topology::graph::Graph;
 use anabranch_topology::lsdb::*;
 use common::name;
@@ -17,7 +18,16 @@ fn link(to: usize, ms: u32) -> LinkState {
 
 fn said(origin: usize, boot: u64, seq: u64, links: &[LinkState]) -> Advertisement {
     let (streams, subscriptions) = (Vec::new(), Vec::new());
-    Advertisement { origin: name(origin), boot, seq, links: links.to_vec(), streams, subscriptions, draining: false }
+    Advertisement {
+        origin: name(origin),
+        boot,
+        seq,
+        links: links.to_vec(),
+        streams,
+        subscriptions,
+        draining: false,
+        about: About::default(),
+    }
 }
 
 fn at(seconds: u64) -> Duration {

@@ -7,6 +7,7 @@ use node::clock::Clock;
 use node::control::{Control, encoded_size};
 use serde::Serialize;
 use std::time::Duration;
+use topology::about::About;
 use topology::dissemination::Repertoire;
 use topology::graph::{Graph, NodeIx};
 use topology::lsdb::{
@@ -85,7 +86,7 @@ fn cost(seed: u64) -> Cost {
     let mut database = Database::new(name(0), 1, Limits::default());
     let own = advertisements[0].clone();
     let (links, streams, subscriptions) = (own.links, own.streams, own.subscriptions);
-    database.announce(Duration::ZERO, Statement { links, streams, subscriptions, draining: false });
+    database.announce(Duration::ZERO, Statement { links, streams, subscriptions, ..Statement::default() });
     for advertisement in advertisements.iter().skip(1) {
         database.apply(Duration::ZERO, advertisement.clone()).expect("within bounds");
     }
@@ -164,6 +165,7 @@ fn advertisements(draws: &mut Draws) -> Vec<Advertisement> {
             streams: Vec::new(),
             subscriptions: Vec::new(),
             draining: false,
+            about: About::default(),
         })
         .collect();
     for n in 0..STREAMS {

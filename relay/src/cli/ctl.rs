@@ -83,10 +83,10 @@ pub(super) struct Drain {
 }
 
 #[derive(Debug, Args)]
-struct At {
+pub(super) struct At {
     /// The relay's operations port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS")]
-    ops: SocketAddr,
+    pub(super) ops: SocketAddr,
 }
 
 impl Ctl {
@@ -167,6 +167,11 @@ impl Answer {
             status => Err(unavailable(ops, &format!("it answers with status {status}: {why}"))),
         }
     }
+}
+
+/// What a relay answers at a path, as JSON.
+pub(super) fn get(ops: SocketAddr, path: &str) -> Result<Value, Failure> {
+    parse(ops, &ask("GET", ops, path)?)
 }
 
 fn ask(method: &str, ops: SocketAddr, path: &str) -> Result<String, Failure> {

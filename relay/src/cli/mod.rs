@@ -5,6 +5,7 @@ mod keys;
 mod run;
 mod service;
 mod stream_key;
+mod top;
 
 use clap::{Args, Parser, Subcommand};
 use node::exit::{self, Exit, Failure};
@@ -43,6 +44,8 @@ enum Command {
     /// Ask a running relay, over its operations port
     #[command(subcommand)]
     Ctl(ctl::Ctl),
+    /// Show the overlay as a running relay knows it, live, in this terminal: links with what they lose and what repair costs, streams
+    Top(top::Top),
 }
 
 /// Where a relay's settings come from; flags override the environment, the environment the file.
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::ExampleConfig => print(include_str!("../../../deploy/relay.toml")),
         Command::Keys(keys) => keys.execute(),
         Command::Ctl(ctl) => ctl.execute(),
+        Command::Top(top) => top.execute(),
     };
     exit::finish("anabranch-relay", result)
 }

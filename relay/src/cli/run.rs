@@ -7,6 +7,7 @@ use crate::server::{self, Reloads};
 use clap::Args;
 use node::config::Layers;
 use node::exit::{Exit, Failure};
+use node::lines;
 use node::telemetry::{self, LogFormat};
 use std::rc::Rc;
 use std::time::Duration;
@@ -109,7 +110,7 @@ async fn write_reports(reports: watch::Receiver<Report>, interval: Duration) -> 
         }
         let line = serde_json::to_string(&*reports.borrow());
         let line = line.map_err(|error| Failure::new(Exit::Software, format!("cannot write the report: {error}")))?;
-        super::print(&format!("{line}\n"))?;
+        lines::stdout().put(line + "\n");
     }
 }
 

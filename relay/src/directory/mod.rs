@@ -3,10 +3,13 @@
 pub mod own;
 mod pace;
 
+mod gone;
 mod routes;
+mod view;
 
 use crate::config::Limits;
 use crate::report::{OverlayLink, OverlayReport};
+use gone::Gone;
 use link::Instant;
 use node::PortId;
 use node::control::{Control, Dissemination, Module};
@@ -145,6 +148,7 @@ pub struct Directory {
     paces: [Pace; 2],
     /// Statements that came too often.
     excess: u64,
+    gone: Gone,
 }
 
 impl Directory {
@@ -165,6 +169,7 @@ impl Directory {
             next_expiry: Instant::ORIGIN,
             paces: Default::default(),
             excess: 0,
+            gone: Gone::default(),
         }
     }
 
@@ -329,7 +334,9 @@ impl Directory {
         }
         if self.graph_of != self.database.generation() {
             self.graph_of = self.database.generation();
-            self.graph = Rc::new(Graph::from_database(&self.database));
+            let graph = Rc::new(Graph::from_database(&self.database));
+            self.gone.follow(now, &self.graph, &graph);
+            self.graph = graph;
         }
     }
 

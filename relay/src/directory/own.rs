@@ -3,6 +3,7 @@
 use link::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use topology::about::{About, Flow, Place};
 use topology::lsdb::{Incarnation, LinkState, REFRESH, Statement, StreamState, Subscription};
 use topology::{NodeName, StreamName};
 
@@ -12,8 +13,11 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Most bytes of an advertisement, estimated from above; a control message holds it with room to spare.
 const MOST_BYTES: usize = 200_000;
 
+/// How soon what goes over the links is told anew for its own sake.
+const FLOWS: Duration = Duration::from_secs(5);
+
 /// Bytes of an entry beside its names, from above.
-const ENTRY: usize = 24;
+const ENTRY: usize = 40;
 
 /// Loss in parts per million at which a link's advertised level changes (GRAPHS.md, "Detect").
 const LOSS_LEVELS: [u32; 8] = [20_000, 50_000, 100_000, 200_000, 350_000, 500_000, 700_000, 930_000];
@@ -28,7 +32,10 @@ pub struct Own {
     streams: BTreeMap<StreamName, StreamState>,
     subscriptions: BTreeMap<StreamName, u32>,
     draining: bool,
+    place: Option<Place>,
     changed: bool,
+    /// Whether what goes over a link is no longer as it was told.
+    flowed: bool,
     told: Option<Instant>,
 }
 
@@ -37,6 +44,8 @@ struct OwnLink {
     delay_us: u32,
     loss_ppm: u32,
     cost: u32,
+    flow: Flow,
+    told_flow: Flow,
     /// Since when the loss has been on a lower level.
     calmer_since: Option<Instant>,
 }
@@ -57,7 +66,9 @@ impl Own {
     pub fn set_link(&mut self, now: Instant, peer: &NodeName, delay_us: u32, loss_ppm: u32, cost: u32) {
         let level = loss_level(loss_ppm);
         let Some(link) = self.links.get_mut(peer) else {
-            self.links.insert(peer.clone(), OwnLink { delay_us, loss_ppm: level, cost, calmer_since: None });
+            let (flow, told_flow) = (Flow::default(), Flow::default());
+            let link = OwnLink { delay_us, loss_ppm: level, cost, flow, told_flow, calmer_since: None };
+            self.links.insert(peer.clone(), link);
             self.changed = true;
             return;
         };
@@ -78,6 +89,20 @@ impl Own {
             link.calmer_since = None;
             self.changed = true;
         }
+    }
+
+    /// What goes over a link lately; told with the next change, or by itself within five seconds where it has moved.
+    pub fn set_flow(&mut self, peer: &NodeName, flow: Flow) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.flow = flow;
+            self.flowed |= flow.moved(&link.told_flow);
+        }
+    }
+
+    /// Where this relay stands.
+    pub fn set_place(&mut self, place: Option<Place>) {
+        self.changed |= self.place != place;
+        self.place = place;
     }
 
     /// Whether a link is told of.
@@ -144,6 +169,7 @@ impl Own {
         match (self.told, self.changed) {
             (None, _) => Instant::ORIGIN,
             (Some(told), true) => told + GATHER,
+            (Some(told), false) if self.flowed => told + FLOWS,
             (Some(told), false) => told + REFRESH,
         }
     }
@@ -154,7 +180,9 @@ impl Own {
             return None;
         }
         self.told = Some(now);
-        self.changed = false;
+        (self.changed, self.flowed) = (false, false);
+        self.links.values_mut().for_each(|link| link.told_flow = link.flow);
+        let flows = self.links.values().map(|link| link.flow).collect();
         let link = |(peer, link): (&NodeName, &OwnLink)| LinkState {
             peer: peer.clone(),
             delay_us: link.delay_us,
@@ -170,6 +198,7 @@ impl Own {
             streams: self.streams.values().cloned().collect(),
             subscriptions: self.subscriptions.iter().map(wish).collect(),
             draining: self.draining,
+            about: About { place: self.place, flows },
         })
     }
 }
@@ -241,6 +270,21 @@ mod tests {
         assert_eq!(delays(&mut own, at(2_900)), None);
         own.set_link(at(3_000), &name("b"), 10_000, 0, 1);
         assert_eq!(delays(&mut own, at(3_000)), Some(vec![(10_000, 0)]));
+    }
+
+    #[test]
+    fn what_goes_over_the_links_is_told_seldom() {
+        let mut own = Own::new();
+        own.set_link(at(0), &name("b"), 10_000, 0, 1);
+        own.statement(at(0));
+        own.set_flow(&name("b"), Flow { rate_kbps: 50, ..Flow::default() });
+        assert_eq!(own.due(), at(0) + REFRESH, "hardly anything");
+        let flow = Flow { rate_kbps: 5_000, ..Flow::default() };
+        own.set_flow(&name("b"), flow);
+        own.set_flow(&name("unknown"), flow);
+        assert_eq!(own.due(), at(5_000));
+        assert_eq!(own.statement(at(5_000)).map(|told| told.about.flows), Some(vec![flow]));
+        assert_eq!(own.due(), at(5_000) + REFRESH);
     }
 
     #[test]

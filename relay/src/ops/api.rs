@@ -1,11 +1,12 @@
 //! The routes of the operations port.
 
-use super::problem::{Misread, MisreadBody, NoLink, NotKept, Problem, Stopping};
+use super::problem::{Foreign, Misread, MisreadBody, NoLink, NotKept, Problem, Stopping};
 use super::{Change, Order, Relay, schema};
 use crate::metrics;
 use crate::overrides::{Capacity, LinkOverride};
 use crate::report::{LinkRepair, Reloaded, Report};
 use crate::sla::Sla;
+use crate::view::{LinkPast, Overview, StreamDetail};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -96,7 +97,7 @@ pub(super) struct Drained {
 #[utoipa::path(post, path = "/api/v1/drain", tag = "relay", params(Meant), responses(
     (status = 200, description = "Streams are being taken off.", body = Drained),
     (status = 404, description = "There is no such link.", body = Problem, content_type = "application/problem+json"),
-    Misread, Stopping
+    Misread, Foreign, Stopping
 ))]
 pub(super) async fn drain(
     State(relay): State<Relay>,
@@ -109,7 +110,7 @@ pub(super) async fn drain(
 #[utoipa::path(post, path = "/api/v1/resume", tag = "relay", params(Meant), responses(
     (status = 200, description = "Streams may come again.", body = Drained),
     (status = 404, description = "There is no such link.", body = Problem, content_type = "application/problem+json"),
-    Misread, Stopping
+    Misread, Foreign, Stopping
 ))]
 pub(super) async fn resume(
     State(relay): State<Relay>,
@@ -123,7 +124,7 @@ pub(super) async fn resume(
     (status = 200, description = "What that changed.", body = Reloaded),
     (status = 422, description = "The file has a mistake: file, field, and what was expected. The old one stays in force.",
         body = Problem, content_type = "application/problem+json"),
-    Stopping
+    Foreign, Stopping
 ))]
 pub(super) async fn reload(State(relay): State<Relay>) -> Result<Json<Reloaded>, Problem> {
     let (done, answer) = oneshot::channel();
@@ -158,6 +159,46 @@ pub(super) struct Rendition {
     /// The third part of its name.
     #[param(value_type = schema::Part)]
     rendition: String,
+}
+
+/// The overlay as this relay knows it: relays, links, streams
+#[utoipa::path(get, path = "/api/v1/overlay", tag = "relay", responses(
+    (status = 200, description = "Of links elsewhere, what their ends tell: seconds old.", body = Overview),
+    Stopping
+))]
+pub(super) async fn overlay(State(relay): State<Relay>) -> Result<Json<Overview>, Problem> {
+    let (done, answer) = oneshot::channel();
+    relay.ask(Order::Overview { done }, answer).await.map(Json)
+}
+
+/// A stream that this relay carries: its graph, whence it comes and where it goes
+#[utoipa::path(get, path = "/api/v1/streams/{tenant}/{channel}", tag = "streams", params(Channel), responses(
+    (status = 200, description = "The stream at this moment.", body = StreamDetail),
+    (status = 404, description = "It does not pass through this relay.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn stream(
+    State(relay): State<Relay>,
+    channel: Result<Path<Channel>, PathRejection>,
+) -> Result<Json<StreamDetail>, Problem> {
+    let Path(Channel { tenant, channel }) = channel?;
+    relay.stream(&format!("{tenant}/{channel}")).await
+}
+
+/// A stream that this relay carries and that is a rendition
+#[utoipa::path(get, path = "/api/v1/streams/{tenant}/{channel}/{rendition}", tag = "streams", params(Rendition), responses(
+    (status = 200, description = "The stream at this moment.", body = StreamDetail),
+    (status = 404, description = "It does not pass through this relay.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn rendition(
+    State(relay): State<Relay>,
+    rendition: Result<Path<Rendition>, PathRejection>,
+) -> Result<Json<StreamDetail>, Problem> {
+    let Path(Rendition { tenant, channel, rendition }) = rendition?;
+    relay.stream(&format!("{tenant}/{channel}/{rendition}")).await
 }
 
 /// What each sink of this relay had of a stream
@@ -225,6 +266,21 @@ pub(super) async fn link(
     Ok(Json(relay.ask(Order::Link { peer: to, done }, answer).await??))
 }
 
+/// What a link was like over the last fifteen minutes
+#[utoipa::path(get, path = "/api/v1/links/{from}/{to}/history", tag = "links", params(Ends), responses(
+    (status = 200, description = "A point for each five seconds in which it was up.", body = LinkPast),
+    Misread, NoLink, Stopping
+))]
+pub(super) async fn history(
+    State(relay): State<Relay>,
+    ends: Result<Path<Ends>, PathRejection>,
+) -> Result<Json<LinkPast>, Problem> {
+    let Path(Ends { from, to }) = ends?;
+    relay.is_here(&from)?;
+    let (done, answer) = oneshot::channel();
+    Ok(Json(relay.ask(Order::Past { peer: to, done }, answer).await??))
+}
+
 /// A change of the repair of a link. What is left out, or null, stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -249,7 +305,7 @@ pub(super) struct LinkChange {
 /// Sets the repair of one link; in force with the next packet
 #[utoipa::path(put, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends), request_body = LinkChange, responses(
     (status = 200, description = "The link as it then is.", body = LinkRepair),
-    Misread, MisreadBody, NoLink, NotKept, Stopping
+    Misread, MisreadBody, NoLink, NotKept, Foreign, Stopping
 ))]
 pub(super) async fn set_link(
     State(relay): State<Relay>,
@@ -278,7 +334,7 @@ pub(super) struct Reset {
 /// Puts the repair of one link back as the configuration says
 #[utoipa::path(delete, path = "/api/v1/links/{from}/{to}", tag = "links", params(Ends, Reset), responses(
     (status = 200, description = "The link as it then is.", body = LinkRepair),
-    Misread, NoLink, NotKept, Stopping
+    Misread, NoLink, NotKept, Foreign, Stopping
 ))]
 pub(super) async fn reset_link(
     State(relay): State<Relay>,
@@ -296,9 +352,26 @@ impl Relay {
         answer.await.map_err(|_| Problem::stopping())
     }
 
+    /// The newest life of a stream that is carried here.
+    async fn stream(&self, stream: &str) -> Result<Json<StreamDetail>, Problem> {
+        let stream = stream_name(stream)?;
+        let found = {
+            let report = self.report.borrow();
+            let lives = report.streams.iter().filter(|found| found.name == stream);
+            let none = || {
+                let what =
+                    format!("{stream} does not pass through relay {}; /api/v1/overlay says where it is", report.name);
+                Problem::new(StatusCode::NOT_FOUND, what)
+            };
+            lives.max_by_key(|found| found.epoch).cloned().ok_or_else(none)?
+        };
+        let (done, answer) = oneshot::channel();
+        let sla = self.ask(Order::Sla { stream, done }, answer).await?;
+        Ok(Json(StreamDetail { report: found, sinks: sla.map(|sla| sla.sinks).unwrap_or_default() }))
+    }
+
     async fn sla(&self, stream: String) -> Result<Json<Sla>, Problem> {
-        let stream: StreamName =
-            stream.parse().map_err(|wrong| Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}")))?;
+        let stream = stream_name(&stream)?;
         let (done, answer) = oneshot::channel();
         let sla = self.ask(Order::Sla { stream: stream.clone(), done }, answer).await?;
         let none = || {
@@ -336,6 +409,10 @@ impl Relay {
         let order = Order::Repair { peer: to, change, persist, done };
         Ok(Json(self.ask(order, answer).await??))
     }
+}
+
+fn stream_name(text: &str) -> Result<StreamName, Problem> {
+    text.parse().map_err(|wrong| Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}")))
 }
 
 impl Report {

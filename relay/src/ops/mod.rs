@@ -3,11 +3,13 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `api` | each route: what it takes, what it answers, and both in the words of OpenAPI |
+//! | `dashboard` | the page for people |
 //! | [`events`] | what changes, told as it changes |
 //! | `problem` | what is answered where it is not done |
 //! | `schema` | how what comes from other rooms looks in JSON |
 
 mod api;
+mod dashboard;
 pub mod events;
 mod problem;
 pub(crate) mod schema;
@@ -16,6 +18,7 @@ use crate::events::Event;
 use crate::overrides::LinkOverride;
 use crate::report::{LinkRepair, Reloaded, Report};
 use crate::sla::Sla;
+use crate::view::{LinkPast, Overview};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
@@ -62,6 +65,18 @@ pub enum Order {
         peer: NodeName,
         /// How it is.
         done: oneshot::Sender<Result<LinkRepair, Refused>>,
+    },
+    /// Tells what is known of the overlay.
+    Overview {
+        /// How it is.
+        done: oneshot::Sender<Overview>,
+    },
+    /// Tells what the link to a neighbour was like.
+    Past {
+        /// The neighbour at its other end.
+        peer: NodeName,
+        /// What it was like.
+        done: oneshot::Sender<Result<LinkPast, Refused>>,
     },
     /// Tells what the sinks of a stream had of it.
     Sla {
@@ -132,6 +147,7 @@ fn router(relay: Relay) -> Router {
             let what = format!("{method} is not for {}; the header Allow says what is", uri.path());
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
         })
+        .layer(axum::middleware::from_fn(dashboard::no_other_site))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(relay)
 }
@@ -145,6 +161,9 @@ fn routes() -> OpenApiRouter<Relay> {
         .routes(routes!(api::openapi))
         .routes(routes!(api::status))
         .routes(routes!(events::events))
+        .routes(routes!(api::overlay))
+        .routes(routes!(api::stream))
+        .routes(routes!(api::rendition))
         .routes(routes!(api::drain))
         .routes(routes!(api::resume))
         .routes(routes!(api::reload))
@@ -152,6 +171,9 @@ fn routes() -> OpenApiRouter<Relay> {
         .routes(routes!(api::sla_of_rendition))
         .routes(routes!(api::links))
         .routes(routes!(api::link, api::set_link, api::reset_link))
+        .routes(routes!(api::history))
+        .routes(routes!(dashboard::page))
+        .routes(routes!(dashboard::part))
 }
 
 /// The document of the operations port: OpenAPI 3.1, as `/api/v1/openapi.json` answers it.

@@ -109,6 +109,10 @@ problems! {
     Stopping {
         "503": "The relay is stopping.",
     }
+    /// Of what changes something.
+    Foreign {
+        "403": "A browser says that a page of another site asks for it.",
+    }
     /// Of what has parameters.
     Misread {
         "400": "A parameter that cannot be read: which, and what was expected.",

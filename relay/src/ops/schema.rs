@@ -16,8 +16,9 @@ use utoipa::{OpenApi, ToSchema};
     tags(
         (name = "health", description = "Is it up, and how is it"),
         (name = "relay", description = "The relay as a whole"),
-        (name = "streams", description = "What the sinks of this relay had of a stream"),
-        (name = "links", description = "Repair of what this relay sends on its links")
+        (name = "streams", description = "How a stream travels, and what the sinks of this relay had of it"),
+        (name = "links", description = "Repair of what this relay sends on its links"),
+        (name = "dashboard", description = "The page for people, which asks the other paths")
     )
 )]
 pub(super) struct Document;

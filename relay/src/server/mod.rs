@@ -9,6 +9,7 @@ use crate::ops;
 use crate::overrides::{self, Overrides};
 use crate::report::{NeighbourReport, NeighbourState, ReloadReport, Report};
 use crate::system::{LinkOptions, Options, RelaySystem};
+use crate::view::Overview;
 use dial::Dialler;
 use futures_util::FutureExt;
 use link::{Instant, LinkConfig};
@@ -193,6 +194,8 @@ impl Relay {
                 }
             });
         }
+        let place = shared.config.borrow().place();
+        shared.host.with(|_, system, _| system.set_place(place));
         let started = clock.now();
         let mut relay = Relay {
             shared,
@@ -319,18 +322,32 @@ impl Relay {
         report.listen = self.listen.clone();
         report.ops = self.ops_address;
         report.reloads = self.reloads.clone();
+        report.lines_dropped = node::lines::dropped();
         for link in report.links.iter_mut().filter(|link| link.role == Role::Relay) {
             link.set_by = self.shared.set_by(&link.peer);
         }
-        let known = self.shared.neighbours.borrow();
-        report.neighbours = known.iter().filter(|known| !known.gone).map(|known| known.report.clone()).collect();
-        for neighbour in &mut report.neighbours {
-            let up = |name: &NodeName| report.links.iter().any(|link| link.peer == *name && link.role == Role::Relay);
-            if neighbour.name.as_ref().is_some_and(up) {
-                neighbour.state = NeighbourState::Up;
-            }
-        }
+        report.neighbours = self.neighbours();
         report
+    }
+
+    /// The neighbours of the configuration, and how it stands with each.
+    fn neighbours(&self) -> Vec<NeighbourReport> {
+        let known = self.shared.neighbours.borrow();
+        let mut neighbours: Vec<NeighbourReport> =
+            known.iter().filter(|known| !known.gone).map(|known| known.report.clone()).collect();
+        self.shared.host.with(|_, system, _| {
+            let up = |name: &NodeName| system.relay(name).is_some();
+            let up = neighbours.iter_mut().filter(|neighbour| neighbour.name.as_ref().is_some_and(up));
+            up.for_each(|neighbour| neighbour.state = NeighbourState::Up);
+        });
+        neighbours
+    }
+
+    /// The overlay as an operator is shown it.
+    fn overview(&self) -> Overview {
+        let overview = self.shared.host.with(|now, system, ports| system.overview(now, ports));
+        let uptime_s = self.shared.clock.now().saturating_since(self.started).as_secs_f64();
+        Overview { uptime_s, neighbours: self.neighbours(), ..overview }
     }
 
     /// Goes on forwarding for a while, so that the overlay can route around this relay.

@@ -7,6 +7,7 @@ use crate::ops::{Change, Order, Refused};
 use crate::overrides::{self, LinkOverride, Overrides, SetBy};
 use crate::report::{LinkRepair, Reloaded, RepairEffect};
 use crate::system::LinkOptions;
+use crate::view::LinkPast;
 use node::control::CloseCode;
 use node::exit::Failure;
 use std::rc::Rc;
@@ -23,6 +24,8 @@ impl Relay {
                 let link = || self.shared.link_repair(&peer);
                 drop(done.send(if known { Ok(link()) } else { Err(self.shared.unknown(&peer)) }));
             }
+            Order::Overview { done } => drop(done.send(self.overview())),
+            Order::Past { peer, done } => drop(done.send(self.shared.link_past(&peer))),
             Order::Sla { stream, done } => {
                 drop(done.send(self.shared.host.with(|now, system, _| system.sla(now, &stream))));
             }
@@ -147,6 +150,7 @@ impl Relay {
             ("drain", new.drain != old.drain),
             ("source_grace", new.source_grace != old.source_grace),
             ("report_interval", new.report_interval != old.report_interval),
+            ("location", new.location != old.location),
         ] {
             if changed {
                 done.applied.push(field.into());
@@ -163,8 +167,11 @@ impl Relay {
             drain: new.drain,
             source_grace: new.source_grace,
             report_interval: new.report_interval,
+            location: new.location,
             ..old
         };
+        let place = new.place();
+        self.shared.host.with(|_, system, _| system.set_place(place));
         self.apply_neighbours(&new.neighbours, &mut done);
         done
     }
@@ -357,6 +364,12 @@ impl Shared {
             kept if kept == self.kept.borrow().get(peer).copied() => SetBy::Kept,
             _ => SetBy::Live,
         }
+    }
+
+    /// What the link to a neighbour was like, whether it is up or not.
+    fn link_past(&self, peer: &NodeName) -> Result<LinkPast, Refused> {
+        let past = self.host.with(|now, system, _| system.link_past(now, peer));
+        if past.points.is_empty() && !self.knows(peer) { Err(self.unknown(peer)) } else { Ok(past) }
     }
 
     /// The repair of the link to a neighbour as it is now.

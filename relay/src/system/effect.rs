@@ -25,15 +25,16 @@ impl Trail {
         self.marks.push_back((now, stats));
     }
 
-    /// To be called more often than once a second.
-    pub(super) fn mark(&mut self, now: Instant, stats: impl FnOnce() -> LinkStats) {
+    /// To be called more often than once a second; whether a second is over.
+    pub(super) fn mark(&mut self, now: Instant, stats: impl FnOnce() -> LinkStats) -> bool {
         if self.marks.back().is_some_and(|(at, _)| now.saturating_since(*at) < STEP) {
-            return;
+            return false;
         }
         if self.marks.len() == MARKS {
             self.marks.pop_front();
         }
         self.marks.push_back((now, stats()));
+        true
     }
 
     /// What came of it up to now.

@@ -10,6 +10,8 @@
 //! | `watch` | trouble on the links into this relay |
 //! | `doubt` | a way whose links are well and on which nothing comes |
 //! | `effect` | what repair on a link costs and brings |
+//! | `past` | what a link was like over the last fifteen minutes |
+//! | `overview` | what an operator is shown of the overlay |
 //! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
@@ -22,6 +24,8 @@ mod clients;
 mod doubt;
 mod effect;
 mod neighbours;
+mod overview;
+mod past;
 mod pull;
 mod report;
 mod signals;
@@ -43,10 +47,12 @@ use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
 use node::trust::{Role, Seal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
+use past::Past;
 use signals::{Echo, Neighbour as RelayPort};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
+use topology::about::Place;
 use topology::{NodeName, StreamName};
 
 /// How often links are looked at and what grew old is let go.
@@ -124,6 +130,8 @@ pub struct RelaySystem {
     refused: RefusalCounters,
     /// What the operator is to be told of.
     log: Log,
+    /// What the links to neighbours were like.
+    pasts: BTreeMap<NodeName, Past>,
     /// Neighbours from which things come badly, and since when.
     troubled: BTreeMap<NodeName, Instant>,
     /// What each sink had of its streams.
@@ -188,6 +196,7 @@ impl RelaySystem {
             echoes: Default::default(),
             refused: RefusalCounters::default(),
             log: Log::default(),
+            pasts: BTreeMap::new(),
             troubled: BTreeMap::new(),
             accounts: Accounts::default(),
             questions: BTreeMap::new(),
@@ -243,6 +252,11 @@ impl RelaySystem {
     pub fn set_limits(&mut self, limits: Limits, source_grace: Duration) {
         self.options.limits = limits;
         self.options.source_grace = source_grace;
+    }
+
+    /// Where this relay stands; the overlay is told.
+    pub fn set_place(&mut self, place: Option<Place>) {
+        self.directory.own().set_place(place);
     }
 
     /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.

@@ -1,15 +1,18 @@
 //! Links to relays: which connection of a pair survives, when a link counts as up, link state.
 
 use super::effect::Trail;
+use super::past::{self, Past};
 use super::{Kind, Port, RelaySystem};
 use crate::events::What;
+use crate::report::RepairEffect;
 use link::stats::LinkQuality;
-use link::{Delivery, Instant};
+use link::{Delivery, Instant, Link};
 use node::control::CloseCode;
 use node::trust::Role;
 use node::{Peer, PortId, Ports};
 use std::time::Duration;
 use topology::NodeName;
+use topology::about::Flow;
 
 /// Two connections of a pair that come up within this time are taken for both ends having dialled at once.
 const CROSSED: Duration = Duration::from_secs(5);
@@ -44,6 +47,7 @@ impl RelaySystem {
         let mut kept = Box::<super::RelayPort>::default();
         if let Some(link) = ports.link(port) {
             kept.trail.restart(now, link.stats());
+            self.past(&name).begin(now, link.stats());
         }
         self.note_connected(now, &peer);
         self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(kept) });
@@ -98,10 +102,32 @@ impl RelaySystem {
         let relays: Vec<(NodeName, PortId)> = self.relays.iter().map(|(name, port)| (name.clone(), *port)).collect();
         for (name, port) in relays {
             self.watch_link(now, &name, port, ports);
-            if let (Some(trail), Some(link)) = (self.trail(port), ports.link(port)) {
-                trail.mark(now, || link.stats());
+            let Some(link) = ports.link(port) else { continue };
+            let stats = || link.stats();
+            if self.trail(port).is_some_and(|trail| trail.mark(now, stats)) {
+                self.note_flow(now, &name, port, link);
             }
         }
+    }
+
+    /// Once a second: what goes over a link, for people to see.
+    fn note_flow(&mut self, now: Instant, name: &NodeName, port: PortId, link: &Link) {
+        let (stats, quality) = (link.stats(), link.quality(now));
+        let Some(effect) = self.trail(port).map(|trail| trail.effect(now, &stats)) else { return };
+        self.directory.own().set_flow(name, flow(&effect, &quality));
+        let theirs = self.directory.flow(name, self.name());
+        self.past(name).mark(now, stats, &quality, theirs);
+    }
+
+    /// What a link was like, whether it is up or not. Their number is bounded.
+    fn past(&mut self, name: &NodeName) -> &mut Past {
+        if !self.pasts.contains_key(name)
+            && self.pasts.len() >= past::MOST_LINKS
+            && let Some(oldest) = self.pasts.iter().min_by_key(|(_, past)| past.last()).map(|(name, _)| name.clone())
+        {
+            self.pasts.remove(&oldest);
+        }
+        self.pasts.entry(name.clone()).or_default()
     }
 
     /// What repair on a link to a relay costs and brings.
@@ -162,6 +188,17 @@ impl RelaySystem {
                 self.refused.unknown_handle += neighbour.held.expire(now);
             }
         }
+    }
+}
+
+/// What is told of a link.
+fn flow(effect: &RepairEffect, quality: &LinkQuality) -> Flow {
+    let ppm = |share: f64| (share * 1e6) as u32;
+    Flow {
+        rate_kbps: (quality.media_rate.as_bps() / 1000) as u32,
+        overhead_permille: ((effect.cost_arq + effect.cost_fec) * 1e3) as u16,
+        saved_ppm: ppm(effect.saved),
+        left_ppm: ppm(effect.left),
     }
 }
 

@@ -5,6 +5,7 @@ use node::PortId;
 use node::control::{Control, Install, Module};
 use node::trust::Authority;
 use std::time::Duration;
+use topology::about::About;
 use topology::lsdb::{Advertisement, TroubleReport};
 
 /// A diamond in which everything is signed: a-b-d is 20 ms, a-c-d 30 ms.
@@ -39,6 +40,7 @@ fn advertisement(origin: &str, seq: u64) -> Advertisement {
         streams: Vec::new(),
         subscriptions: Vec::new(),
         draining: true,
+        about: About::default(),
     }
 }
 

@@ -1,0 +1,59 @@
+//! What an operator is shown of the overlay, and of the past of a link.
+
+use super::{Kind, RelaySystem, past};
+use crate::view::{LinkPast, Overview};
+use link::Instant;
+use node::Ports;
+use std::collections::BTreeSet;
+use topology::{NodeName, StreamName};
+
+impl RelaySystem {
+    /// The overlay at this moment; the shell adds what it alone knows. Computed when somebody looks, never before.
+    pub fn overview(&self, now: Instant, ports: &Ports) -> Overview {
+        let carried: BTreeSet<&StreamName> = self.carried.keys().map(|id| &id.name).collect();
+        let mut streams = self.directory.stream_views();
+        streams.iter_mut().for_each(|stream| stream.carried = carried.contains(&stream.name));
+        let mut overview = Overview {
+            name: self.name().clone(),
+            uptime_s: 0.0,
+            draining: self.draining,
+            clients: self.clients(),
+            relays: self.directory.relay_views(),
+            links: self.directory.link_views(now),
+            streams,
+            neighbours: Vec::new(),
+        };
+        self.freshen(now, ports, &mut overview);
+        overview
+    }
+
+    /// Of its own links this relay knows more than it last told.
+    fn freshen(&self, now: Instant, ports: &Ports, overview: &mut Overview) {
+        for link in overview.links.iter_mut().filter(|link| link.gone_s.is_none()) {
+            let sends = link.from == *self.name();
+            let peer = if sends { &link.to } else { &link.from };
+            if !sends && link.to != *self.name() {
+                continue;
+            }
+            let Some(port) = self.relay(peer) else { continue };
+            let (Some(Kind::Relay(relay)), Some(state)) =
+                (self.ports.get(&port).map(|port| &port.kind), ports.link(port))
+            else {
+                continue;
+            };
+            let effect = relay.trail.effect(now, &state.stats());
+            if sends {
+                link.rate = Some(state.quality(now).media_rate.as_bps());
+                link.overhead = Some(effect.cost_arq + effect.cost_fec);
+            } else {
+                (link.saved, link.residual) = (Some(effect.saved), Some(effect.left));
+            }
+        }
+    }
+
+    /// What the link to a neighbour was like.
+    pub fn link_past(&self, now: Instant, peer: &NodeName) -> LinkPast {
+        let points = self.pasts.get(peer).map(|past| past.points(now)).unwrap_or_default();
+        LinkPast { from: self.name().clone(), to: peer.clone(), step_s: past::STEP.as_secs_f64(), points }
+    }
+}

@@ -1,0 +1,151 @@
+//! What an operator is shown of the overlay and of the past of a link: the JSON of `/api/v1/overlay`,
+//! `/api/v1/streams/…` and `/api/v1/links/…/history`.
+
+use crate::ops::schema;
+use crate::report::{NeighbourReport, StreamReport};
+use crate::sla::SinkSla;
+use serde::Serialize;
+use topology::{NodeName, StreamName};
+use utoipa::ToSchema;
+
+/// The overlay as this relay knows it, from its database.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Overview {
+    /// This relay.
+    #[schema(value_type = schema::NodeName)]
+    pub name: NodeName,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// Whether it is about to stop, or lets no streams pass.
+    pub draining: bool,
+    /// Sources and sinks connected to it.
+    pub clients: usize,
+    /// Every relay known, this one included, by name.
+    pub relays: Vec<RelayView>,
+    /// Every direction of every link known between them, and those that went away in the last fifteen minutes.
+    pub links: Vec<LinkView>,
+    /// Every stream known, by name.
+    pub streams: Vec<StreamView>,
+    /// The neighbours this relay was told of, and how it stands with each.
+    pub neighbours: Vec<NeighbourReport>,
+}
+
+/// A relay of the overlay.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct RelayView {
+    /// Its name.
+    #[schema(value_type = schema::NodeName)]
+    pub name: NodeName,
+    /// Where it stands; null where its operator does not say.
+    #[schema(required)]
+    pub location: Option<LocationView>,
+    /// Whether no streams pass through it.
+    pub draining: bool,
+}
+
+/// A place on Earth, in degrees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct LocationView {
+    /// North positive.
+    #[schema(minimum = -90, maximum = 90)]
+    pub latitude: f64,
+    /// East positive.
+    #[schema(minimum = -180, maximum = 180)]
+    pub longitude: f64,
+}
+
+/// One direction of a link of the overlay. What an end has not told is null.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct LinkView {
+    /// The relay that sends.
+    #[schema(value_type = schema::NodeName)]
+    pub from: NodeName,
+    /// The relay that receives.
+    #[schema(value_type = schema::NodeName)]
+    pub to: NodeName,
+    /// Seconds since it went away; null while it is up.
+    #[schema(required)]
+    pub gone_s: Option<f64>,
+    /// One-way delay in milliseconds.
+    pub delay_ms: f64,
+    /// Share of transmissions lost on the wire, as the level that routes are chosen by.
+    pub loss: f64,
+    /// Whether it is later than usual.
+    pub late: bool,
+    /// Share of the media packets that was lost and that repair brought, lately; told by the receiving end.
+    #[schema(required)]
+    pub saved: Option<f64>,
+    /// Share of the media packets that stayed lost after repair, lately; told by the receiving end.
+    #[schema(required)]
+    pub residual: Option<f64>,
+    /// Media sent, in bits per second; told by the sending end.
+    #[schema(required)]
+    pub rate: Option<u64>,
+    /// Repair bytes as a share of media bytes, lately; told by the sending end.
+    #[schema(required)]
+    pub overhead: Option<f64>,
+}
+
+/// A stream of the overlay.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct StreamView {
+    /// Its name.
+    #[schema(value_type = schema::StreamName)]
+    pub name: StreamName,
+    /// The relay its source publishes at.
+    #[schema(value_type = schema::NodeName)]
+    pub ingress: NodeName,
+    /// One-way deadline in milliseconds.
+    pub deadline_ms: f64,
+    /// The relays at which sinks watch it, by name; the first 64.
+    #[schema(value_type = Vec<schema::NodeName>)]
+    pub egresses: Vec<NodeName>,
+    /// Whether it passes through this relay.
+    pub carried: bool,
+}
+
+/// A stream that passes through this relay, with what its sinks here had of it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StreamDetail {
+    /// The stream, its graph and its counters.
+    pub report: StreamReport,
+    /// Each sink that watches it here, or did in the last day.
+    pub sinks: Vec<SinkSla>,
+}
+
+/// What a link of this relay was like over the last fifteen minutes.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct LinkPast {
+    /// This relay.
+    #[schema(value_type = schema::NodeName)]
+    pub from: NodeName,
+    /// The neighbour.
+    #[schema(value_type = schema::NodeName)]
+    pub to: NodeName,
+    /// Seconds that each point stands for.
+    pub step_s: f64,
+    /// The oldest first. While the link was down there are none.
+    pub points: Vec<PastPoint>,
+}
+
+/// What a link was like over one step of time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct PastPoint {
+    /// Seconds since its end.
+    pub ago_s: f64,
+    /// Round trip in milliseconds, smoothed.
+    pub rtt_ms: f64,
+    /// Share of our transmissions lost on the wire.
+    pub loss_sent: f64,
+    /// Share of the neighbour's transmissions lost on the wire.
+    pub loss_received: f64,
+    /// Share of our media packets that stayed lost after repair, as the neighbour tells it; null before it has.
+    #[schema(required)]
+    pub residual_sent: Option<f64>,
+    /// Share of the neighbour's media packets that stayed lost after repair.
+    pub residual_received: f64,
+    /// Repair bytes that we sent, as a share of media bytes.
+    pub overhead_sent: f64,
+    /// Media that we sent, in bits per second.
+    pub rate_sent: u64,
+}
