@@ -7,7 +7,6 @@
 //! | `stream` | transport streams through the same, compared packet by packet |
 //! | `programs` | the real programs as processes, with their files in a folder of their own |
 //! | `six` | six relays as processes, every link emulated, to be killed, frozen, drained and cut off |
-//! | `ops` | requests to a relay's operations port |
 //! | `hosts` | network namespaces as machines of their own |
 //! | `http` | one request |
 //! | `fuzz_entry`, `fuzz_seeds` | what the fuzz targets and the corpus replay call |
@@ -18,7 +17,6 @@ pub mod fuzz_entry;
 pub mod fuzz_seeds;
 pub mod hosts;
 pub mod http;
-pub mod ops;
 pub mod programs;
 pub mod six;
 pub mod stream;

@@ -3,7 +3,7 @@
 //! From `a` to `x` the first way is a-b-d-x (45 ms), the second a-c-e-x (54 ms), as in `relay/tests/overlay/failures.rs`.
 
 use crate::flow::{Check, Feed, Media, Seen, free_port, wait_until_live, wait_until_up};
-use crate::ops::ask;
+use crate::http::ask;
 use crate::programs::{Files, Process, Program};
 use bench::channel::{ChannelConfig, Direction, Loss};
 use bench::emulator::{Action, Emulator, LinkPlan, Plan, Snapshot};

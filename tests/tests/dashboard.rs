@@ -74,7 +74,8 @@ impl Page {
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let session = self.browser.session_id().await.unwrap().unwrap();
         let body = json!({"cmd": command, "params": parameters});
-        let (status, answer) = ask(self.driver, "POST", &format!("/session/{session}/goog/cdp/execute"), &body);
+        let (status, answer) =
+            ask(self.driver, "POST", &format!("/session/{session}/goog/cdp/execute"), &body).unwrap();
         assert_eq!(status, 200, "{command}: {answer}");
         serde_json::from_str::<Value>(&answer).unwrap()["value"].take()
     }
@@ -83,7 +84,7 @@ impl Page {
     async fn complaints(&self) -> Vec<String> {
         let session = self.browser.session_id().await.unwrap().unwrap();
         let (status, answer) =
-            ask(self.driver, "POST", &format!("/session/{session}/se/log"), &json!({"type": "browser"}));
+            ask(self.driver, "POST", &format!("/session/{session}/se/log"), &json!({"type": "browser"})).unwrap();
         assert_eq!(status, 200, "{answer}");
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let entries = answer["value"].as_array().unwrap();
@@ -196,7 +197,7 @@ fn start() -> Rig {
 }
 
 fn policy(ops: SocketAddr) -> Value {
-    let (status, answer) = ask(ops, "GET", "/api/v1/links/lon/fra", &Value::Null);
+    let (status, answer) = ask(ops, "GET", "/api/v1/links/lon/fra", &Value::Null).unwrap();
     assert_eq!(status, 200, "{answer}");
     serde_json::from_str(&answer).unwrap()
 }

@@ -4,7 +4,6 @@
 use anabranch_tests::flow::{Flow, Media, assert_intact};
 use anabranch_tests::http::ask;
 use anabranch_tests::lossy;
-use anabranch_tests::ops::ask;
 use bench::rig::{Rig, RigPlan};
 use link::Bitrate;
 use node::clock::Clock;
