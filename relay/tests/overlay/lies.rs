@@ -71,6 +71,7 @@ fn own_word(streams: Vec<StreamState>) -> Advertisement {
         streams,
         subscriptions: Vec::new(),
         draining: false,
+        about: topology::about::About::default(),
     }
 }
 
