@@ -9,9 +9,9 @@ use bench::rig::{PATIENCE, Rig, Running};
 use link::{Bitrate, Instant};
 use node::clock::Clock;
 use node::control::Dissemination;
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpListener};
+use std::ops::{Range, RangeInclusive};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,9 +38,19 @@ impl Media {
     }
 }
 
-/// A UDP port that was free a moment ago.
+/// A port of loopback that is free, of UDP and of TCP, and that nobody gets who does not ask for it by number: it lies below the ports that the system
+/// hands out. (Of those, one that was just let go may be the near end of whoever tries to reach it before it is taken.)
+#[expect(clippy::disallowed_types, reason = "nothing is sent by it")]
 pub fn free_port() -> SocketAddr {
-    MediaSocket::bind().expect("loopback has a free port").address()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const PORTS: Range<u32> = 10_000..32_000;
+    // Programs that run at the same time begin at different places.
+    let begin = std::process::id().wrapping_mul(97);
+    let port = |nth: u32| PORTS.start + begin.wrapping_add(nth) % (PORTS.end - PORTS.start);
+    let tries = PORTS.map(|_| port(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let is_free = |at: &SocketAddr| std::net::UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok();
+    let at = |port: u32| SocketAddr::from(([127, 0, 0, 1], port as u16));
+    tries.map(at).find(is_free).expect("loopback has a free port")
 }
 
 /// Sends media until stopped.
