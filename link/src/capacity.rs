@@ -10,26 +10,24 @@
 //! the same again after a moment. So the first queue counts as ours only when it has lasted, and too little arrived, over some hundred
 //! transmissions; while a bound is in force, every later one does.
 //!
-//! **Others in the queue.** A flow that fills every queue it finds (TCP under CUBIC) cannot be told from a load of our own by looking: before a queue
-//! that is served in order, what arrives of ours falls behind in the same way. The answer to our own braking tells: a queue of ours drains at the rate by which less is
-//! sent than was served. One that does not, or that comes back though no more is sent than used to pass, is filled by others, and would be at any rate of ours. Then delay
-//! says nothing more (as in the competitive mode of Copa, Arun and Balakrishnan 2018): the rate goes back to what it was, and only loss beyond
-//! what the path loses without a queue takes it down, until the queue has been empty for a while, or has been the same for so long that it is the path's own length.
+//! **Others in the queue.** A flow that fills every queue it finds (TCP under CUBIC) cannot be told from a load of our own by looking: before
+//! a queue that is served in order, what arrives of ours falls behind in the same way. The answer to our own braking tells: a queue of ours
+//! drains at the rate by which less is sent than was served. One that does not, or that comes back though no more is sent than used to
+//! pass, is filled by others, and would be at any rate of ours. Then delay says nothing more (as in the competitive mode of Copa, Arun and
+//! Balakrishnan 2018): the rate goes back to what it was, and only loss beyond what the path loses without a queue takes it down, until the
+//! queue has been empty for a while, or has been the same for so long that it is the path's own length.
+
+mod served;
 
 use crate::time::Instant;
 use crate::units::Bitrate;
+use served::{BIN, Served};
 use std::time::Duration;
 
 /// Delay above the smallest that counts as a queue.
 const STANDING: Duration = Duration::from_millis(15);
 /// Least time in which the smallest delay is looked for.
 const PERIOD: Duration = Duration::from_millis(50);
-/// What arrives is counted in bins of this length.
-const BIN: Duration = Duration::from_millis(100);
-/// Bins remembered.
-const BINS: usize = 10;
-/// Seconds remembered.
-const SECONDS: usize = 10;
 /// Rate while a queue drains, as a share of what the peer received: after it was seen first, and where that was not enough.
 const GENTLE: f64 = 0.9;
 const FIRM: f64 = 0.85;
@@ -93,11 +91,7 @@ pub(crate) struct Sample {
 pub(crate) struct Capacity {
     /// Bits per second; `None` while nothing shows a bound.
     rate: Option<f64>,
-    bins: [u64; BINS],
-    /// What arrived in each of the last seconds.
-    seconds: [u64; SECONDS],
-    /// Number of the current bin since the origin of the clock.
-    bin: u64,
+    served: Served,
     /// Smallest delay in the current period.
     least: Option<Duration>,
     period: Instant,
@@ -149,9 +143,7 @@ impl Capacity {
     pub(crate) fn new(now: Instant) -> Capacity {
         Capacity {
             rate: None,
-            bins: [0; BINS],
-            seconds: [0; SECONDS],
-            bin: 0,
+            served: Served::default(),
             least: None,
             period: now,
             base: Duration::ZERO,
@@ -186,7 +178,7 @@ impl Capacity {
 
     /// Takes a report into account.
     pub(crate) fn on_report(&mut self, now: Instant, sample: Sample) {
-        self.count(now, sample.arrived);
+        self.served.count(now, sample.arrived);
         self.least = Some(self.least.map_or(sample.delay, |least| least.min(sample.delay)));
         if sample.limited {
             self.felt = now;
@@ -246,7 +238,7 @@ impl Capacity {
         } else if span > SETTLED {
             self.standing = None;
             if self.others_are_known(now) {
-                self.yield_no_more(now, EASE * self.used_to_pass());
+                self.yield_no_more(now);
             } else {
                 // All that is sent arrives: the path is longer than it was.
                 self.base += self.queue;
@@ -260,17 +252,15 @@ impl Capacity {
     }
 
     fn slow_down(&mut self, now: Instant) {
-        // Beyond a moment's stall, the best tenth of the last second tells what the path gives.
-        let best = per_second(self.bins.iter().max().copied().unwrap_or(0) as f64);
         let known = self.others_are_known(now);
         let (share, most) = if known { (KNOWN_PROVOKED, 1) } else { (PROVOKED, UNPROVOKED) };
-        let provoked = self.rate.is_none_or(|rate| rate > share * self.used_to_pass());
+        let provoked = self.rate.is_none_or(|rate| rate > share * self.served.sustained());
         self.unprovoked = if provoked { 0 } else { self.unprovoked + 1 };
         if self.unprovoked >= most {
-            return self.yield_no_more(now, EASE * self.used_to_pass());
+            return self.yield_no_more(now);
         }
         self.brake = Some(Brake { since: now, queue: self.queue, share: GENTLE, failed: 0 });
-        self.knee = GENTLE * best;
+        self.knee = GENTLE * self.served.best();
         self.set(self.knee);
     }
 
@@ -291,19 +281,20 @@ impl Capacity {
             self.brake = Some(Brake { since: now.saturating_sub(rtt), queue: self.queue, ..brake });
         } else if brake.share > FIRM {
             self.brake = Some(Brake { since: now, queue: self.queue, share: FIRM, ..brake });
-            self.set(FIRM * per_second(self.recent()));
+            self.set(FIRM * self.served.recent());
         } else if brake.failed < PATIENCE {
             // Links like ours that share the path brake within such a time as well.
             self.brake =
                 Some(Brake { since: now.saturating_sub(rtt), queue: self.queue, failed: brake.failed + 1, ..brake });
         } else {
-            self.yield_no_more(now, EASE * self.used_to_pass());
+            self.yield_no_more(now);
         }
     }
 
     /// Others fill the queue: takes no delay for a reason to send less.
-    fn yield_no_more(&mut self, now: Instant, rate: f64) {
-        (self.others, self.others_known, self.rate) = (Some(now), Some(now), Some(rate));
+    fn yield_no_more(&mut self, now: Instant) {
+        (self.others, self.others_known) = (Some(now), Some(now));
+        self.rate = Some(EASE * self.served.sustained());
         (self.brake, self.standing, self.unprovoked) = (None, None, 0);
         self.span = (self.queue, self.queue, now);
     }
@@ -347,9 +338,8 @@ impl Capacity {
         let due = (1.0 - standing.loss) * sent as f64 * (1.0 - held);
         if arrived < (1.0 - BESIDE_WANTING) * due {
             // It may be ours after all; what drains tells.
-
             self.others = None;
-            self.knee = FIRM * per_second(self.recent());
+            self.knee = FIRM * self.served.recent();
             self.brake = Some(Brake { since: now, queue: self.queue, share: FIRM, failed: 0 });
             self.set(self.knee);
         }
@@ -370,35 +360,6 @@ impl Capacity {
         let rate = rate.max(LEAST);
         self.rate = Some(self.rate.map_or(rate, |before| before.min(rate)));
     }
-
-    fn count(&mut self, now: Instant, bytes: u64) {
-        let bin = now.as_micros() / BIN.as_micros() as u64;
-        for skipped in (self.bin + 1).max(bin.saturating_sub(BINS as u64 - 1))..=bin {
-            self.bins[skipped as usize % BINS] = 0;
-        }
-        let (before, second) = (self.bin / BINS as u64, bin / BINS as u64);
-        for skipped in (before + 1).max(second.saturating_sub(SECONDS as u64 - 1))..=second {
-            self.seconds[skipped as usize % SECONDS] = 0;
-        }
-        self.bin = self.bin.max(bin);
-        self.bins[bin as usize % BINS] += bytes;
-        self.seconds[second as usize % SECONDS] += bytes;
-    }
-
-    /// What arrived in the best of the last seconds, in bits per second.
-    fn used_to_pass(&self) -> f64 {
-        8.0 * self.seconds.iter().max().copied().unwrap_or(0) as f64
-    }
-
-    /// Mean of the last two whole bins.
-    fn recent(&self) -> f64 {
-        let back = |by: u64| self.bins[self.bin.saturating_sub(by) as usize % BINS] as f64;
-        (back(1) + back(2)) / 2.0
-    }
-}
-
-fn per_second(bytes_in_bin: f64) -> f64 {
-    8.0 * bytes_in_bin / BIN.as_secs_f64()
 }
 
 #[cfg(test)]

@@ -43,9 +43,10 @@
 //!
 //! # What a path can carry
 //!
-//! Where nobody says it, the capacity is estimated from delay and from what arrives (the documentation of the module `capacity` has the law): random loss and jitter
-//! never slow a link, a queue of its own does until it has drained, and one that others fill (TCP) does not, but holds repair to a tenth of the media. While a rate is in force, high priority goes first, streams of a
-//! priority take turns, and where a stream's queue stands its head is dropped, so that what is sent still has time to be repaired.
+//! Where nobody says it, the capacity is estimated from delay and from what arrives (the module `capacity` has the law): random loss and
+//! jitter never slow a link; a queue of its own does until it has drained; one that others fill (TCP) does not, but holds the repair of
+//! [`policy::RepairMode::Auto`] to a tenth of the media. While a rate is in force, high priority goes first, streams of a priority take turns,
+//! and where a stream's queue stands its head is dropped, so that what is sent still has time to be repaired.
 //!
 //! The estimates begin from a path that loses 5 % in bursts of 2.5, so that the first packets are repaired as on a bad path.
 //!

@@ -16,6 +16,9 @@ const STANDING: Duration = Duration::from_millis(20);
 /// How long the head of a queue must have waited longer for the queue to stand: more than a burst of pictures takes.
 const LASTING: Duration = Duration::from_millis(250);
 
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// A packet that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -31,6 +34,8 @@ pub(crate) struct Queue {
     high: Level,
     low: Level,
     bytes: usize,
+    /// When it was last looked for queues that stand.
+    looked: Instant,
 }
 
 /// What became of a packet that found the queue full.
@@ -63,7 +68,7 @@ struct Flow {
 
 impl Queue {
     pub(crate) fn new() -> Queue {
-        Queue { high: Level::default(), low: Level::default(), bytes: 0 }
+        Queue { high: Level::default(), low: Level::default(), bytes: 0, looked: Instant::ORIGIN }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -118,8 +123,13 @@ impl Queue {
         count
     }
 
-    /// Drops from the head of each stream whose queue stands what has waited too long; returns how many.
+    /// Drops from the head of each stream whose queue stands what has waited too long; returns how many. Looks now and then, however often
+    /// it is called.
     pub(crate) fn drop_standing(&mut self, now: Instant) -> u64 {
+        if now - self.looked < LOOK {
+            return 0;
+        }
+        self.looked = now;
         let (count, bytes) = [&mut self.high, &mut self.low]
             .map(|level| level.drop_standing(now))
             .into_iter()

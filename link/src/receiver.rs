@@ -16,7 +16,7 @@ const MISSING: Duration = Duration::from_millis(2);
 /// Time between reports while media comes whole, at best.
 const WHOLE: Duration = Duration::from_millis(3);
 /// Time between reports on a slow link, where nothing is lost, and while a report is awaited to measure the round trip.
-const SLOW: Duration = Duration::from_millis(20);
+pub(crate) const SLOW: Duration = Duration::from_millis(20);
 /// The same while reports are lost.
 const SLOW_AND_LOST: Duration = Duration::from_millis(10);
 /// Most pauses that may be owed.

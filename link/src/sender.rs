@@ -24,6 +24,7 @@ use crate::pacer::{Budget, Pacer};
 use crate::path::{News, Path};
 use crate::policy::{Policy, RepairMode};
 use crate::queue::{Overflow, Queue, Waiting};
+use crate::receiver;
 use crate::seq;
 use crate::stats::LinkStats;
 use crate::time::Instant;
@@ -61,13 +62,11 @@ const PROBES_LOSSY: (Duration, f64) = (Duration::from_millis(1), 1.2);
 const PROBES_CLEAN: (Duration, f64) = (Duration::from_millis(3), 2.0);
 /// Probes after which only the regular ones follow.
 const MOST_PROBES: u32 = 16;
-/// Time between the peer's reports where nothing is lost.
-const CALM_REPORTS: Duration = Duration::from_millis(20);
 /// Time between probes while a report is overdue.
 const OVERDUE_PROBES: Duration = Duration::from_millis(3);
 /// Share lost from which a path counts as lossy.
 const LOSSY: f64 = 0.002;
-/// Ceiling on repair as a share of media while others fill the queue.
+/// Ceiling on repair as a share of media while others fill the queue, where it is ours to choose.
 const CONTENDED_OVERHEAD: f64 = 0.1;
 /// What a lost report delays an answer by.
 const REPORT_SLIP: Duration = Duration::from_millis(2);
@@ -111,7 +110,6 @@ pub(crate) struct Sender {
     capacity: Capacity,
     /// Something had to wait for the pace since the last report.
     limited: bool,
-    /// Mean bytes of a transmission.
     budget: Budget,
     way: Option<Way>,
     /// Share of the peer's reports that are lost.
@@ -229,7 +227,7 @@ impl Sender {
             return self.last_sent + regular;
         }
         let calm = self.path.loss() <= LOSSY && self.reports_lost <= LOSSY;
-        let patience = if calm { CALM_REPORTS + PATIENCE } else { PATIENCE };
+        let patience = if calm { receiver::SLOW + PATIENCE } else { PATIENCE };
         let overdue = (self.last_report + self.turn() + patience).max(self.last_sent + OVERDUE_PROBES);
         if self.probes >= MOST_PROBES {
             return (self.last_sent + regular).min(overdue);
@@ -301,9 +299,10 @@ impl Sender {
         }
     }
 
-    /// What is lost at the tail of a queue that others fill is no reason to send more.
+    /// What is lost at the tail of a queue that others fill is no reason to send more. Who says the mode, or what the path carries, knows better.
     fn limit_repair(&mut self) {
-        let most = if self.capacity.is_contended() { CONTENDED_OVERHEAD } else { f64::INFINITY };
+        let ours = self.policy.mode == RepairMode::Auto && self.policy.capacity.is_none();
+        let most = if ours && self.capacity.is_contended() { CONTENDED_OVERHEAD } else { f64::INFINITY };
         self.budget.set_share(self.policy.max_overhead.min(most));
     }
 

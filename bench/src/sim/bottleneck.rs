@@ -3,6 +3,7 @@
 use super::bulk::{Bulk, SEGMENT};
 use crate::channel::{Channel, ChannelConfig, Direction, Jitter, Loss, Queue, Rate, seed_for};
 use bytes::{Bytes, BytesMut};
+use link::policy::{Policy, RepairMode};
 use link::{Bitrate, Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -58,9 +59,19 @@ impl Outcome {
 
 /// Streams on links that share a path for so long, with a bulk flow beside them from the moment `bulk` on.
 fn shared(path: &ChannelConfig, streams: &[Stream], bulk: Option<Duration>, span: Duration) -> Outcome {
+    shared_under(Policy::default(), path, streams, bulk, span)
+}
+
+fn shared_under(
+    policy: Policy,
+    path: &ChannelConfig,
+    streams: &[Stream],
+    bulk: Option<Duration>,
+    span: Duration,
+) -> Outcome {
     let links = 1 + streams.iter().map(|stream| stream.link).max().unwrap_or(0);
     let new = |seed: usize| {
-        let config = LinkConfig { max_frame: 1414, seed: seed as u64, ..LinkConfig::default() };
+        let config = LinkConfig { max_frame: 1414, policy, seed: seed as u64, ..LinkConfig::default() };
         Link::new(Instant::ORIGIN, config)
     };
     let mut senders: Vec<Link> = (0..links).map(|link| new(2 * link)).collect();
@@ -247,4 +258,16 @@ fn beside_a_bulk_flow_a_stream_is_not_starved() {
             }
         }
     }
+}
+
+#[test]
+fn beside_a_bulk_flow_an_operator_s_choice_of_repair_stands() {
+    let capacity = Some(Bitrate::mbps(20));
+    let policy = Policy { mode: RepairMode::Duplicate, capacity, ..Policy::default() };
+    let stream = Stream { link: 0, rate: Bitrate::mbps(6), high: true };
+    let (span, start) = (Duration::from_secs(30), Duration::from_secs(2));
+    let outcome = shared_under(policy, &before_a_queue(20, 100), &[stream], Some(start), span);
+    let stats = outcome.links[0].stats();
+    let copies = stats.fec_packets_sent as f64 / stats.media_packets_sent as f64;
+    assert!(copies > 0.95, "{copies} of them went twice: {stats:?}");
 }
