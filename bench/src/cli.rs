@@ -1,6 +1,6 @@
 //! The command line of `anabranch-bench`.
 
-use crate::{bottleneck, demo, emulate, load, overlay, pacing, peers, sim, wire};
+use crate::{bottleneck, cost, demo, emulate, load, overlay, pacing, peers, sim, wire};
 use clap::{Parser, Subcommand};
 use node::exit::{Exit, Failure};
 
@@ -22,6 +22,11 @@ enum Command {
     Pacing(pacing::Args),
     /// Offer more than a link carries: shares, queue, and what is dropped why
     Bottleneck(bottleneck::Args),
+    /// Measure what the code on the way of a packet costs, without sockets
+    Cost(cost::Args),
+    /// One case of `cost`
+    #[command(hide = true)]
+    CostRun(cost::RunArgs),
     /// Measure what a packet out costs a relay, beside other forwarders
     Load(load::Args),
     /// The process that `load` measures
@@ -45,6 +50,8 @@ impl Cli {
             Command::Emulate(args) => emulate::run(&args),
             Command::Pacing(args) => pacing::run(&args),
             Command::Bottleneck(args) => bottleneck::run(&args),
+            Command::Cost(args) => cost::run(&args),
+            Command::CostRun(args) => cost::run_case(&args),
             Command::Load(args) => load::run(&args),
             Command::LoadNode(args) => load::run_node(&args),
             Command::Peers(args) => peers::run(&args),

@@ -10,6 +10,7 @@
 //! | `realtime` | one sender and equal receivers about whatever carries datagrams over an emulated hop | the shell |
 //! | `peers` | SRT, RIST and our own programs through the same emulated link | the shell |
 //! | `bottleneck` | more offered than a link carries: shares, queue, drops by their reason | the shell |
+//! | `cost` | what the code on the way of a packet costs, without sockets | pure, but for its clock and files |
 //! | `load` | what a packet out costs a relay, beside other forwarders | the shell |
 //! | `wire` | cases of the simulator with real programs over real sockets | the shell |
 //! | `plan_file` | plans, read and checked | the shell |
@@ -18,6 +19,7 @@
 pub mod bottleneck;
 pub mod channel;
 pub mod cli;
+pub mod cost;
 pub mod demo;
 pub mod emulate;
 pub mod emulator;

@@ -14,6 +14,7 @@ mod report;
 mod round;
 mod sinks;
 mod srt;
+mod watchers;
 
 pub use process::{Args as NodeArgs, run as run_node};
 pub use report::{Kind, LoadReport, Round};

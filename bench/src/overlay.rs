@@ -29,6 +29,7 @@ use crate::channel::{Draws, derive};
 use episodes::WEEK_MS;
 use fate::{Net, Repair};
 use map::EDGES;
+pub(crate) use scale::random_overlay;
 use schemes::{Scheme, Stream};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};

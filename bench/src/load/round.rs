@@ -5,6 +5,7 @@ use super::feed::{WARMUP, feed};
 use super::process::{NAME, NodeKind};
 use super::report::Round;
 use super::sinks::{QuinnSinks, Tally, UdpSink};
+use super::watchers::Watchers;
 use super::{SIZE, Traffic};
 use crate::media::MediaSocket;
 use crate::realtime::{PATH_MTU, free_port};
@@ -82,55 +83,24 @@ pub(super) fn counted(
     })
 }
 
-/// Our relay, with a real source and real sinks.
+/// Our relay, with a real source, and sinks as a relay sees them.
 pub(super) fn anabranch(traffic: Traffic) -> Result<Round, Failure> {
     let (trial, keys) = keys()?;
     let node = Node::start(NodeKind::Relay, &["--keys".into(), keys.path().display().to_string()])?;
     let process = node.child.id();
     let idle = Used::of(process);
-    // What comes out of the sinks' outputs is not looked at: their own counters are.
-    let unread = MediaSocket::bind().map_err(|error| failed(&error))?;
-    let sinks: Vec<_> = (0..traffic.fan_out)
-        .map(|index| sink(&trial, node.address, index, unread.address()))
-        .collect::<Result<_, _>>()
-        .map_err(|error| failed(&error))?;
-    for sink in &sinks {
-        let up = |report: &sink::Report| report.connection.state == sink::report::ConnectionState::Up;
-        sink.wait_for("a relay", PATIENCE, up).map_err(|error| failed(&error))?;
-    }
     let input = free_port().map_err(|error| failed(&error))?;
     let source = source(&trial, node.address, input).map_err(|error| failed(&error))?;
     let live = |report: &source::Report| {
         report.streams.first().is_some_and(|stream| stream.state == source::report::StreamState::Live)
     };
     source.wait_for("publication", PATIENCE, live).map_err(|error| failed(&error))?;
+    let tally = Tally::new(Clock::start());
+    let stream: StreamName = STREAM.parse().expect("it is a stream name");
+    let _sinks = Watchers::start(&trial, node.address, traffic.fan_out, &stream, &tally)?;
     std::thread::sleep(AFTER);
-    let joined = Used::of(process);
-
-    let (clock, socket) = (Clock::start(), MediaSocket::bind().map_err(|error| failed(&error))?);
-    let mut send = |packet: &[u8]| _ = socket.send(input, packet);
-    let received = || sinks.iter().map(|sink| received(&sink.report())).sum::<u64>();
-    feed(clock, traffic, WARMUP, &mut send);
-    std::thread::sleep(AFTER);
-    let (before, earlier) = (Used::of(process), received());
-    let sent = feed(clock, traffic, traffic.duration, &mut send);
-    std::thread::sleep(AFTER);
-    let (after, received) = (Used::of(process), received() - earlier);
-    let arrival = sinks.first().map(Running::report).and_then(|report| Some(report.streams.first()?.arrival));
-    let arrival = arrival.unwrap_or_default();
-    sinks.iter().for_each(Running::ask_to_stop);
-    Ok(Round {
-        cpu_us: micros_each(after.cpu.saturating_sub(before.cpu), received),
-        delivered: received as f64 / (sent * u64::from(traffic.fan_out)).max(1) as f64,
-        memory_per_sink: per_sink(joined.memory, idle.memory, traffic.fan_out),
-        memory_loaded: after.memory,
-        delay_p50_us: arrival.p50_ms * 1e3,
-        delay_p99_us: arrival.p99_ms * 1e3,
-    })
-}
-
-fn received(report: &sink::Report) -> u64 {
-    report.streams.first().map_or(0, |stream| stream.packets.received)
+    let socket = MediaSocket::bind().map_err(|error| failed(&error))?;
+    counted(traffic, process, idle, &tally, |packet| _ = socket.send(input, packet))
 }
 
 fn micros_each(cpu: Duration, packets: u64) -> f64 {
@@ -139,22 +109,6 @@ fn micros_each(cpu: Duration, packets: u64) -> f64 {
 
 fn per_sink(joined: u64, idle: u64, sinks: u32) -> u64 {
     joined.saturating_sub(idle) / u64::from(sinks.max(1))
-}
-
-fn sink(trial: &Trial, relay: SocketAddr, index: u32, output: SocketAddr) -> Result<Running<sink::Report>, RigError> {
-    let stream: StreamName = STREAM.parse().expect("it is a stream name");
-    let output = format!("udp://{output}").parse().expect("an address makes an output");
-    let name: NodeName = format!("sink-{index}").parse()?;
-    let config = sink::Config {
-        relays: vec![relay.to_string()],
-        streams: vec![sink::StreamConfig::new(stream, vec![output])],
-        wait: PATIENCE,
-        path_mtu: Some(PATH_MTU),
-        report_interval: Duration::from_millis(200),
-        identity: Some(trial.sink(&name)?),
-        ..sink::Config::default()
-    };
-    Ok(Running::start(name.to_string(), move |shutdown, report| sink::run(config, shutdown, report)))
 }
 
 fn source(trial: &Trial, relay: SocketAddr, input: SocketAddr) -> Result<Running<source::Report>, RigError> {

@@ -31,7 +31,7 @@ impl Tally {
         Arc::new(Tally { clock, packets: AtomicU64::new(0), delays_us: Mutex::new(delays) })
     }
 
-    fn take(&self, packet: &[u8]) {
+    pub(super) fn take(&self, packet: &[u8]) {
         self.packets.fetch_add(1, Ordering::Relaxed);
         if let Some(sent) = stamp(packet) {
             let took = (self.clock.now() - sent).as_micros() as u64;
@@ -150,7 +150,7 @@ async fn connect(client: ClientConfig, to: SocketAddr, sinks: u32, tally: Arc<Ta
 }
 
 /// A burst for all sinks of one socket has to find room in it.
-const SINKS_PER_SOCKET: usize = 16;
+pub(super) const SINKS_PER_SOCKET: usize = 16;
 
 fn endpoint() -> io::Result<Endpoint> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;

@@ -82,7 +82,7 @@ pub fn run(args: &Args) {
 fn cost(seed: u64) -> Cost {
     let clock = Clock::start();
     let mut draws = Draws::new(derive(seed, &["scale"]));
-    let advertisements = advertisements(&mut draws);
+    let advertisements = advertisements(RELAYS, &mut draws);
     let mut database = Database::new(name(0), 1, Limits::default());
     let own = advertisements[0].clone();
     let (links, streams, subscriptions) = (own.links, own.streams, own.subscriptions);
@@ -132,15 +132,27 @@ fn cost(seed: u64) -> Cost {
     }
 }
 
+/// An overlay of so many relays, and streams of five egresses in it.
+pub(crate) fn random_overlay(relays: usize, seed: u64) -> (Graph, Vec<Demand>) {
+    let mut draws = Draws::new(derive(seed, &["overlay"]));
+    let mut database = Database::new(name(relays), 1, Limits::default());
+    for advertisement in advertisements(relays, &mut draws) {
+        database.apply(Duration::ZERO, advertisement).expect("within bounds");
+    }
+    let graph = Graph::from_database(&database);
+    let demands = (0..SAMPLED).map(|_| demand(&graph, &mut draws)).collect();
+    (graph, demands)
+}
+
 /// Relays at random places of a continent, joined to the nearest and to some far ones.
-fn advertisements(draws: &mut Draws) -> Vec<Advertisement> {
-    let places: Vec<(f64, f64)> = (0..RELAYS).map(|_| (draws.unit() * 4500.0, draws.unit() * 2500.0)).collect();
+fn advertisements(relays: usize, draws: &mut Draws) -> Vec<Advertisement> {
+    let places: Vec<(f64, f64)> = (0..relays).map(|_| (draws.unit() * 4500.0, draws.unit() * 2500.0)).collect();
     let km = |a: usize, b: usize| (places[a].0 - places[b].0).hypot(places[a].1 - places[b].1);
-    let mut joined = vec![Vec::new(); RELAYS];
-    for a in 0..RELAYS {
-        let mut others: Vec<usize> = (0..RELAYS).filter(|b| *b != a).collect();
+    let mut joined = vec![Vec::new(); relays];
+    for a in 0..relays {
+        let mut others: Vec<usize> = (0..relays).filter(|b| *b != a).collect();
         others.sort_by(|b, c| km(a, *b).total_cmp(&km(a, *c)));
-        let far = (0..FAR).map(|_| others[pick(draws, RELAYS - 1)]).collect::<Vec<_>>();
+        let far = (0..FAR).map(|_| others[pick(draws, relays - 1)]).collect::<Vec<_>>();
         for b in others[..NEAR].iter().copied().chain(far) {
             if !joined[a].contains(&b) {
                 joined[a].push(b);
@@ -170,10 +182,10 @@ fn advertisements(draws: &mut Draws) -> Vec<Advertisement> {
         .collect();
     for n in 0..STREAMS {
         let (name, incarnation) = (stream(n), Incarnation(n as u64));
-        all[n % RELAYS].streams.push(StreamState { name, incarnation, deadline_us: DEADLINE_US });
+        all[n % relays].streams.push(StreamState { name, incarnation, deadline_us: DEADLINE_US });
     }
     for n in 0..SUBSCRIPTIONS {
-        let at = pick(draws, RELAYS);
+        let at = pick(draws, relays);
         all[at].subscriptions.push(Subscription { name: stream(n % STREAMS), last_mile_us: 5_000 });
     }
     all
@@ -181,7 +193,7 @@ fn advertisements(draws: &mut Draws) -> Vec<Advertisement> {
 
 /// A stream to as many egresses as there are subscriptions for each.
 fn demand(graph: &Graph, draws: &mut Draws) -> Demand {
-    let ingress = NodeIx(pick(draws, RELAYS) as u32);
+    let ingress = NodeIx(pick(draws, graph.node_count()) as u32);
     let mut egresses: Vec<Egress> = Vec::new();
     while egresses.len() < SUBSCRIPTIONS / STREAMS {
         let node = NodeIx(pick(draws, graph.node_count()) as u32);

@@ -31,6 +31,8 @@ impl Sender {
         self.plan_pools(now);
         self.missing = missing;
         self.history.trim(now, !self.uses_code());
+        let history = &self.history;
+        self.agenda.skip(|symbol| history.get(symbol).is_none_or(|sent| sent.acked));
     }
 
     /// Decides what to do about a symbol that the peer reports missing, having settled everything up to `settled`.

@@ -1,25 +1,25 @@
-//! What a whole link costs per packet: both ends, numbering, reports, repair. Run with `cargo bench -p anabranch-link --bench link`.
+//! A whole link: both ends, numbering, reports, repair.
 
-use anabranch_link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
+use link::policy::Policy;
+use link::{Bitrate, Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use bytes::{Bytes, BytesMut};
-use divan::Bencher;
-use divan::counter::ItemsCount;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-const PACKETS: u32 = 1_000;
+/// Between packets: 5,000 a second.
 const PACE: Duration = Duration::from_micros(200);
 const DELAY: Duration = Duration::from_millis(20);
+/// Packets after which estimates have settled and buffers have grown.
+const WARM: u64 = 20_000;
+/// Room for frames.
+const ARENA: usize = 1 << 16;
 
-fn main() {
-    divan::main();
-}
-
-/// Two ends over a path of 20 ms that loses every so-manieth datagram each way.
-struct Pair {
+/// Two ends over a path of 20 ms.
+pub(super) struct Pair {
     now: Instant,
     ends: [Link; 2],
     air: [VecDeque<(Instant, Bytes)>; 2],
+    streams: u32,
     sent: u32,
     offered: u32,
     lose_every: u32,
@@ -28,30 +28,42 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(lose_every: u32) -> Pair {
+    /// A path that loses every so-manieth datagram each way; none where that is 0.
+    pub(super) fn losing(lose_every: u32) -> Pair {
+        Pair::new(lose_every, 1, None)
+    }
+
+    /// A link of half the capacity that is offered, by so many streams: it queues, takes turns, and drops.
+    pub(super) fn overloaded(streams: u32) -> Pair {
+        Pair::new(0, streams, Some(Bitrate::mbps(27)))
+    }
+
+    fn new(lose_every: u32, streams: u32, capacity: Option<Bitrate>) -> Pair {
         let now = Instant::from_micros(1_000_000);
-        let end = |seed| Link::new(now, LinkConfig { max_frame: 1414, seed, ..LinkConfig::default() });
+        let policy = Policy { capacity, ..Policy::default() };
+        let end = |seed| Link::new(now, LinkConfig { max_frame: 1414, seed, policy, ..LinkConfig::default() });
         let mut pair = Pair {
             now,
             ends: [end(1), end(2)],
             air: [VecDeque::new(), VecDeque::new()],
+            streams,
             sent: 0,
             offered: 0,
             lose_every,
-            out: BytesMut::with_capacity(1 << 16),
+            out: BytesMut::with_capacity(ARENA),
             payload: Bytes::from(vec![0x47; 1316]),
         };
-        // Warm: estimates settled, buffers grown.
-        pair.run(20_000);
+        pair.run(WARM);
         pair
     }
 
-    fn run(&mut self, packets: u32) {
+    /// So many packets from one end to the other.
+    pub(super) fn run(&mut self, packets: u64) {
         for _ in 0..packets {
             self.now += PACE;
             let packet = Packet {
-                stream: StreamHandle(0),
-                seq: StreamSeq(self.sent),
+                stream: StreamHandle((self.sent % self.streams) as u16),
+                seq: StreamSeq(self.sent / self.streams),
                 media_time: MediaTime(0),
                 age: Duration::ZERO,
                 label: Label(0),
@@ -60,6 +72,7 @@ impl Pair {
                 recover_until: self.now + Duration::from_millis(200),
             };
             self.sent += 1;
+            // A link that is overloaded may refuse it.
             let _ = self.ends[0].send(self.now, packet);
             for end in [0, 1] {
                 self.step(end);
@@ -78,7 +91,7 @@ impl Pair {
         while let Some(length) = link.poll_transmit(self.now, &mut self.out) {
             let datagram = self.out.split_to(length).freeze();
             if self.out.capacity() < 2048 {
-                self.out = BytesMut::with_capacity(1 << 16);
+                self.out = BytesMut::with_capacity(ARENA);
             }
             self.offered += 1;
             if self.lose_every == 0 || !self.offered.is_multiple_of(self.lose_every) {
@@ -86,11 +99,4 @@ impl Pair {
             }
         }
     }
-}
-
-/// A thousand packets at 5,000 a second; 0: no loss, 20: 5 %.
-#[divan::bench(args = [0, 20])]
-fn carry(bencher: Bencher<'_, '_>, lose_every: u32) {
-    let mut pair = Pair::new(lose_every);
-    bencher.counter(ItemsCount::new(PACKETS)).bench_local(|| pair.run(PACKETS));
 }
