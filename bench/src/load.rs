@@ -7,6 +7,7 @@
 //!
 //! CPU time per packet out depends on how many packets come at once, so the size of the burst and the rate are part of every figure.
 
+mod clients;
 mod cpu;
 mod feed;
 mod process;
@@ -14,7 +15,6 @@ mod report;
 mod round;
 mod sinks;
 mod srt;
-mod watchers;
 
 pub use process::{Args as NodeArgs, run as run_node};
 pub use report::{Kind, LoadReport, Round};
@@ -31,7 +31,10 @@ pub struct Args {
     /// Packets per second sent to all sinks together
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=2_000_000))]
     out_rate: u64,
-    /// Packets fed back to back
+    /// Streams that the sinks share, each watching one; the other forwarders have only one for all
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    streams: u32,
+    /// Packets fed back to back, all of one stream
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=64))]
     burst: u64,
     /// Rounds, of which the median counts
@@ -48,11 +51,20 @@ pub struct Args {
 /// What is sent in one round.
 #[derive(Clone, Copy, Debug)]
 struct Traffic {
+    /// Sinks of all streams together.
     fan_out: u32,
-    /// Packets per second in.
+    streams: u32,
+    /// Packets per second in, of all streams together.
     rate: f64,
     burst: u64,
     duration: Duration,
+}
+
+impl Traffic {
+    /// Packets that leave where so many come in.
+    fn out_of(self, sent: u64) -> f64 {
+        sent as f64 * f64::from(self.fan_out) / f64::from(self.streams)
+    }
 }
 
 /// Bytes of a packet of media.
@@ -67,16 +79,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         );
     }
     for fan_out in &args.fan_out {
+        if *fan_out % args.streams != 0 {
+            let what = format!("--fan-out {fan_out} with --streams {}: expected a multiple of it", args.streams);
+            return Err(Failure::new(Exit::Usage, what));
+        }
         let traffic = Traffic {
             fan_out: *fan_out,
-            rate: args.out_rate as f64 / f64::from(*fan_out),
+            streams: args.streams,
+            rate: args.out_rate as f64 * f64::from(args.streams) / f64::from(*fan_out),
             burst: args.burst,
             duration: args.duration,
         };
-        let mut report = LoadReport::new(*fan_out, args.out_rate, args.burst);
+        let mut report = LoadReport::new(*fan_out, args.streams, args.out_rate, args.burst);
         for _ in 0..args.rounds {
             for kind in Kind::ALL {
-                if kind == Kind::Srt && *fan_out > 1 {
+                if kind == Kind::Srt && *fan_out > 1 || kind != Kind::Anabranch && args.streams > 1 {
                     continue;
                 }
                 report.add(kind, one(kind, traffic));

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 /// Transmissions in the air that are remembered.
 const MAX_FLIGHT: usize = 1 << 14;
+/// Share lost from which a path counts as lossy.
+const LOSSY: f64 = 0.002;
+/// Transmissions after which a path on which nothing was lost counts as clean: of a hundredth, in bursts of three, something would have been lost
+/// with a chance of three in four.
+const ENOUGH_TO_TELL: f64 = 400.0;
 /// Distances at which losses are compared, in milliseconds.
 const DISTANCES: [usize; 14] = [1, 2, 3, 4, 6, 8, 10, 14, 20, 28, 40, 56, 80, 110];
 /// Milliseconds remembered; more than the longest distance.
@@ -20,6 +25,8 @@ pub(crate) struct Path {
     next: u64,
     loss_fast: Mean,
     loss: Mean,
+    /// The same, without a guess to begin with.
+    seen: Mean,
     /// Share of losses among transmissions right after a lost one.
     after_loss: Mean,
     last: Option<bool>,
@@ -52,6 +59,7 @@ impl Path {
             next: first,
             loss_fast: Mean::new(50.0, 0.0, 50.0),
             loss: Mean::new(4000.0, 0.05, 100.0),
+            seen: Mean::new(4000.0, 0.0, 0.0),
             after_loss: Mean::new(2000.0, 0.6, 20.0),
             last: None,
             company: Company::new(),
@@ -141,6 +149,11 @@ impl Path {
         self.loss.value
     }
 
+    /// Whether next to nothing is lost, as far as enough has been seen to tell.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.seen.weight >= ENOUGH_TO_TELL && self.seen.value <= LOSSY
+    }
+
     /// The same for planning: rounded up by one standard error of what was seen, which bursts make larger.
     pub(crate) fn loss_planned(&self) -> f64 {
         let loss = self.loss.value;
@@ -185,6 +198,7 @@ impl Path {
         let value = f64::from(u8::from(lost));
         self.loss_fast.add(value);
         self.loss.add(value);
+        self.seen.add(value);
         if self.last == Some(true) {
             self.after_loss.add(value);
         }

@@ -64,7 +64,7 @@ const PROBES_CLEAN: (Duration, f64) = (Duration::from_millis(3), 2.0);
 const MOST_PROBES: u32 = 16;
 /// Time between probes while a report is overdue.
 const OVERDUE_PROBES: Duration = Duration::from_millis(3);
-/// Share lost from which a path counts as lossy.
+/// Share of reports lost from which they count as lost.
 const LOSSY: f64 = 0.002;
 /// Ceiling on repair as a share of media while others fill the queue, where it is ours to choose.
 const CONTENDED_OVERHEAD: f64 = 0.1;
@@ -226,13 +226,14 @@ impl Sender {
         if self.unacked.is_empty() {
             return self.last_sent + regular;
         }
-        let calm = self.path.loss() <= LOSSY && self.reports_lost <= LOSSY;
+        let clean = self.path.is_clean();
+        let calm = clean && self.reports_lost <= LOSSY;
         let patience = if calm { receiver::SLOW + PATIENCE } else { PATIENCE };
         let overdue = (self.last_report + self.turn() + patience).max(self.last_sent + OVERDUE_PROBES);
         if self.probes >= MOST_PROBES {
             return (self.last_sent + regular).min(overdue);
         }
-        let (mut first, growth) = if self.path.loss() > LOSSY { PROBES_LOSSY } else { PROBES_CLEAN };
+        let (mut first, growth) = if clean { PROBES_CLEAN } else { PROBES_LOSSY };
         if calm {
             // Where a loss is rare it may be found late, as long as there is time to mend it.
             let left = (self.last_until - self.last_sent).saturating_sub(self.turn());

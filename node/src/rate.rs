@@ -55,6 +55,8 @@ struct Shared {
     bits_per_second: AtomicU64,
     rtt_us: AtomicU64,
     rtt_min_us: AtomicU64,
+    /// The full window, which quinn asks for several times a packet.
+    window: AtomicU64,
     /// The factor on the window, in millionths, for the logs.
     factor_ppm: AtomicU32,
 }
@@ -66,6 +68,7 @@ impl RateHandle {
             bits_per_second: AtomicU64::new(rate.as_bps()),
             rtt_us: AtomicU64::new(rtt),
             rtt_min_us: AtomicU64::new(rtt),
+            window: AtomicU64::new(window(rate, INITIAL_RTT)),
             factor_ppm: AtomicU32::new(1_000_000),
         }))
     }
@@ -81,6 +84,7 @@ impl RateHandle {
         self.0.bits_per_second.store(rate.as_bps(), Ordering::Relaxed);
         self.0.rtt_us.store(micros(rtt), Ordering::Relaxed);
         self.0.rtt_min_us.store(micros(rtt_min), Ordering::Relaxed);
+        self.0.window.store(window(rate, rtt), Ordering::Relaxed);
     }
 
     /// The rate in force.
@@ -103,10 +107,14 @@ impl RateHandle {
         self.rtt() > rtt_min * 2 + Duration::from_millis(50)
     }
 
-    /// Two round trips and the reserve, at the rate.
     fn window(&self) -> u64 {
-        self.rate().bytes_in(self.rtt() * 2 + RESERVE).clamp(LEAST, MOST)
+        self.0.window.load(Ordering::Relaxed)
     }
+}
+
+/// Two round trips and the reserve, at the rate.
+fn window(rate: Bitrate, rtt: Duration) -> u64 {
+    rate.bytes_in(rtt.saturating_mul(2).saturating_add(RESERVE)).clamp(LEAST, MOST)
 }
 
 /// Makes a [`LinkController`] for each path of a connection.

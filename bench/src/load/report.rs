@@ -30,7 +30,7 @@ pub struct Round {
     pub memory_per_sink: u64,
     /// Memory of the process at the end, in bytes.
     pub memory_loaded: u64,
-    /// From feeding to arrival at the sink, in microseconds: half are below. For our relay from the source's receipt to the sink's, two links.
+    /// From feeding to arrival at the sink, in microseconds: half are below.
     pub delay_p50_us: f64,
     /// 99 % are below.
     pub delay_p99_us: f64,
@@ -41,6 +41,8 @@ pub struct Round {
 pub struct LoadReport {
     /// Number of sinks.
     pub fan_out: u32,
+    /// Number of streams they share.
+    pub streams: u32,
     /// Packets per second to all sinks together.
     pub out_rate: u64,
     /// Packets fed back to back.
@@ -79,8 +81,8 @@ impl Kind {
 }
 
 impl LoadReport {
-    pub(super) fn new(fan_out: u32, out_rate: u64, burst: u64) -> LoadReport {
-        LoadReport { fan_out, out_rate, burst, release: !cfg!(debug_assertions), kinds: Vec::new() }
+    pub(super) fn new(fan_out: u32, streams: u32, out_rate: u64, burst: u64) -> LoadReport {
+        LoadReport { fan_out, streams, out_rate, burst, release: !cfg!(debug_assertions), kinds: Vec::new() }
     }
 
     pub(super) fn add(&mut self, kind: Kind, round: Result<Round, Failure>) {
@@ -138,7 +140,11 @@ impl Round {
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sinks, {} packets/s out, bursts of {}", self.fan_out, self.out_rate, self.burst)?;
+        write!(
+            f,
+            "{} sinks of {} streams, {} packets/s out, bursts of {}",
+            self.fan_out, self.streams, self.out_rate, self.burst
+        )?;
         for report in &self.kinds {
             let name = report.kind.as_str();
             let Some(median) = &report.median else {
@@ -181,7 +187,7 @@ mod tests {
 
     #[test]
     fn medians_are_compared() {
-        let mut report = LoadReport::new(8, 1000, 10);
+        let mut report = LoadReport::new(8, 1, 1000, 10);
         [6.0, 50.0, 5.0].into_iter().for_each(|cost| report.add(Kind::Udp, round(cost)));
         [2.0, 3.0, 1.0].into_iter().for_each(|cost| report.add(Kind::Anabranch, round(cost)));
         report.add(Kind::Srt, Err(Failure::new(Exit::Unavailable, "not installed")));

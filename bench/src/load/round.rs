@@ -1,24 +1,22 @@
 //! One kind in one round: started, fed, measured, ended.
 
+use super::clients::Clients;
 use super::cpu::Used;
 use super::feed::{WARMUP, feed};
 use super::process::{NAME, NodeKind};
 use super::report::Round;
 use super::sinks::{QuinnSinks, Tally, UdpSink};
-use super::watchers::Watchers;
 use super::{SIZE, Traffic};
 use crate::media::MediaSocket;
-use crate::realtime::{PATH_MTU, free_port};
-use crate::rig::{PATIENCE, RigError, Running, Trial};
+use crate::rig::Trial;
 use node::clock::{Clock, unix_seconds};
-use node::control::Dissemination;
 use node::exit::{Exit, Failure};
-use node::trust::{Direction, Role};
+use node::trust::Role;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use topology::{NodeName, StreamName};
+use topology::NodeName;
 
 /// The process that is measured. It is killed, by its id, where it is dropped.
 struct Node {
@@ -28,7 +26,6 @@ struct Node {
 
 /// After the last packet, until all that is on its way has arrived.
 const AFTER: Duration = Duration::from_millis(500);
-const STREAM: &str = "bench/load";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A plain forwarder.
@@ -75,7 +72,7 @@ pub(super) fn counted(
     let [p50, p99] = tally.delays_us();
     Ok(Round {
         cpu_us: micros_each(after.cpu.saturating_sub(before.cpu), received),
-        delivered: received as f64 / (sent * u64::from(traffic.fan_out)).max(1) as f64,
+        delivered: received as f64 / traffic.out_of(sent).max(1.0),
         memory_per_sink: per_sink(joined.memory, idle.memory, traffic.fan_out),
         memory_loaded: after.memory,
         delay_p50_us: p50 as f64,
@@ -83,24 +80,16 @@ pub(super) fn counted(
     })
 }
 
-/// Our relay, with a real source, and sinks as a relay sees them.
+/// Our relay, with a source and sinks as a relay sees them.
 pub(super) fn anabranch(traffic: Traffic) -> Result<Round, Failure> {
     let (trial, keys) = keys()?;
     let node = Node::start(NodeKind::Relay, &["--keys".into(), keys.path().display().to_string()])?;
     let process = node.child.id();
     let idle = Used::of(process);
-    let input = free_port().map_err(|error| failed(&error))?;
-    let source = source(&trial, node.address, input).map_err(|error| failed(&error))?;
-    let live = |report: &source::Report| {
-        report.streams.first().is_some_and(|stream| stream.state == source::report::StreamState::Live)
-    };
-    source.wait_for("publication", PATIENCE, live).map_err(|error| failed(&error))?;
     let tally = Tally::new(Clock::start());
-    let stream: StreamName = STREAM.parse().expect("it is a stream name");
-    let _sinks = Watchers::start(&trial, node.address, traffic.fan_out, &stream, &tally)?;
+    let mut clients = Clients::start(&trial, node.address, traffic, &tally)?;
     std::thread::sleep(AFTER);
-    let socket = MediaSocket::bind().map_err(|error| failed(&error))?;
-    counted(traffic, process, idle, &tally, |packet| _ = socket.send(input, packet))
+    counted(traffic, process, idle, &tally, |packet| clients.send(packet))
 }
 
 fn micros_each(cpu: Duration, packets: u64) -> f64 {
@@ -109,22 +98,6 @@ fn micros_each(cpu: Duration, packets: u64) -> f64 {
 
 fn per_sink(joined: u64, idle: u64, sinks: u32) -> u64 {
     joined.saturating_sub(idle) / u64::from(sinks.max(1))
-}
-
-fn source(trial: &Trial, relay: SocketAddr, input: SocketAddr) -> Result<Running<source::Report>, RigError> {
-    let stream: StreamName = STREAM.parse().expect("it is a stream name");
-    let url = format!("udp://{input}").parse().expect("an address makes an input");
-    let config = source::Config {
-        relays: vec![relay.to_string()],
-        mode: Dissemination::Tree,
-        path_mtu: Some(PATH_MTU),
-        streams: vec![source::Stream::new(stream, url)],
-        report_interval: Duration::from_millis(100),
-        identity: Some(trial.source(&"source".parse()?)?),
-        token: Some(trial.token("**", Direction::Publish, DAY)?),
-        ..source::Config::default()
-    };
-    Ok(Running::start("source", move |shutdown, report| source::run(config, shutdown, report)))
 }
 
 /// An authority, and a folder with the keys of the process that is measured.

@@ -47,11 +47,12 @@ pub(super) fn config(payload: u16, segmentation_offload: bool) -> TransportConfi
     config
 }
 
-/// Fewer acknowledgements: a packet in 25, or every 25 ms. Both ends ask for it.
+/// Fewer acknowledgements: every 25 ms, with whatever is sent by then, or for a gap that lasts. They serve control messages and the window, which
+/// has room for ten times as long; what media needs to know stands in the link's reports. Both ends ask for it.
 fn ack_frequency() -> AckFrequencyConfig {
     let mut config = AckFrequencyConfig::default();
     config
-        .ack_eliciting_threshold(VarInt::from_u32(25))
+        .ack_eliciting_threshold(VarInt::from_u32(1000))
         .max_ack_delay(Some(Duration::from_millis(25)))
         .reordering_threshold(VarInt::from_u32(7));
     config
