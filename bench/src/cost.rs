@@ -72,7 +72,9 @@ const RUNS: u32 = 5;
 const CASES: [Case; 12] = [
     case("link", "packet", 20_000, || over(pair::Pair::losing(0), pair::Pair::run)),
     case("link, 5 % lost", "packet", 20_000, || over(pair::Pair::losing(20), pair::Pair::run)),
-    case("link, 8 streams of twice its capacity", "packet", 20_000, || over(pair::Pair::overloaded(8), pair::Pair::run)),
+    case("link, 8 streams of twice its capacity", "packet", 20_000, || {
+        over(pair::Pair::overloaded(8), pair::Pair::run)
+    }),
     case("forward to 1", "packet in", 100_000, || over(parts::Forward::new(1), parts::Forward::run)),
     case("forward to 64", "packet in", 5_000, || over(parts::Forward::new(64), parts::Forward::run)),
     case("relay to 1", "packet in", 20_000, || over(fan::Fan::new(1), fan::Fan::run)),

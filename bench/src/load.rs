@@ -17,7 +17,7 @@ mod sinks;
 mod srt;
 
 pub use process::{Args as NodeArgs, run as run_node};
-pub use report::{Kind, LoadReport, Round};
+pub use report::{Idle, Kind, LoadReport, Round};
 
 use node::exit::{Exit, Failure};
 use std::time::Duration;
@@ -43,6 +43,9 @@ pub struct Args {
     /// How long each kind is fed in a round, after a second that does not count
     #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
     duration: Duration,
+    /// Send nothing: how soon the relay is ready, how long its sinks take to connect, and what it uses while all of them are idle
+    #[arg(long)]
+    idle: bool,
     /// Print one JSON object per fan-out instead of text
     #[arg(long)]
     json: bool,
@@ -90,6 +93,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             burst: args.burst,
             duration: args.duration,
         };
+        if args.idle {
+            let idle = round::idle(traffic)?;
+            if args.json {
+                println!("{}", serde_json::json!(idle));
+            } else {
+                println!("{idle}");
+            }
+            continue;
+        }
         let mut report = LoadReport::new(*fan_out, args.streams, args.out_rate, args.burst);
         for _ in 0..args.rounds {
             for kind in Kind::ALL {

@@ -115,8 +115,7 @@ pub struct LinkConfig {
     pub seed: u64,
     /// How long a probe may be put off where nothing else is sent.
     pub probe_interval: Duration,
-    /// The same where no media has come or gone for some seconds and the peer is heard. [`LinkConfig::LEAF_IDLE_PROBES`] where no
-    /// route depends on hearing of trouble at once: a relay has many idle links to sources and sinks.
+    /// The same where no media has come or gone for some seconds and the peer is heard.
     pub idle_probe_interval: Duration,
     /// Most bytes of media kept for repair, and again for decoding.
     pub max_history: usize,
@@ -126,8 +125,15 @@ impl LinkConfig {
     /// Time between probes, unless configured: a silent link between relays is a problem within 100 ms.
     pub const PROBES: Duration = Duration::from_millis(25);
 
-    /// Time between probes on an idle link to an end host.
-    pub const LEAF_IDLE_PROBES: Duration = Duration::from_millis(200);
+    /// For a link between a relay and an end host, of which a relay has many, and on which no route depends on hearing of trouble at once: probes
+    /// are four times as far apart, and eight times where it is idle.
+    pub fn leaf() -> LinkConfig {
+        LinkConfig {
+            probe_interval: LinkConfig::PROBES * 4,
+            idle_probe_interval: LinkConfig::PROBES * 8,
+            ..LinkConfig::default()
+        }
+    }
 }
 
 impl Default for LinkConfig {
@@ -411,7 +417,7 @@ impl Link {
         if last_sent - self.media_at < IDLE_AFTER || self.idle_probe_interval <= self.probe_interval {
             return self.sender.probe_due(self.probe_interval);
         }
-        let due = last_sent + (self.idle_probe_interval / 4).max(self.probe_interval);
+        let due = last_sent + (self.idle_probe_interval / 4).max(LinkConfig::PROBES);
         let heard = self.receiver.last_arrival().unwrap_or(self.started).min(self.delivered_at(last_sent));
         let missed = heard + self.idle_probe_interval + self.timing.rtt().0 + self.idle_probe_interval / 2;
         due.max((last_sent + self.idle_probe_interval).min(missed))

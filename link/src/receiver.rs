@@ -25,8 +25,9 @@ const MOST_EARLY: f64 = 1.0;
 const LOSSY: f64 = 0.005;
 /// Share of what comes whose loss counts.
 const CALM: f64 = 0.002;
-/// Time between reports while nothing but reports and probes comes.
+/// Time between reports while nothing but reports and probes comes, and where nothing is lost.
 const QUIET: Duration = Duration::from_millis(100);
+const QUIET_AND_CALM: Duration = Duration::from_millis(200);
 /// Share of the rate received that reports may take.
 const SHARE: f64 = 0.012;
 /// The same while something is missing and reports are lost, on a path without length, and what each second of round trip takes
@@ -47,6 +48,8 @@ pub(crate) struct Receiver {
     last_arrival: Option<Instant>,
     echo: Echo,
     last_report: Instant,
+    /// When the first of what came since the last report came.
+    first_arrival: Instant,
     /// Media or repair came since the last report.
     media_came: bool,
     /// Anything came since the last report.
@@ -77,6 +80,7 @@ impl Receiver {
             last_arrival: None,
             echo: Echo::default(),
             last_report: now,
+            first_arrival: now,
             media_came: false,
             anything_came: false,
             loss_found: false,
@@ -108,6 +112,9 @@ impl Receiver {
         self.measure_rate(now, datagram.len());
         timing.on_arrival(now, sent);
         self.last_arrival = Some(now);
+        if !self.anything_came {
+            self.first_arrival = now;
+        }
         self.anything_came = true;
         self.echo = Echo { stamp: sent, arrived: stamp(now) };
         match frame {
@@ -150,7 +157,11 @@ impl Receiver {
             return Some(self.last_report + AT_ONCE);
         }
         let Some(pause) = self.pause(timing) else { return self.settling() };
-        let due = self.last_report + pause.mul_f64(1.0 + self.early);
+        let mut due = self.last_report + pause.mul_f64(1.0 + self.early);
+        if self.is_in_no_hurry() {
+            // One report for all of a burst.
+            due = due.max(self.first_arrival + SLOW / 2);
+        }
         Some(self.settling().map_or(due, |settling| settling.min(due)))
     }
 
@@ -160,7 +171,7 @@ impl Receiver {
             let in_need = SHARE_IN_NEED - SHARE_PER_SECOND * timing.rtt().0.as_secs_f64();
             let share = if self.reports_lost { in_need.max(LEAST_SHARE_IN_NEED) } else { SHARE };
             self.affordable(share, MISSING, SLOW_AND_LOST)
-        } else if self.media_came && self.is_calm() && !self.asked {
+        } else if self.is_in_no_hurry() {
             SLOW
         } else if self.media_came {
             self.affordable(SHARE, WHOLE, if self.reports_lost { SLOW_AND_LOST } else { SLOW })
@@ -168,12 +179,19 @@ impl Receiver {
             return None;
         } else if !timing.is_measured() {
             SLOW
+        } else if self.is_calm() {
+            QUIET_AND_CALM
         } else {
             QUIET
         })
     }
 
-    /// Whether nothing is lost either way, as far as is known: then nobody waits for a report.
+    /// Whether media has come, and nobody waits for a report.
+    fn is_in_no_hurry(&self) -> bool {
+        self.media_came && self.is_calm() && !self.asked && self.symbols.is_complete()
+    }
+
+    /// Whether nothing is lost either way, as far as is known.
     fn is_calm(&self) -> bool {
         !self.reports_lost && self.arrivals.loss().1 < CALM
     }

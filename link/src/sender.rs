@@ -131,6 +131,8 @@ pub(crate) struct Sender {
     /// Probes since media or repair was last sent.
     probes: u32,
     last_report: Instant,
+    /// Since when there has been something that is not known to have arrived.
+    waiting_since: Instant,
     /// When the next answer to a report may leave: a burst is not repaired by a burst.
     next_answer: Instant,
     missing: Vec<u64>,
@@ -167,6 +169,7 @@ impl Sender {
             arrived: 0,
             probes: u32::MAX,
             last_report: now,
+            waiting_since: now,
             next_answer: now,
             missing: Vec::new(),
             stats: LinkStats::default(),
@@ -228,8 +231,12 @@ impl Sender {
         }
         let clean = self.path.is_clean();
         let calm = clean && self.reports_lost <= LOSSY;
-        let patience = if calm { receiver::SLOW + PATIENCE } else { PATIENCE };
-        let overdue = (self.last_report + self.turn() + patience).max(self.last_sent + OVERDUE_PROBES);
+        let expected = if calm {
+            self.last_report.max(self.waiting_since) + self.turn() + receiver::SLOW + PATIENCE
+        } else {
+            self.last_report + self.turn() + PATIENCE
+        };
+        let overdue = expected.max(self.last_sent + OVERDUE_PROBES);
         if self.probes >= MOST_PROBES {
             return (self.last_sent + regular).min(overdue);
         }

@@ -168,8 +168,7 @@ impl Connector {
             }
         };
         let name = session.peer.name.clone();
-        let idle_probe_interval = LinkConfig::LEAF_IDLE_PROBES;
-        let port = self.host.attach(session, LinkConfig { seed: seed(), idle_probe_interval, ..LinkConfig::default() });
+        let port = self.host.attach(session, LinkConfig { seed: seed(), ..LinkConfig::leaf() });
         self.status.up(self.clock.now(), port, name.as_str());
         tracing::info!(relay, %name, "connected");
         let closed = self.until_closed(port).await;

@@ -32,7 +32,8 @@ impl Baseline {
     }
 
     pub(super) fn read(file: &Path) -> Result<Baseline, Failure> {
-        let wrong = |error: &dyn ToString| Failure::new(Exit::Config, format!("{}: {}", file.display(), error.to_string()));
+        let wrong =
+            |error: &dyn ToString| Failure::new(Exit::Config, format!("{}: {}", file.display(), error.to_string()));
         let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
         toml::from_str(&text).map_err(|error| wrong(&error))
     }

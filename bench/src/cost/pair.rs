@@ -1,8 +1,8 @@
 //! A whole link: both ends, numbering, reports, repair.
 
+use bytes::{Bytes, BytesMut};
 use link::policy::Policy;
 use link::{Bitrate, Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
-use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -146,8 +146,7 @@ impl Dialling<'_> {
             agent: "anabranch-bench".into(),
         };
         let session = endpoint.connect(&self.relay, hello).await.map_err(|error| failed(&error))?;
-        let idle_probe_interval = LinkConfig::LEAF_IDLE_PROBES;
-        let config = LinkConfig { seed: place as u64, idle_probe_interval, ..LinkConfig::default() };
+        let config = LinkConfig { seed: place as u64, ..LinkConfig::leaf() };
         self.host.with(|_, system, _| system.next = role);
         self.host.attach(session, config);
         Ok(())

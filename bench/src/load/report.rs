@@ -36,6 +36,23 @@ pub struct Round {
     pub delay_p99_us: f64,
 }
 
+/// Our relay with connected sinks and no media.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Idle {
+    /// How many.
+    pub sinks: u32,
+    /// From the start of the process to its readiness, in milliseconds.
+    pub ready_ms: f64,
+    /// From there until all sinks are connected, one after the other.
+    pub connected_ms: f64,
+    /// CPU time as a share of one core.
+    pub cpu_share: f64,
+    /// Memory of the process without any sink, in bytes.
+    pub memory: u64,
+    /// What each sink adds.
+    pub memory_per_sink: u64,
+}
+
 /// All kinds at one fan-out.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadReport {
@@ -157,6 +174,21 @@ impl fmt::Display for LoadReport {
             ratio.map_or(Ok(()), |ratio| write!(f, "  ours x {ratio:.2}"))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} idle sinks: ready after {:.0} ms, all connected after {:.0} ms more, {:.2} % of a core, {} kB and {} kB a sink",
+            self.sinks,
+            self.ready_ms,
+            self.connected_ms,
+            self.cpu_share * 100.0,
+            self.memory / 1024,
+            self.memory_per_sink / 1024
+        )
     }
 }
 

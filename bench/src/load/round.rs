@@ -4,7 +4,7 @@ use super::clients::Clients;
 use super::cpu::Used;
 use super::feed::{WARMUP, feed};
 use super::process::{NAME, NodeKind};
-use super::report::Round;
+use super::report::{Idle, Round};
 use super::sinks::{QuinnSinks, Tally, UdpSink};
 use super::{SIZE, Traffic};
 use crate::media::MediaSocket;
@@ -90,6 +90,33 @@ pub(super) fn anabranch(traffic: Traffic) -> Result<Round, Failure> {
     let mut clients = Clients::start(&trial, node.address, traffic, &tally)?;
     std::thread::sleep(AFTER);
     counted(traffic, process, idle, &tally, |packet| clients.send(packet))
+}
+
+/// After the last word of media or control, until links count as idle.
+const COME_TO_REST: Duration = Duration::from_secs(5);
+
+/// Our relay with sinks that nothing is sent to.
+pub(super) fn idle(traffic: Traffic) -> Result<Idle, Failure> {
+    let clock = Clock::start();
+    let (trial, keys) = keys()?;
+    let starting = clock.now();
+    let node = Node::start(NodeKind::Relay, &["--keys".into(), keys.path().display().to_string()])?;
+    let (process, ready) = (node.child.id(), clock.now());
+    let empty = Used::of(process);
+    let _clients = Clients::start(&trial, node.address, traffic, &Tally::new(clock))?;
+    let joined = clock.now();
+    std::thread::sleep(COME_TO_REST);
+    let (from, before) = (clock.now(), Used::of(process));
+    std::thread::sleep(traffic.duration);
+    let after = Used::of(process);
+    Ok(Idle {
+        sinks: traffic.fan_out,
+        ready_ms: (ready - starting).as_secs_f64() * 1e3,
+        connected_ms: (joined - ready).as_secs_f64() * 1e3,
+        cpu_share: after.cpu.saturating_sub(before.cpu).as_secs_f64() / (clock.now() - from).as_secs_f64(),
+        memory: empty.memory,
+        memory_per_sink: per_sink(after.memory, empty.memory, traffic.fan_out),
+    })
 }
 
 fn micros_each(cpu: Duration, packets: u64) -> f64 {

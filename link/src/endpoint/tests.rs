@@ -588,7 +588,8 @@ fn a_day_of_weather() {
 
 #[test]
 fn an_idle_link_to_a_leaf_is_probed_seldom_until_one_is_lost() {
-    let leaf = LinkConfig { idle_probe_interval: LinkConfig::LEAF_IDLE_PROBES, ..config(RepairMode::Auto) };
+    let LinkConfig { probe_interval, idle_probe_interval, .. } = LinkConfig::leaf();
+    let leaf = LinkConfig { probe_interval, idle_probe_interval, ..config(RepairMode::Auto) };
     let mut world = World::new(1, leaf, [Weather::default(), Weather::default()]);
     let sent = |world: &World| {
         let stats = [world.links[0].stats(), world.links[1].stats()];

@@ -71,6 +71,9 @@ impl Sender {
         out.extend_from_slice(&header);
         out.extend_from_slice(&payload);
         debug_assert_eq!(out.len() - start, written);
+        if self.unacked.is_empty() {
+            self.waiting_since = now;
+        }
         self.unacked.push_back(symbol);
         self.rate.add(now, written);
         self.budget.earn(written, self.rate.get(now));

@@ -386,13 +386,12 @@ impl Shared {
     fn attach(&self, session: Session) -> PortId {
         let number = self.links_made.get();
         self.links_made.set(number + 1);
-        let relay = session.peer.role == Role::Relay;
+        let usual = if session.peer.role == Role::Relay { LinkConfig::default() } else { LinkConfig::leaf() };
         let config = LinkConfig {
-            idle_probe_interval: if relay { LinkConfig::PROBES } else { LinkConfig::LEAF_IDLE_PROBES },
             // Weyl's sequence: each link of each life of this relay has coefficients of its own.
             seed: self.boot.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             max_history: self.config.borrow().limits.max_history,
-            ..LinkConfig::default()
+            ..usual
         };
         self.host.attach(session, config)
     }

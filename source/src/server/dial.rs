@@ -77,11 +77,7 @@ impl Dialler {
             trying(address);
             match self.dial_one(address).await {
                 Ok(session) => {
-                    let link = LinkConfig {
-                        seed: self.seed,
-                        idle_probe_interval: LinkConfig::LEAF_IDLE_PROBES,
-                        ..LinkConfig::default()
-                    };
+                    let link = LinkConfig { seed: self.seed, ..LinkConfig::leaf() };
                     return Ok(Dialled { session, address: address.clone(), link });
                 }
                 Err(error) => {
