@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Transmissions in the air that are remembered.
 const MAX_FLIGHT: usize = 1 << 14;
 /// Share lost from which a path counts as lossy.
-const LOSSY: f64 = 0.002;
+const LOSSY: f64 = 0.001;
 /// Transmissions after which a path on which nothing was lost counts as clean: of a hundredth, in bursts of three, something would have been lost
 /// with a chance of three in four.
 const ENOUGH_TO_TELL: f64 = 400.0;

@@ -25,9 +25,8 @@ const MOST_EARLY: f64 = 1.0;
 const LOSSY: f64 = 0.005;
 /// Share of what comes whose loss counts.
 const CALM: f64 = 0.002;
-/// Time between reports while nothing but reports and probes comes, and where nothing is lost.
+/// Time between reports while nothing but reports and probes comes.
 const QUIET: Duration = Duration::from_millis(100);
-const QUIET_AND_CALM: Duration = Duration::from_millis(200);
 /// Share of the rate received that reports may take.
 const SHARE: f64 = 0.012;
 /// The same while something is missing and reports are lost, on a path without length, and what each second of round trip takes
@@ -179,8 +178,6 @@ impl Receiver {
             return None;
         } else if !timing.is_measured() {
             SLOW
-        } else if self.is_calm() {
-            QUIET_AND_CALM
         } else {
             QUIET
         })
