@@ -15,6 +15,7 @@ use topology::lsdb::{
     TroubleReport,
 };
 use topology::module::{Demand, Egress};
+use topology::terms::Terms;
 use topology::{NodeName, StreamName};
 
 const RELAYS: usize = 200;
@@ -166,6 +167,7 @@ fn advertisements(draws: &mut Draws) -> Vec<Advertisement> {
             subscriptions: Vec::new(),
             draining: false,
             about: About::default(),
+            terms: Terms::default(),
         })
         .collect();
     for n in 0..STREAMS {

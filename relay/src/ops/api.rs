@@ -4,7 +4,7 @@ use super::problem::{Foreign, Misread, MisreadBody, NoLink, NotKept, Problem, St
 use super::{Change, Order, Relay, schema};
 use crate::metrics;
 use crate::overrides::{Capacity, LinkOverride};
-use crate::report::{LinkRepair, Reloaded, Report};
+use crate::report::{LinkCapacity, LinkRepair, Reloaded, Report, TokenUsage};
 use crate::sla::Sla;
 use crate::view::{LinkPast, Overview, StreamDetail};
 use axum::Json;
@@ -229,6 +229,22 @@ pub(super) async fn sla_of_rendition(
 ) -> Result<Json<Sla>, Problem> {
     let Path(Rendition { tenant, channel, rendition }) = rendition?;
     relay.sla(format!("{tenant}/{channel}/{rendition}")).await
+}
+
+/// What is left on each link of the overlay that bounds what is admitted to it
+#[utoipa::path(get, path = "/api/v1/capacity", tag = "links", responses(
+    (status = 200, description = "Every link whose sender has a capacity configured, or set; the others refuse nothing.", body = Vec<LinkCapacity>)
+))]
+pub(super) async fn capacity(State(relay): State<Relay>) -> Json<Vec<LinkCapacity>> {
+    Json(relay.report.borrow().capacity.clone())
+}
+
+/// What came in at this relay by each token
+#[utoipa::path(get, path = "/api/v1/usage", tag = "streams", responses(
+    (status = 200, description = "Since the relay started, by the id of the token; streams one by one are in the status.", body = Vec<TokenUsage>)
+))]
+pub(super) async fn usage(State(relay): State<Relay>) -> Json<Vec<TokenUsage>> {
+    Json(relay.report.borrow().usage.clone())
 }
 
 /// The repair in force on each link to a relay, what it costs and brings

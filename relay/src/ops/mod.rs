@@ -170,6 +170,8 @@ fn routes() -> OpenApiRouter<Relay> {
         .routes(routes!(api::sla))
         .routes(routes!(api::sla_of_rendition))
         .routes(routes!(api::links))
+        .routes(routes!(api::capacity))
+        .routes(routes!(api::usage))
         .routes(routes!(api::link, api::set_link, api::reset_link))
         .routes(routes!(api::history))
         .routes(routes!(dashboard::page))

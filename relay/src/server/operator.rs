@@ -151,6 +151,10 @@ impl Relay {
             ("source_grace", new.source_grace != old.source_grace),
             ("report_interval", new.report_interval != old.report_interval),
             ("location", new.location != old.location),
+            ("tags", new.tags != old.tags),
+            ("address", new.address != old.address),
+            ("auto", new.auto != old.auto),
+            ("routing", new.routing != old.routing),
         ] {
             if changed {
                 done.applied.push(field.into());
@@ -168,10 +172,17 @@ impl Relay {
             source_grace: new.source_grace,
             report_interval: new.report_interval,
             location: new.location,
+            tags: new.tags.clone(),
+            address: new.address.clone(),
+            auto: new.auto.clone(),
+            routing: new.routing.clone(),
             ..old
         };
-        let place = new.place();
-        self.shared.host.with(|_, system, _| system.set_place(place));
+        let (place, traits) = (new.place(), new.traits());
+        self.shared.host.with(|now, system, ports| {
+            system.set_place(place);
+            system.set_traits(now, traits, ports);
+        });
         self.apply_neighbours(&new.neighbours, &mut done);
         done
     }
@@ -294,7 +305,7 @@ fn differences(old: &Neighbour, new: &Neighbour) -> Vec<&'static str> {
     macro_rules! each {
         ($($field:ident)*) => { [$((stringify!($field), old.$field != new.$field)),*] };
     }
-    let fields = each!(address name delay cost capacity repair target_residual max_overhead path_mtu);
+    let fields = each!(address name delay cost tags capacity repair target_residual max_overhead path_mtu);
     fields.into_iter().filter_map(|(field, changed)| changed.then_some(field)).collect()
 }
 

@@ -122,7 +122,7 @@ impl Overlay {
     /// A link of this delay, in milliseconds, dialled by `a`.
     pub(crate) fn link(&mut self, a: &str, b: &str, delay: u64) -> End {
         let end = self.link_measured(a, b, delay);
-        let configured = LinkOptions { delay: Some(ms(delay)), cost: 10, policy: link::policy::Policy::default() };
+        let configured = LinkOptions { delay: Some(ms(delay)), cost: 10, ..LinkOptions::default() };
         for (own, other) in [(a, b), (b, a)] {
             let (other, options) = (other.parse().expect("valid"), configured.clone());
             self.relay(own, |now, system, ports| system.set_link_options(now, other, options, ports));
@@ -176,6 +176,13 @@ impl Overlay {
     pub(crate) fn sink_with(&mut self, relay: &str, name: &str, grants: Vec<Grant>) -> NodeId {
         let node = self.add(Sink::default());
         self.connect(relay, node, peer(name, Role::Sink, false, grants));
+        node
+    }
+
+    /// A sink of another stream.
+    pub(crate) fn sink_of(&mut self, relay: &str, name: &str, stream: &'static str) -> NodeId {
+        let node = self.add(Sink::of(stream));
+        self.connect(relay, node, peer(name, Role::Sink, false, all(Direction::Subscribe)));
         node
     }
 

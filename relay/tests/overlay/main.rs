@@ -2,6 +2,8 @@
 
 #[path = "../common/clients.rs"]
 mod clients;
+mod admission;
+mod auto;
 mod clocks;
 mod failures;
 mod forgery;
