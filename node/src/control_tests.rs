@@ -128,7 +128,8 @@ fn what_an_older_minor_version_leaves_out_is_not_sealed() {
             sealed,
         };
         let (boot, epoch, modules) = (1, 2, vec![Module { edges: Vec::new() }]);
-        let install = Install { name, incarnation, ingress, boot, epoch, deadline_us, content, modules, sealed, reserve };
+        let install =
+            Install { name, incarnation, ingress, boot, epoch, deadline_us, content, modules, sealed, reserve };
         [Control::Publish(publish), Control::StreamOpen(open), Control::Install(install)]
     };
     // Beyond that mark, the first and the last say what they ask of links; since 1.3.

@@ -291,7 +291,8 @@ impl Config {
     /// What routes follow of this relay, and what its own streams would rather use.
     pub(crate) fn traits(&self) -> Traits {
         let Routing { avoid, prefer } = self.routing.clone();
-        let (tags, address, auto) = (self.tags.clone(), self.address.clone(), self.auto.as_ref().map(|auto| auto.degree));
+        let (tags, address, auto) =
+            (self.tags.clone(), self.address.clone(), self.auto.as_ref().map(|auto| auto.degree));
         Traits { tags, address, auto, policy: topology::sieve::Policy { avoid, prefer } }
     }
 

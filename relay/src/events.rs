@@ -195,7 +195,9 @@ impl fmt::Display for What {
             What::StreamStarted { stream, ingress, .. } => write!(f, "stream {stream} started, from relay {ingress}"),
             What::StreamEnded { stream, ended: true, .. } => write!(f, "stream {stream} ended"),
             What::StreamEnded { stream, .. } => write!(f, "stream {stream} no longer carried here"),
-            What::NotAdmitted { stream, egress, reason } => write!(f, "stream {stream} is not carried to {egress}: {reason}"),
+            What::NotAdmitted { stream, egress, reason } => {
+                write!(f, "stream {stream} is not carried to {egress}: {reason}")
+            }
             What::Subscribed { stream, sink } => write!(f, "sink {sink} watches {stream}"),
             What::Unsubscribed { stream, sink } => write!(f, "sink {sink} no longer watches {stream}"),
             What::PolicyChanged { peer, policy } => {

@@ -117,7 +117,17 @@ pub enum Priority {
 impl Stream {
     /// A stream from `input`, all else by default.
     pub fn new(name: StreamName, input: Input) -> Stream {
-        Stream { name, input, endless: false, deadline: None, priority: None, mode: None, rate: None, max_cost: None, payload_key: None }
+        Stream {
+            name,
+            input,
+            endless: false,
+            deadline: None,
+            priority: None,
+            mode: None,
+            rate: None,
+            max_cost: None,
+            payload_key: None,
+        }
     }
 
     /// Reads `STREAM=URL`, or a URL alone where `default_name` says how its stream is called.

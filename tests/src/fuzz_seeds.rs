@@ -3,13 +3,14 @@
 use bytes::BytesMut;
 use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::control::{
-    CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Pull, Refusal, Signed,
-    StreamOpen, VERSION,
+    CloseCode, Content, Control, Dissemination, Edge, Hello, HopState, Install, Module, Publish, Pull, Refusal,
+    Reserve, Signed, StreamOpen, Survey, Surveyed, VERSION, Wants,
 };
 use node::trust::{Authority, Claims, Direction, RevocationList, Role};
 use std::time::Duration;
 use topology::about::{About, Flow, Place};
 use topology::lsdb::{Advertisement, Incarnation, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport};
+use topology::terms::{Full, LinkTerms, Need, Room, Terms, Unserved};
 use topology::{NodeName, StreamName, StreamPattern};
 
 /// Target, file name and content of every seed.

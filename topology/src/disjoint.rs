@@ -118,9 +118,9 @@ fn risks(graph: &Graph, way: &Path) -> BTreeSet<Tag> {
 fn beside(graph: &Graph, weights: &Weights, ends: [NodeIx; 2], first: Path) -> Option<Pair> {
     let taken = risks(graph, &first);
     let avoid: NodeSet = first[1..].iter().map(|edge| graph[*edge].from).collect();
-    let kept = graph.edges().filter(|edge| {
-        !first.contains(edge) && !meets(graph, *edge, ends, |tag| tag.is_risk() && taken.contains(tag))
-    });
+    let kept = graph
+        .edges()
+        .filter(|edge| !first.contains(edge) && !meets(graph, *edge, ends, |tag| tag.is_risk() && taken.contains(tag)));
     let weights_left = weights.only(&kept.collect());
     let second = shortest::from(graph, &weights_left, ends[0], &avoid).path(graph, ends[1])?;
     let mut ways = [first, second];

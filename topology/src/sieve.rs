@@ -193,7 +193,8 @@ impl Service {
     fn of(graph: &Graph, demand: &Demand) -> Service {
         let all = Service::over(graph, demand);
         let is_sound = |edge: EdgeIx| graph[edge].metric.loss_ppm < TROUBLED_PPM;
-        let sound = if graph.edges().all(is_sound) { all.clone() } else { Service::over(&graph.narrowed(is_sound), demand) };
+        let sound =
+            if graph.edges().all(is_sound) { all.clone() } else { Service::over(&graph.narrowed(is_sound), demand) };
         Service(all.into_iter().zip(sound).map(|(a, b)| [a[0], a[1], b[0], b[1]]).collect())
     }
 

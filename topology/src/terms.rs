@@ -128,7 +128,11 @@ impl FromStr for Tag {
         };
         match text.split_once(':') {
             Some((kind, value)) if part(kind) && part(value) => Ok(Tag(text.into())),
-            _ => Err(NameError::new(text, "tag", "kind:value, such as carrier:acme, each 1 to 31 characters of a-z 0-9 - _ .")),
+            _ => Err(NameError::new(
+                text,
+                "tag",
+                "kind:value, such as carrier:acme, each 1 to 31 characters of a-z 0-9 - _ .",
+            )),
         }
     }
 }

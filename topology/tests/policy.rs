@@ -6,8 +6,8 @@ use anabranch_topology::dissemination::ways;
 use anabranch_topology::graph::{EdgeIx, Graph, Metric};
 use anabranch_topology::lsdb::Incarnation;
 use anabranch_topology::module::{Demand, Egress};
-use anabranch_topology::sieve::{Claim, Policy, Sieved, Why, sieve};
 use anabranch_topology::sets::EdgeSet;
+use anabranch_topology::sieve::{Claim, Policy, Sieved, Why, sieve};
 use anabranch_topology::terms::{LinkTerms, Need, Room, Tag};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -183,10 +183,8 @@ fn a_dear_link_comes_back_when_a_cheap_one_is_in_trouble() {
     links.push(("a", "d", 12, 50, ""));
     let graph = graph(&links);
     let cut = edge(&graph, "b", "d");
-    let graph = graph.with_metrics(|at, metric| Metric {
-        loss_ppm: if Some(at) == cut { 200_000 } else { 0 },
-        ..metric
-    });
+    let graph =
+        graph.with_metrics(|at, metric| Metric { loss_ppm: if Some(at) == cut { 200_000 } else { 0 }, ..metric });
     let left = sieved(&graph, &demand(&graph, &["d"], 200), &Policy::default(), Need::default());
     assert!(left.why.is_empty() && edge(&left.graph, "a", "d").is_some());
 }
@@ -213,7 +211,8 @@ fn two_ways_share_no_site_where_that_can_be_and_their_ends_do_not_count() {
     let mut links = DIAMOND.to_vec();
     links.extend([("a", "e", 30, 10, ""), ("e", "d", 30, 10, "")]);
     let mut graph = graph(&links);
-    for (node, site) in [("a", "site:one"), ("b", "site:two"), ("c", "site:two"), ("e", "site:one"), ("d", "site:one")] {
+    for (node, site) in [("a", "site:one"), ("b", "site:two"), ("c", "site:two"), ("e", "site:one"), ("d", "site:one")]
+    {
         graph.tag_node(&name(node), &tags(site));
     }
     let (from, to) = (graph.find(&name("a")).expect("there"), graph.find(&name("d")).expect("there"));

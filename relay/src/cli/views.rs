@@ -24,7 +24,8 @@ pub(super) fn links(report: &Value) -> String {
         out += &repair_row(text(&link["peer"]), link);
     }
     // Writing to a String does not fail.
-    let _ = writeln!(out, "\n{:<24} {:<24} {:>9} {:>8} {:>6}  TAGS", "OVERLAY FROM", "TO", "DELAY ms", "LOSS %", "COST");
+    let _ =
+        writeln!(out, "\n{:<24} {:<24} {:>9} {:>8} {:>6}  TAGS", "OVERLAY FROM", "TO", "DELAY ms", "LOSS %", "COST");
     for link in list(&report["overlay"]["link_states"]) {
         let _ = writeln!(
             out,
@@ -75,7 +76,8 @@ pub(super) fn capacity(report: &Value) -> String {
         "{:<24} {:<24} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
         "FROM", "TO", "ADMITS Mb", "HIGH Mb", "NORMAL Mb", "LEFT Mb", "LEFT HIGH", "USED Mb"
     );
-    let mbps = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |bits| format!("{:.1}", bits as f64 / 1e6));
+    let mbps =
+        |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |bits| format!("{:.1}", bits as f64 / 1e6));
     for link in list(&report["capacity"]) {
         let of = |field: &str| mbps(&link[field]);
         // Writing to a String does not fail.
@@ -132,7 +134,8 @@ pub(super) fn usage(report: &Value) -> String {
     );
     for stream in list(&report["streams"]) {
         let counters = &stream["counters"];
-        let admitted = stream["admitted_rate"].as_f64().map_or_else(|| "-".to_owned(), |bits| format!("{:.1}", bits / 1e6));
+        let admitted =
+            stream["admitted_rate"].as_f64().map_or_else(|| "-".to_owned(), |bits| format!("{:.1}", bits / 1e6));
         let _ = writeln!(
             out,
             "{:<32} {admitted:>8} {:>12} {:>12.1} {:>12} {:>12.1} {:>10} {:>10}",

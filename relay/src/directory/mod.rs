@@ -456,6 +456,11 @@ impl Directory {
         routes::reachable(&self.graph, self.me())
     }
 
+    /// The relays to which a relay has a link.
+    pub fn degree(&self, relay: &NodeName) -> usize {
+        self.graph.find(relay).map_or(0, |relay| self.graph.outgoing(relay).len())
+    }
+
     /// Whether a relay says that it chooses its neighbours by itself.
     pub fn chooses_neighbours(&self, relay: &NodeName) -> bool {
         self.database.get(relay).is_some_and(|ad| ad.terms.auto)

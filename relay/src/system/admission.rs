@@ -49,7 +49,9 @@ impl RelaySystem {
     fn link_terms(&self, peer: &NodeName, requests: Option<&BTreeMap<Request, Need>>) -> LinkTerms {
         let Some(options) = self.options.links.get(peer) else { return LinkTerms::default() };
         let tags = options.tags.clone();
-        let Some(capacity) = options.policy.capacity else { return LinkTerms { tags, room: None, declined: Vec::new() } };
+        let Some(capacity) = options.policy.capacity else {
+            return LinkTerms { tags, room: None, declined: Vec::new() };
+        };
         let share = capacity.as_bps() as f64 * self.options.limits.max_admitted_share;
         let mut room = Room { most_kbps: kbps(share), ..Room::default() };
         let mut declined: Vec<Incarnation> = Vec::new();
@@ -91,7 +93,8 @@ impl RelaySystem {
             return forbidden(format!("{}: this relay admits no stream at high priority", publish.name));
         }
         if !limits.allow_modes.is_empty() && !limits.allow_modes.contains(&publish.mode) {
-            let allowed: Vec<String> = limits.allow_modes.iter().map(|mode| format!("{mode:?}").to_lowercase()).collect();
+            let allowed: Vec<String> =
+                limits.allow_modes.iter().map(|mode| format!("{mode:?}").to_lowercase()).collect();
             let mode = format!("{:?}", publish.mode).to_lowercase();
             let allowed = allowed.join(", ");
             return forbidden(format!("{}: mode {mode}; this relay allows {allowed}", publish.name));
@@ -99,7 +102,10 @@ impl RelaySystem {
         if u128::from(publish.deadline_us) < limits.min_deadline.as_micros() {
             let asked = f64::from(publish.deadline_us) / 1e3;
             let least = limits.min_deadline;
-            return forbidden(format!("{}: a deadline of {asked} ms; this relay allows {least:?} and more", publish.name));
+            return forbidden(format!(
+                "{}: a deadline of {asked} ms; this relay allows {least:?} and more",
+                publish.name
+            ));
         }
         Ok(())
     }

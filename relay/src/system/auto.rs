@@ -6,10 +6,12 @@
 //! | a neighbour of the configuration | always; never touched from here |
 //! | the relay before and the one after, by name, among those that can be reached | while it is so |
 //! | a near relay, chosen by this one | until one is found that is clearly nearer |
-//! | a relay that has chosen this one | as long as that relay wants; only while two places are left for who joins |
+//! | a relay that has chosen this one | as long as it wants, and is not the farthest where places are short |
 //! | a relay that joins through this one | until it has its own |
 //!
-//! Who dialled a link lets go of it, a while after neither end has reason for it: streams are taken off first. Relays that cannot
+//! Two places are left for who joins, or is measured. Who dialled a link lets go of it, a while after neither end has reason for it,
+//! and who has too many of the farthest: streams are taken off first. Every change but in the ring makes a link nearer than it
+//! was, so that it comes to an end. Relays that cannot
 //! be reached any more are remembered and tried now and then, so that an overlay that fell apart finds itself again.
 
 use super::{Kind, RelaySystem};
@@ -32,17 +34,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A relay that could not be reached, or refused, is not dialled again for this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// The same for one beside this relay in the ring.
+/// One that has no place for this relay is left alone for this long: others are nearer to it.
+const REFUSED_FOR: Duration = Duration::from_secs(900);
+
+/// The same as [`AGAIN_AFTER`] for one beside this relay in the ring.
 const RING_AGAIN_AFTER: Duration = Duration::from_secs(3);
 
-/// A link that nobody has reason for is kept this long: reasons come back.
+/// A link of the ring that nobody has reason for any more is kept this long: reasons come back.
 const HOLD: Duration = Duration::from_secs(15);
 
 /// How long streams have to leave a link.
 const LEAVE: Duration = Duration::from_secs(2);
 
 /// How long a link is measured before it is judged.
-const MEASURE: Duration = Duration::from_secs(3);
+const MEASURE: Duration = Duration::from_secs(2);
 
 /// For how long a measurement counts.
 const REMEMBER: Duration = Duration::from_secs(3600);
@@ -91,6 +96,8 @@ pub(super) struct Auto {
     /// One-way delays in microseconds, and when they were measured.
     measured: BTreeMap<NodeName, (Instant, u32)>,
     idle: BTreeMap<NodeName, Instant>,
+    /// Neighbours that were beside this relay in the ring, and may be again.
+    once_beside: BTreeSet<NodeName>,
     leaving: BTreeMap<NodeName, Instant>,
     addresses: BTreeMap<NodeName, String>,
     strays_due: Instant,
@@ -110,6 +117,7 @@ impl Auto {
             trial: None,
             measured: BTreeMap::new(),
             idle: BTreeMap::new(),
+            once_beside: BTreeSet::new(),
             leaving: BTreeMap::new(),
             addresses: BTreeMap::new(),
             strays_due: Instant::ORIGIN,
@@ -172,22 +180,23 @@ impl RelaySystem {
     /// Whether a relay that has just connected may stay; makes room for one beside this relay in the ring.
     pub(super) fn welcomes(&mut self, now: Instant, name: &NodeName, dialled: bool, ports: &mut Ports) -> bool {
         let Some(degree) = self.auto.as_ref().map(|auto| auto.degree) else { return true };
-        let Standing { members, beside } = self.standing();
+        let Standing { beside, .. } = self.standing();
         if self.options.links.contains_key(name) || dialled && self.relays.len() < degree {
             return true;
         }
         if beside.contains(name) {
             return self.relays.len() < degree || self.make_room(now, &beside, ports);
         }
-        let places = if members.contains(name) { degree.saturating_sub(GUESTS) } else { degree };
-        self.relays.len() < places
+        self.relays.len() < degree
     }
 
     /// Lets go at once of the link that is missed least.
     fn make_room(&mut self, now: Instant, beside: &BTreeSet<NodeName>, ports: &mut Ports) -> bool {
         let delay = |name: &NodeName| self.own_delay(now, name, ports);
         let can_go = |name: &&NodeName| !beside.contains(*name) && !self.options.links.contains_key(*name);
-        let Some(name) = self.relays.keys().filter(can_go).max_by_key(|name| delay(name)).cloned() else { return false };
+        let Some(name) = self.relays.keys().filter(can_go).max_by_key(|name| delay(name)).cloned() else {
+            return false;
+        };
         if let Some(port) = self.relays.get(&name).copied() {
             self.detach(now, port);
             ports.close(port, CloseCode::Overload, "its place is needed for a relay beside this one");
@@ -201,9 +210,10 @@ impl RelaySystem {
 
     /// A link to a relay is gone, and why.
     pub(super) fn note_parted(&mut self, now: Instant, name: &NodeName, code: CloseCode) {
+        let beside = self.standing().beside.contains(name);
         if let Some(auto) = self.auto.as_mut().filter(|_| code == CloseCode::Overload) {
             auto.chosen.remove(name);
-            auto.fail(now, name, AGAIN_AFTER);
+            auto.fail(now, name, if beside { RING_AGAIN_AFTER } else { REFUSED_FOR });
         }
     }
 
@@ -231,6 +241,7 @@ impl RelaySystem {
         self.judge_trial(now, &mut auto, ports);
         self.try_another(now, &standing, &mut auto);
         self.let_go_of_idle(now, &standing, &mut auto, ports);
+        self.let_go_of_farthest(now, &standing, &mut auto, ports);
         self.look_for_strays(now, &standing, &mut auto);
         self.auto = Some(auto);
         self.finish_leaving(now, ports);
@@ -241,7 +252,7 @@ impl RelaySystem {
         let late = |since: &Instant| now.saturating_since(*since) >= PATIENCE;
         let lost: Vec<NodeName> =
             auto.dialling.iter().filter(|(_, since)| late(since)).map(|(name, _)| name.clone()).collect();
-        lost.iter().for_each(|name| auto.fail(now, name, AGAIN_AFTER));
+        lost.iter().for_each(|name| auto.fail(now, name, RING_AGAIN_AFTER));
         auto.failed.retain(|_, until| *until > now);
         auto.measured.retain(|_, (at, _)| now.saturating_since(*at) < REMEMBER);
         auto.chosen.retain(|name| self.relays.contains_key(name));
@@ -250,6 +261,8 @@ impl RelaySystem {
     }
 
     fn keep_ring(&self, now: Instant, standing: &Standing, auto: &mut Auto) {
+        auto.once_beside.extend(standing.beside.iter().cloned());
+        auto.once_beside.retain(|name| self.relays.contains_key(name));
         auto.awaited.retain(|name, _| standing.beside.contains(name) && !self.relays.contains_key(name));
         for name in standing.beside.iter().filter(|name| !self.relays.contains_key(*name)) {
             let since = *auto.awaited.entry(name.clone()).or_insert(now);
@@ -297,10 +310,15 @@ impl RelaySystem {
         }
         let nearest = self.directory.by_distance();
         let eligible = nearest.iter().filter(|name| {
-            standing.members.contains(*name) && !standing.beside.contains(*name) && !self.options.links.contains_key(*name)
+            standing.members.contains(*name)
+                && !standing.beside.contains(*name)
+                && !self.options.links.contains_key(*name)
         });
         let next = eligible.take(TRIED * auto.near()).find(|name| {
-            !self.relays.contains_key(*name) && !auto.measured.contains_key(*name) && auto.may_dial(now, name) && auto.addresses.contains_key(*name)
+            !self.relays.contains_key(*name)
+                && !auto.measured.contains_key(*name)
+                && auto.may_dial(now, name)
+                && auto.addresses.contains_key(*name)
         });
         if let Some(next) = next.cloned() {
             auto.dial(now, &next);
@@ -331,8 +349,13 @@ impl RelaySystem {
                 turns.extend(auto.leaving.remove(&name).map(|_| (name, false)));
                 continue;
             }
-            // One that was only measured has served.
-            let hold = if auto.measured.contains_key(&name) { LEAVE } else { HOLD };
+            // One that was only measured, or joined through, has served.
+            let served = auto.measured.contains_key(&name);
+            let hold = match auto.once_beside.contains(&name) {
+                true => HOLD,
+                false if served => Duration::ZERO,
+                false => LEAVE,
+            };
             let since = *auto.idle.entry(name.clone()).or_insert(now);
             if now.saturating_since(since) >= hold && !auto.leaving.contains_key(&name) {
                 auto.leaving.insert(name.clone(), now);
@@ -341,6 +364,31 @@ impl RelaySystem {
         }
         for (name, leave) in turns {
             self.drain_link(now, &name, leave, ports);
+        }
+    }
+
+    /// Where the places of who joins are taken: the farthest of the links that others have made, once they are measured. One whose
+    /// relay would be left with less than two is not among them.
+    fn let_go_of_farthest(&mut self, now: Instant, standing: &Standing, auto: &mut Auto, ports: &mut Ports) {
+        let staying = self.relays.keys().filter(|name| !auto.leaving.contains_key(*name)).count();
+        if staying <= auto.degree.saturating_sub(GUESTS) {
+            return;
+        }
+        let mut farthest: Option<(u32, NodeName)> = None;
+        for (name, port) in &self.relays {
+            let Some(known) = self.ports.get(port) else { continue };
+            let kept = standing.beside.contains(name) || self.options.links.contains_key(name);
+            if known.peer.dialled || kept || auto.leaving.contains_key(name) || self.directory.degree(name) <= 2 {
+                continue;
+            }
+            // Who cannot be judged yet is waited for.
+            let measured = now.saturating_since(known.opened) >= MEASURE;
+            let Some(delay) = self.own_delay(now, name, ports).filter(|_| measured) else { return };
+            farthest = farthest.max(Some((delay, name.clone())));
+        }
+        if let Some((_, name)) = farthest {
+            auto.leaving.insert(name.clone(), now);
+            self.drain_link(now, &name, true, ports);
         }
     }
 
@@ -355,8 +403,11 @@ impl RelaySystem {
                 auto.idle.remove(&name);
             }
             if let Some(port) = self.relay(&name) {
+                let dialled = self.ports.get(&port).is_some_and(|port| port.peer.dialled);
+                // Who had dialled shall look for another.
+                let code = if dialled { CloseCode::Done } else { CloseCode::Overload };
                 self.detach(now, port);
-                ports.close(port, CloseCode::Done, "this relay has other neighbours");
+                ports.close(port, code, "this relay has nearer neighbours");
             }
             self.drained.remove(&name);
         }

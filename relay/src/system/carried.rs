@@ -1,8 +1,8 @@
 //! A stream carried here, as the slow path knows it: its names and its graphs. Pure.
 
+use super::admission::Links;
 use crate::forward::lack::Ask;
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
-use super::admission::Links;
 use crate::report::Usage;
 use crate::sla::LossHop;
 use link::{Instant, Label};

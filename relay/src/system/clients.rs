@@ -445,7 +445,8 @@ impl RelaySystem {
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else { return };
         let deadline_us = carried.deadline_us.saturating_sub(published.first_mile_us);
-        let (mode, life, need, max_cost) = (published.mode, published.id.incarnation, published.need, published.max_cost);
+        let (mode, life, need, max_cost) =
+            (published.mode, published.id.incarnation, published.need, published.max_cost);
         let has = carried.reserved();
         let asked = Asked { deadline_us, mode, life, need, max_cost, has: &has };
         let mut graphs = self.directory.graphs(name, &asked);

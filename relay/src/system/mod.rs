@@ -9,6 +9,7 @@
 //! | `auto` | which relays are neighbours, where the operator leaves that to the relay |
 //! | `blame` | which hop lost what a sink missed |
 //! | `pull` | what is missing is asked for, and answered |
+//! | `survey` | how a stream is at every relay of its graph |
 //! | `watch` | trouble on the links into this relay |
 //! | `doubt` | a way whose links are well and on which nothing comes |
 //! | `effect` | what repair on a link costs and brings |
@@ -19,6 +20,7 @@
 //! | [`carried`] | the graphs of one stream |
 
 pub use auto::Dial;
+pub use survey::{PATIENCE, Tracing};
 
 pub mod carried;
 pub mod plan;
@@ -36,6 +38,7 @@ mod pull;
 mod report;
 mod signals;
 mod streams;
+mod survey;
 mod watch;
 
 use crate::config::{Limits, Neighbour};
@@ -59,6 +62,7 @@ use signals::{Echo, Neighbour as RelayPort};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
+use survey::Inquiry;
 use topology::about::Place;
 use topology::terms::Tag;
 use topology::{NodeName, StreamName};
@@ -167,6 +171,9 @@ pub struct RelaySystem {
     /// Questions to other relays that are open.
     questions: BTreeMap<u32, Question>,
     next_question: u32,
+    /// How streams are all along their graphs: who asks, by the asker and its number.
+    inquiries: BTreeMap<(NodeName, u32), Inquiry>,
+    next_inquiry: u32,
     draining: bool,
     /// How neighbours are chosen, where that is left to this relay.
     auto: Option<Auto>,
@@ -233,6 +240,8 @@ impl RelaySystem {
             accounts: Accounts::default(),
             questions: BTreeMap::new(),
             next_question: 0,
+            inquiries: BTreeMap::new(),
+            next_inquiry: 0,
             draining: false,
             auto: None,
             drained: BTreeSet::new(),
@@ -459,6 +468,8 @@ impl EndSystem for RelaySystem {
                 | Control::Pull(_)
                 | Control::Whence(_)
                 | Control::Lost(_)
+                | Control::Survey(_)
+                | Control::Surveyed(_)
                 | Control::Signed(_)
                 | Control::Install(_)),
             ) => self.take_from_relay(now, port, message, ports),
@@ -513,6 +524,7 @@ impl RelaySystem {
             Control::Pull(pull) => self.pulled(now, port, &pull, ports),
             Control::Whence(whence) => self.asked_whence(now, port, &whence, ports),
             Control::Lost(lost) => self.take_lost(now, port, &lost, ports),
+            message @ (Control::Survey(_) | Control::Surveyed(_)) => self.take_survey(now, port, message, ports),
             statement => self.take_statement(now, port, statement, ports),
         }
     }

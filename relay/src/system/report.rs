@@ -43,7 +43,11 @@ impl RelaySystem {
             deadline_ms: f64::from(carried.deadline_us) / 1000.0,
             mode: published.map(|published| published.mode),
             token: published.map(|published| published.token.clone()),
-            admitted_rate: carried.newest().map(|install| install.reserve.need.rate_kbps).filter(|kbps| *kbps > 0).map(bits),
+            admitted_rate: carried
+                .newest()
+                .map(|install| install.reserve.need.rate_kbps)
+                .filter(|kbps| *kbps > 0)
+                .map(bits),
             high_priority: carried.newest().is_some_and(|install| install.reserve.need.high_priority),
             why: published.map(|published| published.why.clone()).unwrap_or_default(),
             unserved: published.map(|published| unserved(&published.unserved)).unwrap_or_default(),

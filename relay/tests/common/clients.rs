@@ -141,11 +141,6 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// A sink of another stream than [`STREAM`].
-    pub(crate) fn of(stream: &'static str) -> Sink {
-        Sink { other: Some(stream), ..Sink::default() }
-    }
-
     fn take(&mut self, delivery: Delivery) {
         let Some(open) = self.open.get(&delivery.stream.0) else {
             self.early.push(delivery);

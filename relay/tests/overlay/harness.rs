@@ -6,7 +6,7 @@ use anabranch_relay::Report;
 use anabranch_relay::config::Limits;
 use anabranch_relay::system::{LinkOptions, Options, RelaySystem};
 use link::{Instant, LinkConfig};
-use node::control::RECEIPTS;
+use node::control::{RECEIPTS, SURVEYS};
 use node::testing::{Delay, End, Join, NodeId, World};
 use node::trust::{Authority, Direction, Grant, Role, Seal};
 use node::{EndSystem, Peer, PortId, Ports};
@@ -181,7 +181,8 @@ impl Overlay {
 
     /// A sink of another stream.
     pub(crate) fn sink_of(&mut self, relay: &str, name: &str, stream: &'static str) -> NodeId {
-        let node = self.add(Sink::of(stream));
+        let node = self.add(Sink::default());
+        self.of_sink(node, |sink| sink.other = Some(stream));
         self.connect(relay, node, peer(name, Role::Sink, false, all(Direction::Subscribe)));
         node
     }
@@ -287,7 +288,7 @@ impl Overlay {
 
 pub(crate) fn peer(name: &str, role: Role, dialled: bool, grants: Vec<Grant>) -> Peer {
     let address = ([127, 0, 0, 1], 9).into();
-    Peer { name: name.parse().expect("valid"), role, grants, address, dialled, features: RECEIPTS }
+    Peer { name: name.parse().expect("valid"), role, grants, address, dialled, features: RECEIPTS | SURVEYS }
 }
 
 /// A right to all streams for an hour.
