@@ -41,6 +41,8 @@ pub struct RelayView {
     pub location: Option<LocationView>,
     /// Whether no streams pass through it.
     pub draining: bool,
+    /// What it is marked with: `kind:value`.
+    pub tags: Vec<String>,
 }
 
 /// A place on Earth, in degrees.

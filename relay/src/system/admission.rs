@@ -156,7 +156,8 @@ impl RelaySystem {
         self.directory.own().set_unserved(all);
     }
 
-    /// Tells sinks here that links are too full for what they watch, once for each change of the link that is.
+    /// Tells sinks here that links are too full for what they watch, once for each change of the link that is; and that they no
+    /// longer are.
     pub(super) fn tell_refused(&mut self, ports: &mut Ports) {
         for (name, wanted) in &mut self.wanted {
             let full = self.directory.unserved(name, self.directory.me());
@@ -165,15 +166,20 @@ impl RelaySystem {
             if told == ends {
                 continue;
             }
-            for sink in full.iter().flat_map(|_| &wanted.sinks) {
-                refuse(*sink, name, full, ports);
+            for sink in &wanted.sinks {
+                match full {
+                    Some(full) => refuse(*sink, name, full, ports),
+                    None => ports.control(*sink, Control::Subscribed { name: name.clone(), live: true }),
+                }
             }
         }
     }
 
     /// Tells one sink so, that has just come.
     pub(super) fn tell_whether_refused(&self, sink: node::PortId, name: &StreamName, ports: &mut Ports) {
-        refuse(sink, name, self.directory.unserved(name, self.directory.me()), ports);
+        if let Some(full) = self.directory.unserved(name, self.directory.me()) {
+            refuse(sink, name, full, ports);
+        }
     }
 
     /// What came in by each token.
@@ -222,12 +228,10 @@ impl RelaySystem {
     }
 }
 
-/// Tells a sink that a link is too full, where one is.
-fn refuse(sink: node::PortId, name: &StreamName, full: Option<&Full>, ports: &mut Ports) {
-    if let Some(full) = full {
-        let refusal = refusal(CloseCode::Overload, format!("{name} is not carried here: {full}"));
-        ports.control(sink, Control::StreamRefused { name: name.clone(), refusal });
-    }
+/// Tells a sink that a link is too full.
+fn refuse(sink: node::PortId, name: &StreamName, full: &Full, ports: &mut Ports) {
+    let refusal = refusal(CloseCode::Overload, format!("{name} is not carried here: {full}"));
+    ports.control(sink, Control::StreamRefused { name: name.clone(), refusal });
 }
 
 fn kbps(bps: f64) -> u32 {

@@ -99,6 +99,7 @@ fn a_sink_that_cannot_be_reached_is_told_and_served_when_there_is_room() {
     overlay.of_source(second, |source| assert!(source.refused.is_empty(), "nobody watched it when it came"));
     overlay.world.with(first, |now, source: &mut Source, ports| source.unpublish(now, ports));
     overlay.run(1500);
+    overlay.of_sink(late, |sink| assert_eq!(sink.subscribed.len(), 2, "it is told that it is served"));
     let sent = play(&mut overlay, second);
     overlay.of_sink(late, |sink| sink.assert_whole(2, 0..sent));
 }
