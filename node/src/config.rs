@@ -5,7 +5,9 @@
 
 use crate::exit::{Exit, Failure};
 use config::{Environment, File, FileFormat};
-use serde::de::DeserializeOwned;
+use link::Bitrate;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -90,6 +92,41 @@ fn failure(message: String) -> Failure {
     Failure::new(Exit::Config, message)
 }
 
+/// Reads a rate: a number of bits per second, or a number and a unit of `bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s` (also `bps`,
+/// `kbps`, `Mbps`, `Gbps`, `k`, `M`, `G`). The error says what was expected.
+pub fn parse_rate(text: &str) -> Result<Bitrate, String> {
+    let wrong = || format!("{text:?} is not a rate; expected a number and a unit, such as \"20 Mbit/s\"");
+    let text = text.trim();
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let scale = match unit.trim().to_ascii_lowercase().trim_end_matches("bit/s").trim_end_matches("bps").trim() {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        _ => return Err(wrong()),
+    };
+    Ok(Bitrate::bps((number * scale).round() as u64))
+}
+
+/// Reads a field that may hold a rate, as [`parse_rate`] does, or a bare number of bits per second.
+///
+/// # Errors
+/// Where it is no rate; the error says what was expected.
+pub fn optional_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bitrate>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a rate, such as \"20 Mbit/s\"")]
+    enum Rate {
+        Bits(u64),
+        Text(String),
+    }
+    match Rate::deserialize(from)? {
+        Rate::Bits(bits) => Ok(Some(Bitrate::bps(bits))),
+        Rate::Text(text) => parse_rate(&text).map(Some).map_err(D::Error::custom),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,5 +206,22 @@ mod tests {
         let failure = layers.load::<Sample>().unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.message.contains("/nowhere/relay.toml"), "{failure}");
+    }
+
+    #[test]
+    fn rates_as_people_write_them() {
+        for (text, bits) in [
+            ("20 Mbit/s", 20_000_000),
+            ("20Mbps", 20_000_000),
+            ("1.5 G", 1_500_000_000),
+            ("500 kbit/s", 500_000),
+            ("64000", 64_000),
+            ("64000 bit/s", 64_000),
+        ] {
+            assert_eq!(parse_rate(text), Ok(Bitrate::bps(bits)), "{text}");
+        }
+        for text in ["", "fast", "20 MB", "-3 M", "1.2.3 M", "20 Mbit/h"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
     }
 }

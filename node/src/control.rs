@@ -9,16 +9,20 @@ use crate::trust::Role;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use topology::lsdb::{Advertisement, Incarnation, TroubleReport};
+use topology::terms::Need;
 use topology::{NodeName, StreamName};
 
 /// Most bytes of one message.
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
 /// The protocol this build speaks. Peers of the same major version understand each other.
-pub const VERSION: Version = Version { major: 1, minor: 2 };
+pub const VERSION: Version = Version { major: 1, minor: 3 };
 
 /// A feature of [`Hello`]: understands [`Control::Receipt`], [`Control::Whence`] and [`Control::Lost`], which are sent to no other.
 pub const RECEIPTS: u64 = 1;
+
+/// A feature of [`Hello`]: understands [`Control::Survey`] and [`Control::Surveyed`], which are sent to no other.
+pub const SURVEYS: u64 = 2;
 
 /// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +122,10 @@ pub enum Control {
     Whence(Whence),
     /// Relay → relay, the answer to a `Whence`, or to a part of it. Since 1.2.
     Lost(Lost),
+    /// Relay → relay, along the graph of a stream: how is it where you are, and below? Since 1.3.
+    Survey(Survey),
+    /// Relay → relay, the answer of one relay to a `Survey`, passed back the way it came. Since 1.3.
+    Surveyed(Surveyed),
 }
 
 /// Who dials, and what it brings.
@@ -166,6 +174,19 @@ pub struct Publish {
     /// Whether its payloads are sealed from source to sink ([`crate::payload`]). Since 1.2.
     #[serde(default, deserialize_with = "appended")]
     pub sealed: bool,
+    /// What else its source asks for. Since 1.3.
+    #[serde(default, deserialize_with = "appended")]
+    pub wants: Wants,
+}
+
+/// What a source asks for beyond deadline, priority and mode. Nothing of it is more than its token and the operator allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wants {
+    /// The highest rate of its payloads in kilobits per second: links are asked for so much, and it is held to it. 0: what
+    /// its token allows.
+    pub rate_kbps: u32,
+    /// At most so many links a packet, in hundredths of those of the cheapest tree; 0: no ceiling.
+    pub max_cost: u16,
 }
 
 /// How a stream is spread over the overlay.
@@ -239,6 +260,18 @@ pub struct Install {
     /// Whether the stream's payloads are sealed from source to sink. Since 1.2.
     #[serde(default, deserialize_with = "appended")]
     pub sealed: bool,
+    /// What the stream needs of the links. Since 1.3.
+    #[serde(default, deserialize_with = "appended")]
+    pub reserve: Reserve,
+}
+
+/// What a stream needs of links, and of which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserve {
+    /// Of each.
+    pub need: Need,
+    /// The modules whose edges they are, by bit: those on which packets travel while nothing is wrong.
+    pub modules: u16,
 }
 
 /// A field at the end of a message that a peer of an older minor version does not send.
@@ -331,6 +364,58 @@ pub struct Lost {
     pub missing: Vec<(u32, u16)>,
     /// The last node on the way that had them and the first that had not; `None` where it cannot be told.
     pub hop: Option<(NodeName, NodeName)>,
+}
+
+/// How is a stream at each relay of its graph? Each answers for itself, and asks the relays below.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// The asker's, for the answers.
+    pub id: u32,
+    /// Who began to ask; with `id`, the same question come by two ways is known.
+    pub asker: NodeName,
+    /// Which stream.
+    pub name: StreamName,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// How many more relays may ask on.
+    pub hops: u8,
+}
+
+/// How a stream is at one relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surveyed {
+    /// As the question has it.
+    pub id: u32,
+    /// As the question has it.
+    pub asker: NodeName,
+    /// The relay that answers.
+    pub relay: NodeName,
+    /// Each way by which the stream comes to it.
+    pub hops: Vec<HopState>,
+}
+
+/// How a stream comes over one hop, as the receiving relay has measured it; times in microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HopState {
+    /// Who sends: a relay, or the source.
+    pub from: NodeName,
+    /// One-way delay, bare transit.
+    pub transit_us: u32,
+    /// Half-width of the interval that holds it for certain.
+    pub bound_us: u32,
+    /// Share of transmissions lost on the wire over some seconds, in parts per million.
+    pub loss_ppm: u32,
+    /// Packets of the stream that came over the hop, since it comes that way.
+    pub received: u64,
+    /// Of these, brought by repair.
+    pub repaired: u64,
+    /// Of these, copies of what had come another way.
+    pub duplicates: u64,
+    /// Of these, after the deadline.
+    pub late: u64,
+    /// Of the packets of the last two seconds that came here first over this hop: their age on arrival, median and largest.
+    /// `None` where there was none.
+    pub age_us: Option<(u32, u32)>,
 }
 
 /// Why something was refused.

@@ -55,6 +55,7 @@ fn message() -> impl Strategy<Value = Control> {
                 deadline_us: 200_000,
                 content: Content::Ts,
                 modules,
+                reserve: Reserve { modules: epoch, ..Reserve::default() },
             })
         ),
         (stream(), ".{0,60}").prop_map(|(name, reason)| Control::StreamRefused {
@@ -114,8 +115,9 @@ fn what_an_older_minor_version_leaves_out_is_not_sealed() {
         (Incarnation(1), NodeName::clone(&self::name("a")), 9, Content::Ts);
     let messages = |sealed| {
         let (name, ingress, mode) = (name.clone(), ingress.clone(), Dissemination::Auto);
+        let (wants, reserve) = (Wants::default(), Reserve::default());
         let publish =
-            Publish { name: name.clone(), incarnation, deadline_us, high_priority: true, mode, content, sealed };
+            Publish { name: name.clone(), incarnation, deadline_us, high_priority: true, mode, content, sealed, wants };
         let open = StreamOpen {
             handle: 3,
             name: name.clone(),
@@ -126,12 +128,16 @@ fn what_an_older_minor_version_leaves_out_is_not_sealed() {
             sealed,
         };
         let (boot, epoch, modules) = (1, 2, vec![Module { edges: Vec::new() }]);
-        let install = Install { name, incarnation, ingress, boot, epoch, deadline_us, content, modules, sealed };
+        let install =
+            Install { name, incarnation, ingress, boot, epoch, deadline_us, content, modules, sealed, reserve };
         [Control::Publish(publish), Control::StreamOpen(open), Control::Install(install)]
     };
-    for (clear, sealed) in messages(false).into_iter().zip(messages(true)) {
+    // Beyond that mark, the first and the last say what they ask of links; since 1.3.
+    for ((clear, sealed), beyond) in messages(false).into_iter().zip(messages(true)).zip([2, 0, 3]) {
         let mut body = encoded(&sealed)[LENGTH..].to_vec();
         assert_eq!(decode(&body).unwrap(), sealed);
+        body.truncate(body.len() - beyond);
+        assert_eq!(decode(&body).unwrap(), sealed, "as 1.2 sends it");
         assert_eq!(body.pop(), Some(1));
         assert_eq!(decode(&body).unwrap(), clear);
     }
@@ -153,9 +159,11 @@ fn a_length_that_lies_is_refused() {
         content: Content::Ts,
         modules: Vec::new(),
         sealed: false,
+        reserve: Reserve::default(),
     });
     let mut body = encoded(&install)[LENGTH..].to_vec();
-    assert_eq!((body.pop(), body.pop()), (Some(0), Some(0)));
+    // What is reserved, the mark, and the number of modules.
+    assert_eq!(body.split_off(body.len() - 5), [0; 5]);
     body.extend_from_slice(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     assert!(matches!(decode(&body), Err(CodecError::Malformed(_))));
 }

@@ -1,7 +1,11 @@
 //! The configuration of a relay. `deploy/relay.toml` is the same with every field shown.
 
+use crate::system::Traits;
 use link::Bitrate;
 use link::policy::{Policy, RepairMode};
+use node::config::optional_rate;
+pub use node::config::parse_rate;
+use node::control::Dissemination;
 use node::exit::{Exit, Failure};
 use node::trust::{Credentials, Verifier};
 use serde::de::Error as _;
@@ -11,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use topology::NodeName;
 use topology::about::Place;
+use topology::terms::{MOST_ADDRESS, MOST_TAGS, Tag};
 
 /// What a relay is told by its operator.
 ///
@@ -40,8 +45,19 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Where this relay stands, for the dashboard's map; told to the whole overlay. No route depends on it.
     pub location: Option<Location>,
+    /// What this relay is marked with: `kind:value`, such as `site:fra-2` or `region:eu`. The whole overlay is told. Two ways of a
+    /// stream share no `site` and no `carrier` where that can be.
+    pub tags: Vec<Tag>,
+    /// Where other relays can dial this one, `host:port`; told to the whole overlay. Needed where relays choose their neighbours
+    /// themselves, for others to choose this one.
+    pub address: Option<String>,
+    /// Lets the relay choose neighbours by itself, beside those that are listed.
+    pub auto: Option<Auto>,
+    /// What streams that enter here would rather use.
+    pub routing: Routing,
     /// Relays to keep a link to. A pair of relays needs the entry on one side; with an entry on both, each side's
     /// `delay`, `cost` and policy hold for what that side sends.
+    #[serde(deserialize_with = "listed_or_auto")]
     pub neighbours: Vec<Neighbour>,
     /// Bounds on what peers can make this relay hold.
     pub limits: Limits,
@@ -57,6 +73,29 @@ pub struct Config {
     /// Identity given by a program that embeds the relay, in place of `keys`.
     #[serde(skip)]
     pub identity: Option<Identity>,
+}
+
+/// How a relay chooses its neighbours.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Auto {
+    /// Relays of the overlay to join it through, `host:port`: the first that answers serves. None for its first relay.
+    #[serde(default)]
+    pub join: Vec<String>,
+    /// Most links to relays, configured ones included (4 to 64).
+    #[serde(default = "default_degree")]
+    pub degree: usize,
+}
+
+/// What streams would rather use, where they are as well off with it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Routing {
+    /// Links and relays with one of these tags are passed by, unless a receiver would be served worse.
+    pub avoid: Vec<Tag>,
+    /// Links and relays with one of these are taken before others with a tag of the same kind, unless a receiver would be
+    /// served worse.
+    pub prefer: Vec<Tag>,
 }
 
 /// Who the relay is and whom it trusts, where that does not come from files.
@@ -103,6 +142,9 @@ pub struct Neighbour {
     /// What a packet to it costs, relative to other links, where ways of like delay compete.
     #[serde(default = "default_cost")]
     pub cost: u32,
+    /// What the link is marked with: `kind:value`, such as `carrier:acme`.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
     /// What the link carries, all frames together, towards the neighbour. Without it: estimated from delay and loss.
     #[serde(default, deserialize_with = "optional_rate")]
     pub capacity: Option<Bitrate>,
@@ -128,6 +170,7 @@ impl Neighbour {
             name: None,
             delay: None,
             cost: default_cost(),
+            tags: Vec::new(),
             capacity: None,
             repair: RepairMode::default(),
             target_residual: default_target_residual(),
@@ -148,7 +191,7 @@ impl Neighbour {
 }
 
 /// Bounds on what peers can make this relay hold. What goes beyond is refused with `Overload` and its reason.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Most connections from sources and sinks.
@@ -169,6 +212,16 @@ pub struct Limits {
     /// Bytes of media kept of all streams together, at most two seconds of each, for those who join at the start of one or
     /// ask again for what they lack.
     pub max_stream_history: usize,
+    /// Share of a link's `capacity` that streams are admitted to (above 0, at most 1); the rest is for headers, feedback and
+    /// repair.
+    pub max_admitted_share: f64,
+    /// Whether sources may ask for high priority; otherwise such streams are refused.
+    pub allow_high_priority: bool,
+    /// The modes that sources may ask for; all where it is empty.
+    pub allow_modes: Vec<Dissemination>,
+    /// The shortest deadline that sources may ask for.
+    #[serde(with = "humantime_serde")]
+    pub min_deadline: Duration,
 }
 
 impl Default for Limits {
@@ -182,6 +235,10 @@ impl Default for Limits {
             max_stream_rate: None,
             max_history: 16 << 20,
             max_stream_history: 256 << 20,
+            max_admitted_share: 0.8,
+            allow_high_priority: true,
+            allow_modes: Vec::new(),
+            min_deadline: Duration::from_millis(1),
         }
     }
 }
@@ -197,6 +254,10 @@ impl Default for Config {
             ops: None,
             state: None,
             location: None,
+            tags: Vec::new(),
+            address: None,
+            auto: None,
+            routing: Routing::default(),
             neighbours: Vec::new(),
             limits: Limits::default(),
             drain: Duration::from_secs(2),
@@ -227,6 +288,14 @@ impl Config {
         self.location.and_then(|location| location.place().ok())
     }
 
+    /// What routes follow of this relay, and what its own streams would rather use.
+    pub(crate) fn traits(&self) -> Traits {
+        let Routing { avoid, prefer } = self.routing.clone();
+        let (tags, address, auto) =
+            (self.tags.clone(), self.address.clone(), self.auto.as_ref().map(|auto| auto.degree));
+        Traits { tags, address, auto, policy: topology::sieve::Policy { avoid, prefer } }
+    }
+
     /// Checks what types cannot say. The error names the field and what was expected.
     pub fn check(&self) -> Result<(), String> {
         if self.listen.is_empty() {
@@ -239,6 +308,7 @@ impl Config {
         if let Some(location) = &self.location {
             location.place()?;
         }
+        self.check_overlay()?;
         for (index, neighbour) in self.neighbours.iter().enumerate() {
             neighbour.check(&format!("neighbours[{index}]"))?;
             let twin = self.neighbours[..index].iter().position(|other| {
@@ -248,6 +318,28 @@ impl Config {
             if let Some(twin) = twin {
                 return Err(format!("neighbours[{index}]: the same name or address as neighbours[{twin}]"));
             }
+        }
+        Ok(())
+    }
+
+    /// Checks what the overlay is told, and how neighbours are chosen.
+    fn check_overlay(&self) -> Result<(), String> {
+        check_tags("tags", &self.tags)?;
+        check_tags("routing.avoid", &self.routing.avoid)?;
+        check_tags("routing.prefer", &self.routing.prefer)?;
+        let announced = self.address.iter().map(|address| ("address", address));
+        let joined = self.auto.iter().flat_map(|auto| &auto.join).map(|address| ("auto.join", address));
+        for (field, address) in announced.chain(joined) {
+            if !is_host_port(address) || address.len() > MOST_ADDRESS {
+                return Err(format!("{field}: {address:?} is not host:port, such as \"lon.example.net:4400\""));
+            }
+        }
+        if let Some(auto) = self.auto.as_ref().filter(|auto| !(4..=64).contains(&auto.degree)) {
+            return Err(format!("auto.degree: expected 4 to 64 links, not {}", auto.degree));
+        }
+        let share = self.limits.max_admitted_share;
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(format!("limits.max_admitted_share: expected a share above 0, at most 1, not {share}"));
         }
         Ok(())
     }
@@ -263,6 +355,7 @@ impl Neighbour {
             _ => {}
         }
         check_mtu(&format!("{field}.path_mtu"), self.path_mtu)?;
+        check_tags(&format!("{field}.tags"), &self.tags)?;
         check_policy(&format!("{field}."), &self.policy())?;
         if self.cost == 0 {
             return Err(format!("{field}.cost: expected 1 or more"));
@@ -296,6 +389,11 @@ pub(crate) fn check_policy(before: &str, policy: &Policy) -> Result<(), String> 
     Ok(())
 }
 
+fn check_tags(field: &str, tags: &[Tag]) -> Result<(), String> {
+    let found = tags.len();
+    if found > MOST_TAGS { Err(format!("{field}: {found} tags, expected at most {MOST_TAGS}")) } else { Ok(()) }
+}
+
 /// RFC 9000, section 14: a QUIC path carries at least 1200 bytes.
 fn check_mtu(field: &str, mtu: Option<u16>) -> Result<(), String> {
     match mtu {
@@ -306,37 +404,6 @@ fn check_mtu(field: &str, mtu: Option<u16>) -> Result<(), String> {
 
 fn is_host_port(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
-}
-
-/// Reads a rate: a number of bits per second, or a number and a unit of `bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s` (also `bps`,
-/// `kbps`, `Mbps`, `Gbps`, `k`, `M`, `G`). The error says what was expected.
-pub fn parse_rate(text: &str) -> Result<Bitrate, String> {
-    let wrong = || format!("{text:?} is not a rate; expected a number and a unit, such as \"20 Mbit/s\"");
-    let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let scale = match unit.trim().to_ascii_lowercase().trim_end_matches("bit/s").trim_end_matches("bps").trim() {
-        "" => 1.0,
-        "k" => 1e3,
-        "m" => 1e6,
-        "g" => 1e9,
-        _ => return Err(wrong()),
-    };
-    Ok(Bitrate::bps((number * scale).round() as u64))
-}
-
-fn optional_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bitrate>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a rate, such as \"20 Mbit/s\"")]
-    enum Rate {
-        Bits(u64),
-        Text(String),
-    }
-    match Rate::deserialize(from)? {
-        Rate::Bits(bits) => Ok(Some(Bitrate::bps(bits))),
-        Rate::Text(text) => parse_rate(&text).map(Some).map_err(D::Error::custom),
-    }
 }
 
 fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
@@ -358,6 +425,28 @@ fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>,
         })
     };
     texts.into_iter().map(parse).collect()
+}
+
+/// A list, or the word `auto` where none is listed and `[auto]` says how neighbours are chosen.
+fn listed_or_auto<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Neighbour>, D::Error> {
+    struct Either;
+    impl<'de> serde::de::Visitor<'de> for Either {
+        type Value = Vec<Neighbour>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of neighbours, or \"auto\" beside a table [auto]")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            if text == "auto" { Ok(Vec::new()) } else { Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)) }
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(list))
+        }
+    }
+    from.deserialize_any(Either)
+}
+
+fn default_degree() -> usize {
+    8
 }
 
 pub(crate) fn default_cost() -> u32 {
@@ -463,22 +552,5 @@ mod tests {
         let failure = Config::load(Path::new("/nonexistent/relay.toml")).expect_err("no such file");
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.message.contains("/nonexistent/relay.toml"));
-    }
-
-    #[test]
-    fn rates_as_people_write_them() {
-        for (text, bits) in [
-            ("20 Mbit/s", 20_000_000),
-            ("20Mbps", 20_000_000),
-            ("1.5 G", 1_500_000_000),
-            ("500 kbit/s", 500_000),
-            ("64000", 64_000),
-            ("64000 bit/s", 64_000),
-        ] {
-            assert_eq!(parse_rate(text), Ok(Bitrate::bps(bits)), "{text}");
-        }
-        for text in ["", "fast", "20 MB", "-3 M", "1.2.3 M", "20 Mbit/h"] {
-            assert!(parse_rate(text).is_err(), "{text}");
-        }
     }
 }

@@ -107,6 +107,17 @@ pub enum What {
         /// Whether its source ended it; else nobody wants it here any more, or nothing brings it.
         ended: bool,
     },
+    /// A stream that enters here is not carried to a relay at which it is watched: a link is full.
+    NotAdmitted {
+        /// The stream.
+        #[schema(value_type = schema::StreamName)]
+        stream: StreamName,
+        /// The relay.
+        #[schema(value_type = schema::NodeName)]
+        egress: NodeName,
+        /// Which link, what it may carry, what is admitted, what was asked.
+        reason: String,
+    },
     /// A sink watches a stream here.
     Subscribed {
         /// The stream.
@@ -184,6 +195,9 @@ impl fmt::Display for What {
             What::StreamStarted { stream, ingress, .. } => write!(f, "stream {stream} started, from relay {ingress}"),
             What::StreamEnded { stream, ended: true, .. } => write!(f, "stream {stream} ended"),
             What::StreamEnded { stream, .. } => write!(f, "stream {stream} no longer carried here"),
+            What::NotAdmitted { stream, egress, reason } => {
+                write!(f, "stream {stream} is not carried to {egress}: {reason}")
+            }
             What::Subscribed { stream, sink } => write!(f, "sink {sink} watches {stream}"),
             What::Unsubscribed { stream, sink } => write!(f, "sink {sink} no longer watches {stream}"),
             What::PolicyChanged { peer, policy } => {

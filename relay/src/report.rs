@@ -36,6 +36,10 @@ pub struct Report {
     pub streams: Vec<StreamReport>,
     /// What it knows of the overlay.
     pub overlay: OverlayReport,
+    /// The links of the overlay that bound what is admitted to them.
+    pub capacity: Vec<LinkCapacity>,
+    /// What came in by each token, by its id.
+    pub usage: Vec<TokenUsage>,
     /// What it refused or threw away outside any stream.
     pub refused: RefusalCounters,
     /// Configurations read anew since the start.
@@ -206,6 +210,18 @@ pub struct StreamReport {
     /// How its source asked for it to be spread; known at the ingress.
     #[schema(value_type = Option<schema::Dissemination>, required)]
     pub mode: Option<Dissemination>,
+    /// The token that it is published by, where that is here.
+    #[schema(required)]
+    pub token: Option<String>,
+    /// What it needs of each link, in bits per second; null where nobody says, so that no link refuses it.
+    #[schema(required)]
+    pub admitted_rate: Option<u64>,
+    /// Whether it goes before others where there is too much, and was admitted so.
+    pub high_priority: bool,
+    /// Why its graph is not what delays alone would make it, where this is the ingress.
+    pub why: Vec<String>,
+    /// Relays to which it is not carried because links are full, and which, where this is the ingress.
+    pub unserved: Vec<String>,
     /// The newest graph installed here; `None` before the first.
     #[schema(required)]
     pub epoch: Option<u16>,
@@ -256,6 +272,64 @@ pub struct OverlayLink {
     pub loss: f64,
     /// Whether it is later than usual.
     pub late: bool,
+    /// What it costs, relative to others.
+    pub cost: u32,
+    /// What it is marked with: `kind:value`.
+    pub tags: Vec<String>,
+}
+
+/// One direction of a link of the overlay that bounds what is admitted to it, in bits of payload per second.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct LinkCapacity {
+    /// The relay that sends.
+    #[schema(value_type = schema::NodeName)]
+    pub from: NodeName,
+    /// The relay that receives.
+    #[schema(value_type = schema::NodeName)]
+    pub to: NodeName,
+    /// What streams may have of it, all together.
+    pub admissible: u64,
+    /// What streams of high priority have.
+    pub admitted_high: u64,
+    /// What the others have.
+    pub admitted_normal: u64,
+    /// What is left for a stream of normal priority.
+    pub left: u64,
+    /// What is left for one of high priority, before which others give way.
+    pub left_high: u64,
+    /// Media that is sent on it; null where its sender does not tell.
+    #[schema(required)]
+    pub used: Option<u64>,
+}
+
+/// What came in by one token, all its streams together, since the relay started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TokenUsage {
+    /// Its id; empty for what is beyond the number of tokens that are told apart.
+    pub token: String,
+    /// Streams that it publishes now.
+    pub streams: usize,
+    /// What they were.
+    pub usage: Usage,
+}
+
+/// What a stream used of this relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Usage {
+    /// Packets that came for the first time.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Packets that left here, over all links and to all sinks.
+    pub packets_sent: u64,
+    /// Their payload bytes.
+    pub bytes_sent: u64,
+    /// Of these packets, such as were sent again because relays asked for them.
+    pub pulled: u64,
+    /// Packets beyond the rate that was granted, thrown away.
+    pub policed: u64,
+    /// Packets that came once more: copies by other ways, sent for redundancy.
+    pub redundant: u64,
 }
 
 /// What is counted for a stream as a whole.
@@ -267,6 +341,8 @@ pub struct StreamCounters {
     pub received_bytes: u64,
     /// Packets that arrived for the first time.
     pub unique: u64,
+    /// Payload bytes of these.
+    pub unique_bytes: u64,
     /// Copies of packets that had arrived by another way.
     pub duplicates: u64,
     /// Packets too far behind the newest to be told from copies, thrown away.
@@ -277,7 +353,9 @@ pub struct StreamCounters {
     pub policed: u64,
     /// Packets handed to links, all outputs together.
     pub forwarded: u64,
-    /// Of these, sent to relays that had asked for them because they had not come.
+    /// Payload bytes handed to links, all outputs together.
+    pub forwarded_bytes: u64,
+    /// Packets of these, sent to relays that had asked for them because they had not come.
     pub pulled: u64,
     /// Questions sent for what was missing here, or further below.
     pub pulls: u64,

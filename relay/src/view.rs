@@ -41,6 +41,8 @@ pub struct RelayView {
     pub location: Option<LocationView>,
     /// Whether no streams pass through it.
     pub draining: bool,
+    /// What it is marked with: `kind:value`.
+    pub tags: Vec<String>,
 }
 
 /// A place on Earth, in degrees.
@@ -148,4 +150,63 @@ pub struct PastPoint {
     pub overhead_sent: f64,
     /// Media that we sent, in bits per second.
     pub rate_sent: u64,
+}
+
+/// How a stream is at every relay of its graph, at this moment.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct TraceView {
+    /// Its name.
+    #[schema(value_type = schema::StreamName)]
+    pub stream: StreamName,
+    /// The relay its source publishes at.
+    #[schema(value_type = schema::NodeName)]
+    pub ingress: NodeName,
+    /// One-way deadline in milliseconds.
+    pub deadline_ms: f64,
+    /// The relays that have answered, by name.
+    pub relays: Vec<TraceRelay>,
+    /// The relays of the graph that have not: they are silent, cannot be reached, or speak an older protocol.
+    #[schema(value_type = Vec<schema::NodeName>)]
+    pub silent: Vec<NodeName>,
+}
+
+/// How a stream is at one relay, as that relay has measured it.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct TraceRelay {
+    /// Its name.
+    #[schema(value_type = schema::NodeName)]
+    pub relay: NodeName,
+    /// Each way by which the stream comes to it.
+    pub hops: Vec<TraceHop>,
+}
+
+/// How a stream comes over one hop.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct TraceHop {
+    /// Who sends: a relay, or the source.
+    #[schema(value_type = schema::NodeName)]
+    pub from: NodeName,
+    /// One-way delay in milliseconds, bare transit.
+    pub transit_ms: f64,
+    /// Half-width of what is certain of it.
+    pub bound_ms: f64,
+    /// Share of transmissions lost on the wire, over some seconds.
+    pub loss: f64,
+    /// Packets of the stream that came over the hop.
+    pub received: u64,
+    /// Of these, brought by repair.
+    pub repaired: u64,
+    /// Of these, copies of what had come another way.
+    pub duplicates: u64,
+    /// Of these, after the deadline.
+    pub late: u64,
+    /// Age on arrival of those of the last two seconds that came first this way, median, in milliseconds; null where none did.
+    #[schema(required)]
+    pub age_ms: Option<f64>,
+    /// The largest of these.
+    #[schema(required)]
+    pub most_age_ms: Option<f64>,
+    /// What the oldest of these had left beyond the bare transit to the farthest receiver; less than nothing where it would be late.
+    #[schema(required)]
+    pub slack_ms: Option<f64>,
 }

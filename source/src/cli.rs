@@ -91,6 +91,14 @@ struct Arguments {
     #[arg(long, value_parser = parse_mode)]
     mode: Option<Dissemination>,
 
+    /// Highest rate of each stream's payloads, such as "8 Mbit/s": links are asked for so much, and it is held to it [default: what its token allows]
+    #[arg(long, value_name = "RATE", value_parser = node::config::parse_rate)]
+    rate: Option<link::Bitrate>,
+
+    /// At most so many times the links of the cheapest tree, for each packet; 1 is no redundancy at all [default: no ceiling]
+    #[arg(long, value_name = "TIMES")]
+    max_cost: Option<f64>,
+
     /// Directory with authority.crt and this source's certificate, as made by `anabranch-relay keys`
     #[arg(short, long, value_name = "DIR")]
     keys: Option<PathBuf>,
@@ -200,6 +208,8 @@ fn apply(arguments: &Arguments, config: &mut Config) -> Result<(), Failure> {
     set(&mut config.deadline, &arguments.deadline);
     set(&mut config.priority, &arguments.priority);
     set(&mut config.mode, &arguments.mode);
+    set_option(&mut config.rate, &arguments.rate);
+    set_option(&mut config.max_cost, &arguments.max_cost);
     set(&mut config.connect_timeout, &arguments.connect_timeout);
     set(&mut config.start_delay, &arguments.start_delay);
     set(&mut config.report_interval, &arguments.interval);

@@ -1,7 +1,9 @@
 //! The configuration of a source. `deploy/source.toml` is the same with every field shown.
 
 use crate::url::{Input, InputError};
-use node::control::Dissemination;
+use link::Bitrate;
+use node::config::optional_rate;
+use node::control::{Dissemination, Wants};
 use node::exit::{Exit, Failure};
 use node::trust::Credentials;
 use serde::{Deserialize, Deserializer};
@@ -54,6 +56,12 @@ pub struct Config {
     pub priority: Priority,
     /// How the streams are spread over the overlay.
     pub mode: Dissemination,
+    /// The highest rate of the payloads of each stream: so much is asked of the links, and a stream is held to it. Without it,
+    /// what its token allows.
+    #[serde(deserialize_with = "optional_rate")]
+    pub rate: Option<Bitrate>,
+    /// Ceiling on the links that a packet takes, as a multiple of those of the cheapest tree (1 to 100); none by default.
+    pub max_cost: Option<f64>,
     /// How often the report is renewed, and a line printed.
     #[serde(with = "humantime_serde")]
     pub report_interval: Duration,
@@ -84,6 +92,12 @@ pub struct Stream {
     /// In place of the mode of all.
     #[serde(default)]
     pub mode: Option<Dissemination>,
+    /// In place of the rate of all.
+    #[serde(default, deserialize_with = "optional_rate")]
+    pub rate: Option<Bitrate>,
+    /// In place of the ceiling of all.
+    #[serde(default)]
+    pub max_cost: Option<f64>,
     /// In place of the payload keys of all.
     #[serde(default)]
     pub payload_key: Option<PathBuf>,
@@ -103,7 +117,17 @@ pub enum Priority {
 impl Stream {
     /// A stream from `input`, all else by default.
     pub fn new(name: StreamName, input: Input) -> Stream {
-        Stream { name, input, endless: false, deadline: None, priority: None, mode: None, payload_key: None }
+        Stream {
+            name,
+            input,
+            endless: false,
+            deadline: None,
+            priority: None,
+            mode: None,
+            rate: None,
+            max_cost: None,
+            payload_key: None,
+        }
     }
 
     /// Reads `STREAM=URL`, or a URL alone where `default_name` says how its stream is called.
@@ -135,6 +159,8 @@ impl Default for Config {
             deadline: Duration::from_millis(200),
             priority: Priority::Normal,
             mode: Dissemination::Auto,
+            rate: None,
+            max_cost: None,
             report_interval: Duration::from_secs(1),
             streams: Vec::new(),
             identity: None,
@@ -146,6 +172,13 @@ impl Config {
     /// Checks what types cannot say. The failure names the field and what was expected.
     pub fn check(&self) -> Result<(), Failure> {
         self.wrong().map_or(Ok(()), |what| Err(Failure::new(Exit::Config, what)))
+    }
+
+    /// What a stream asks for beside deadline, priority and mode.
+    pub(crate) fn wants_of(&self, stream: &Stream) -> Wants {
+        let rate = stream.rate.or(self.rate).map_or(0, |rate| rate.as_bps().div_ceil(1000));
+        let max_cost = stream.max_cost.or(self.max_cost).map_or(0.0, |times| times * 100.0);
+        Wants { rate_kbps: u32::try_from(rate).unwrap_or(u32::MAX), max_cost: max_cost.round() as u16 }
     }
 
     /// What to show a relay and whom to trust.
@@ -221,6 +254,12 @@ impl Config {
         }
         if stream.input.is_stdin() && earlier.iter().any(|other| other.input.is_stdin()) {
             return Some(format!("{}: there is only one standard input", stream.name));
+        }
+        if stream.max_cost.or(self.max_cost).is_some_and(|times| !(1.0..=100.0).contains(&times)) {
+            return Some(format!("{}: max_cost: expected 1 to 100 times the cheapest tree", stream.name));
+        }
+        if stream.rate.or(self.rate) == Some(Bitrate::ZERO) {
+            return Some(format!("{}: rate: expected more than 0", stream.name));
         }
         if stream.endless && !stream.input.is_file() {
             return Some(format!("{}: only a file can be looped, not {}", stream.name, stream.input));

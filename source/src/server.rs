@@ -101,6 +101,7 @@ impl Server {
                 deadline: config.deadline_of(stream),
                 high_priority: stream.priority.unwrap_or(config.priority) == Priority::High,
                 mode: stream.mode.unwrap_or(config.mode),
+                wants: config.wants_of(stream),
                 content: opened.content(),
                 payload_keys: keys,
                 input: stream.input.to_string(),

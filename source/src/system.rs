@@ -9,7 +9,7 @@ mod outgoing;
 use crate::report::{InputCounters, StreamReport};
 use bytes::Bytes;
 use link::{Instant, Link, StreamHandle};
-use node::control::{CloseCode, Content, Control, Dissemination, Refusal};
+use node::control::{CloseCode, Content, Control, Dissemination, Refusal, Wants};
 use node::payload::{NotSealed, OVERHEAD, StreamKeys};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use outgoing::{Outgoing, State};
@@ -31,6 +31,8 @@ pub struct StreamOptions {
     pub high_priority: bool,
     /// How it shall be spread.
     pub mode: Dissemination,
+    /// What else is asked for.
+    pub wants: Wants,
     /// What it carries, where that is known before its first packet.
     pub content: Option<Content>,
     /// With what its payloads are sealed from source to sink, if they are.

@@ -81,6 +81,7 @@ fn options(content: Option<Content>) -> StreamOptions {
         high_priority: true,
         mode: Dissemination::Disjoint,
         content,
+        wants: node::control::Wants::default(),
         payload_keys: None,
         input: "udp://:5000".into(),
         listen: None,

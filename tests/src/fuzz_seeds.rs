@@ -3,13 +3,14 @@
 use bytes::BytesMut;
 use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::control::{
-    CloseCode, Content, Control, Dissemination, Edge, Hello, Install, Module, Publish, Pull, Refusal, Signed,
-    StreamOpen, VERSION,
+    CloseCode, Content, Control, Dissemination, Edge, Hello, HopState, Install, Module, Publish, Pull, Refusal,
+    Reserve, Signed, StreamOpen, Survey, Surveyed, VERSION, Wants,
 };
 use node::trust::{Authority, Claims, Direction, RevocationList, Role};
 use std::time::Duration;
 use topology::about::{About, Flow, Place};
 use topology::lsdb::{Advertisement, Incarnation, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport};
+use topology::terms::{Full, LinkTerms, Need, Room, Terms, Unserved};
 use topology::{NodeName, StreamName, StreamPattern};
 
 /// Target, file name and content of every seed.
@@ -114,6 +115,7 @@ fn messages() -> Vec<Control> {
             place: Place::degrees(51.5, -0.1).ok(),
             flows: vec![Flow { rate_kbps: 5_000, overhead_permille: 60, saved_ppm: 50_000, left_ppm: 3 }],
         },
+        terms: terms(&name),
     };
     let deadline_us = 200_000;
     vec![
@@ -127,6 +129,7 @@ fn messages() -> Vec<Control> {
             mode: Dissemination::Disjoint,
             content: Content::Ts,
             sealed: true,
+            wants: Wants { rate_kbps: 8_000, max_cost: 250 },
         }),
         Control::Published { name: name.clone(), handle: 5 },
         Control::Unpublish { name: name.clone() },
@@ -154,6 +157,7 @@ fn messages() -> Vec<Control> {
             content: Content::Ts,
             modules: vec![Module { edges: vec![edge.clone()] }, Module { edges: vec![edge] }],
             sealed: false,
+            reserve: Reserve { need: Need { rate_kbps: 8_000, high_priority: true }, modules: 1 },
         }),
         Control::Goodbye { reason: "stopping".into() },
         Control::Rest { name: stream("news/main"), rest_us: 45_000 },
@@ -165,7 +169,38 @@ fn messages() -> Vec<Control> {
         }),
         Control::Pull(Pull { handle: 5, after: Some(700), missing: vec![(650, 3), (690, 1)], hops: 12 }),
         Control::Signed(Signed { body: vec![14, 0], certificate: vec![0x30, 0x82], signature: vec![7; 64] }),
+        Control::Survey(Survey { id: 3, asker: node("lon"), name: stream("news/main"), incarnation, hops: 12 }),
+        Control::Surveyed(Surveyed { id: 3, asker: node("lon"), relay: node("par"), hops: vec![hop_state()] }),
     ]
+}
+
+fn hop_state() -> HopState {
+    HopState {
+        from: node("lon"),
+        transit_us: 10_000,
+        bound_us: 40,
+        loss_ppm: 20_000,
+        received: 9_000,
+        repaired: 180,
+        duplicates: 3,
+        late: 0,
+        age_us: Some((12_000, 31_000)),
+    }
+}
+
+/// What a relay with tags, bounded links and a stream that does not fit says.
+fn terms(name: &StreamName) -> Terms {
+    let room = Room { most_kbps: 20_000, high_kbps: 8_000, normal_kbps: 5_000 };
+    let need = Need { rate_kbps: 9_000, high_priority: false };
+    let full = Full { from: node("lon"), to: node("par"), room, need };
+    let tags = vec!["carrier:acme".parse().expect("a tag")];
+    Terms {
+        tags: tags.clone(),
+        address: Some("lon.example.net:4400".to_owned()),
+        auto: true,
+        links: vec![LinkTerms { tags, room: Some(room), declined: vec![Incarnation(4)] }],
+        unserved: vec![Unserved { stream: name.clone(), egress: node("par"), full }],
+    }
 }
 
 /// One frame of every kind, from two links of which one loses every third datagram.

@@ -171,6 +171,7 @@ impl Scene {
                 high_priority: false,
                 mode: Dissemination::Auto,
                 content: Some(Content::Datagrams),
+                wants: node::control::Wants::default(),
                 payload_keys: setup.source_keys,
                 input: "test".into(),
                 listen: None,

@@ -5,12 +5,18 @@
 //! split into an entry and an exit, so that nodes, too, are used once; and where that cannot be, sharing a node or a link
 //! is allowed at a price above all weights, so that the pair found is disjoint as far as the graph permits: fewest
 //! shared links, then fewest shared nodes, then least weight, then fewest hops.
+//!
+//! What fails together by more than being the same (one carrier, one site) is told by tags. Two ways that share no such risk
+//! and weigh least in sum are NP-hard to find (J. Q. Hu, *Diverse routing in optical mesh networks*, IEEE Transactions on
+//! Communications 51, 2003); [`pair_apart`] tries a few first ways, and for each the best second one that shares none.
 
 use crate::graph::{EdgeIx, Graph, NodeIx};
-use crate::shortest::Path;
+use crate::sets::NodeSet;
+use crate::shortest::{self, Path};
+use crate::terms::Tag;
 use crate::weight::Weights;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 /// How far two ways are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +75,64 @@ pub fn pair(graph: &Graph, weights: &Weights, from: NodeIx, to: NodeIx) -> Optio
     }
     let disjoint = apart(graph, &first, &second);
     Some(Pair { first, second: Some(second), disjoint })
+}
+
+/// As [`pair`], and of such as are `good`, one that shares no carrier and no site, where one is found that is apart in relays
+/// and links as well.
+pub fn pair_apart(
+    graph: &Graph,
+    weights: &Weights,
+    from: NodeIx,
+    to: NodeIx,
+    good: impl Fn(&Pair) -> bool,
+) -> Option<Pair> {
+    let best = pair(graph, weights, from, to)?;
+    let shared = shared_risks(graph, &best);
+    if shared.is_empty() || best.disjoint != Disjointness::Nodes {
+        return Some(best);
+    }
+    let detour = |tag: &Tag| {
+        let kept = graph.edges().filter(|edge| !meets(graph, *edge, [from, to], |found| found == tag)).collect();
+        shortest::from(graph, &weights.only(&kept), from, &NodeSet::new()).path(graph, to)
+    };
+    let firsts = best.second.iter().chain([&best.first]).cloned().chain(shared.iter().filter_map(detour));
+    let found = firsts.filter_map(|first| beside(graph, weights, [from, to], first)).filter(good);
+    let least = found.min_by_key(|pair| (weights.total(pair.edges()), pair.edges().count()));
+    Some(least.unwrap_or(best))
+}
+
+/// Carriers and sites that both ways of a pair depend on, but for those of their ends.
+pub fn shared_risks(graph: &Graph, pair: &Pair) -> Vec<Tag> {
+    let Some(second) = pair.second.as_ref().filter(|_| graph.has_notes()) else { return Vec::new() };
+    let others = risks(graph, second);
+    risks(graph, &pair.first).into_iter().filter(|tag| others.contains(tag)).collect()
+}
+
+/// The risks that a way takes.
+fn risks(graph: &Graph, way: &Path) -> BTreeSet<Tag> {
+    let inner = way[1..].iter().flat_map(|edge| graph.node_tags(graph[*edge].from));
+    way.iter().flat_map(|edge| graph.edge_tags(*edge)).chain(inner).filter(|tag| tag.is_risk()).cloned().collect()
+}
+
+/// `first`, and the best way that shares neither relay nor risk with it.
+fn beside(graph: &Graph, weights: &Weights, ends: [NodeIx; 2], first: Path) -> Option<Pair> {
+    let taken = risks(graph, &first);
+    let avoid: NodeSet = first[1..].iter().map(|edge| graph[*edge].from).collect();
+    let kept = graph
+        .edges()
+        .filter(|edge| !first.contains(edge) && !meets(graph, *edge, ends, |tag| tag.is_risk() && taken.contains(tag)));
+    let weights_left = weights.only(&kept.collect());
+    let second = shortest::from(graph, &weights_left, ends[0], &avoid).path(graph, ends[1])?;
+    let mut ways = [first, second];
+    ways.sort_by_cached_key(|way| (weights.total(way.iter().copied()), way.len(), way.clone()));
+    let [first, second] = ways;
+    Some(Pair { first, second: Some(second), disjoint: Disjointness::Nodes })
+}
+
+/// Whether an edge, or a relay on it that is not one of the `ends` of the way, has such a tag.
+fn meets(graph: &Graph, edge: EdgeIx, ends: [NodeIx; 2], is_meant: impl Fn(&Tag) -> bool) -> bool {
+    let passed = [graph[edge].from, graph[edge].to].into_iter().filter(|node| !ends.contains(node));
+    graph.edge_tags(edge).iter().chain(passed.flat_map(|node| graph.node_tags(node))).any(is_meant)
 }
 
 fn apart(graph: &Graph, first: &Path, second: &Path) -> Disjointness {

@@ -7,6 +7,7 @@ use crate::select::{ANSWER_US, Modules, NOTICE_US, Plan, SLOTS};
 use crate::sets::{EdgeSet, NodeSet};
 use crate::shortest;
 use crate::targeted;
+use crate::terms::Tag;
 use crate::tree::{self, Target};
 use crate::weight::Weights;
 
@@ -41,6 +42,8 @@ pub struct Ways {
     pub shortest: EdgeSet,
     /// The edges of the two disjoint ways; the same twice where there is one.
     pub edges: [EdgeSet; 2],
+    /// Carriers and sites that both depend on.
+    pub shared_risks: Vec<Tag>,
 }
 
 impl Route {
@@ -81,10 +84,11 @@ pub fn ways(graph: &Graph, demand: &Demand) -> Vec<Ways> {
         let pair = pair_in_time(graph, demand.ingress, egress.node, budget, demand.deadline_us)?;
         let second_us = second_us(&delays, &pair).filter(|later| !in_time || *later <= budget);
         let disjoint = if second_us.is_some() { pair.disjoint } else { Disjointness::Single };
+        let shared_risks = disjoint::shared_risks(graph, &pair);
         let first: EdgeSet = pair.first.iter().copied().collect();
         let second = pair.second.map_or_else(|| first.clone(), |way| way.into_iter().collect());
         let (shortest, edges) = (shortest.into_iter().collect(), [first, second]);
-        Some(Ways { egress: *egress, shortest_us, second_us, disjoint, in_time, shortest, edges })
+        Some(Ways { egress: *egress, shortest_us, second_us, disjoint, in_time, shortest, edges, shared_risks })
     };
     demand.egresses.iter().filter(|egress| egress.node != demand.ingress).filter_map(of).collect()
 }
@@ -138,6 +142,16 @@ impl Repertoire {
         Repertoire { sets, plan, ways }
     }
 
+    /// Puts the lean tree in place of a base that has more than `max_cost` hundredths of its edges: a ceiling on cost stands above
+    /// the hedge.
+    pub fn hold_base(&mut self, graph: &Graph, demand: &Demand, max_cost: u16) {
+        let tree = lean_tree(graph, demand, &self.ways);
+        let base = &mut self.sets[slot(Modules::BASE)];
+        if base.len() * 100 > tree.len() * usize::from(max_cost) {
+            *base = tree;
+        }
+    }
+
     /// The modules to install, by slot.
     pub fn modules(&self, graph: &Graph, demand: &Demand) -> Vec<Module> {
         self.sets.iter().map(|set| Module::new(graph, demand, set)).collect()
@@ -170,13 +184,14 @@ fn slot(module: Modules) -> usize {
 }
 
 /// Two ways from `from` to `to` of least expected latency among the edges that lie on some way of at most `budget`
-/// microseconds; among all edges where there is none. The later of the two may still be late: which pair has the
+/// microseconds; among all edges where there is none. Where it can be had in time, they share no carrier and no site. The later of the two may still be late: which pair has the
 /// earliest second way is NP-hard to say (Li, McCormick, Simchi-Levi, 1990).
 pub fn pair_in_time(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64, deadline_us: u32) -> Option<Pair> {
     let delays = Weights::delay(graph);
     let weights = Weights::expected(graph, u64::from(deadline_us));
     let late = |pair: &Pair| pair.second.iter().any(|way| delays.total(way.iter().copied()) > budget);
-    let found = disjoint::pair(graph, &weights.within(graph, &delays, from, to, budget), from, to);
+    let within = weights.within(graph, &delays, from, to, budget);
+    let found = disjoint::pair_apart(graph, &within, from, to, |pair| !late(pair));
     let by_delay = |found: Pair| {
         // The pair of least total delay keeps the deadline more often than that of least expected latency.
         let other = disjoint::pair(graph, &delays.within(graph, &delays, from, to, budget), from, to);

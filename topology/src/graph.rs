@@ -1,9 +1,11 @@
 //! The overlay as a compact directed graph: indices instead of names, in an order that every relay computes alike.
 
-use crate::lsdb::Database;
+use crate::lsdb::{Database, Incarnation};
 use crate::names::NodeName;
+use crate::terms::{LinkTerms, Room, Tag};
 use std::collections::BTreeMap;
 use std::ops::Index;
+use std::sync::Arc;
 
 /// A node of one [`Graph`]: its place in the order of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +49,22 @@ pub struct Graph {
     first_out: Vec<u32>,
     incoming: Vec<EdgeIx>,
     first_in: Vec<u32>,
+    /// What relays say of nodes and edges beyond their metrics; `None` where nobody says anything.
+    notes: Option<Arc<Notes>>,
+}
+
+/// By node, and by edge.
+#[derive(Clone, Debug, Default)]
+struct Notes {
+    nodes: Vec<Vec<Tag>>,
+    edges: Vec<EdgeNotes>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct EdgeNotes {
+    tags: Vec<Tag>,
+    room: Option<Room>,
+    declined: Vec<Incarnation>,
 }
 
 impl Graph {
@@ -64,7 +82,76 @@ impl Graph {
             let metric = Metric { delay_us: state.delay_us.max(least_us), loss_ppm, cost: state.cost };
             (link.from.clone(), link.to.clone(), metric)
         });
-        Graph::new(nodes, links)
+        let mut graph = Graph::new(nodes, links);
+        for ad in database.iter().filter(|ad| !ad.terms.tags.is_empty()) {
+            graph.tag_node(&ad.origin, &ad.terms.tags);
+        }
+        // Mostly nobody has any, and who asks for the links asks each of both its ends.
+        let any = database.iter().any(|ad| !ad.terms.links.is_empty());
+        for link in any.then(|| database.links()).into_iter().flatten() {
+            if let Some(terms) = link.terms.filter(|terms| **terms != LinkTerms::default()) {
+                graph.note(link.from, link.to, terms);
+            }
+        }
+        graph
+    }
+
+    /// Marks a node. One that is not in the graph is passed over.
+    pub fn tag_node(&mut self, name: &NodeName, tags: &[Tag]) {
+        if let Some(node) = self.find(name) {
+            self.notes_mut().nodes[node.0 as usize] = tags.to_vec();
+        }
+    }
+
+    /// Takes in the terms of an edge. One that is not in the graph is passed over.
+    pub fn note(&mut self, from: &NodeName, to: &NodeName, terms: &LinkTerms) {
+        let LinkTerms { tags, room, declined } = terms.clone();
+        if let Some(edge) = self.find(from).zip(self.find(to)).and_then(|(from, to)| self.between(from, to)) {
+            self.notes_mut().edges[edge.0 as usize] = EdgeNotes { tags, room, declined };
+        }
+    }
+
+    fn notes_mut(&mut self) -> &mut Notes {
+        let (nodes, edges) = (self.names.len(), self.edges.len());
+        let blank = || Arc::new(Notes { nodes: vec![Vec::new(); nodes], edges: vec![EdgeNotes::default(); edges] });
+        Arc::make_mut(self.notes.get_or_insert_with(blank))
+    }
+
+    /// What a node is marked with.
+    pub fn node_tags(&self, node: NodeIx) -> &[Tag] {
+        self.notes.as_ref().map_or(&[], |notes| &notes.nodes[node.0 as usize])
+    }
+
+    /// What an edge is marked with.
+    pub fn edge_tags(&self, edge: EdgeIx) -> &[Tag] {
+        self.notes.as_ref().map_or(&[], |notes| &notes.edges[edge.0 as usize].tags)
+    }
+
+    /// What may be admitted to an edge, and is; `None` where nothing bounds it.
+    pub fn room(&self, edge: EdgeIx) -> Option<Room> {
+        self.notes.as_ref()?.edges[edge.0 as usize].room
+    }
+
+    /// Whether the sending end of an edge says that this life of a stream does not fit.
+    pub fn declines(&self, edge: EdgeIx, life: Incarnation) -> bool {
+        self.notes.as_ref().is_some_and(|notes| notes.edges[edge.0 as usize].declined.contains(&life))
+    }
+
+    /// Whether anything is marked, or bounded.
+    pub fn has_notes(&self) -> bool {
+        self.notes.is_some()
+    }
+
+    /// The same nodes, with those edges for which `keep` says so. Nodes keep their indices, edges do not.
+    pub fn narrowed(&self, keep: impl Fn(EdgeIx) -> bool) -> Graph {
+        let kept: Vec<EdgeIx> = self.edges().filter(|edge| keep(*edge)).collect();
+        let edges = kept.iter().map(|edge| self[*edge]).collect();
+        let mut graph = Graph::of(self.names.clone(), self.transit.clone(), edges);
+        graph.notes = self.notes.as_ref().map(|notes| {
+            let edges = kept.iter().map(|edge| notes.edges[edge.0 as usize].clone()).collect();
+            Arc::new(Notes { nodes: notes.nodes.clone(), edges })
+        });
+        graph
     }
 
     /// A graph of `nodes` (name, and whether streams may pass through it) and directed `links` among them. Links to
@@ -87,7 +174,7 @@ impl Graph {
         Graph::of(names, transit, edges)
     }
 
-    /// The same nodes with every edge turned round. Nodes keep their indices, edges do not.
+    /// The same nodes with every edge turned round, without tags and room. Nodes keep their indices, edges do not.
     pub fn reversed(&self) -> Graph {
         let mut edges: Vec<Edge> = self.edges.clone();
         for edge in &mut edges {
@@ -165,7 +252,7 @@ impl Graph {
         incoming.sort_by_key(|edge| (edges[edge.0 as usize].to, *edge));
         let first_out = starts(names.len(), edges.iter().map(|edge| edge.from));
         let first_in = starts(names.len(), edges.iter().map(|edge| edge.to));
-        Graph { names, transit, edges, first_out, incoming, first_in }
+        Graph { names, transit, edges, first_out, incoming, first_in, notes: None }
     }
 }
 

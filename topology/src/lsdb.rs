@@ -2,6 +2,7 @@
 
 use crate::about::About;
 use crate::names::{NodeName, StreamName};
+use crate::terms::{LinkTerms, Terms};
 use crate::trouble::{Condition, Level};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -33,11 +34,14 @@ pub struct Advertisement {
     /// For people to see. Since 1.2 of the protocol; what says nothing where it is left out or cannot be read.
     #[serde(default, deserialize_with = "appended")]
     pub about: About,
+    /// What routes and admission follow beyond what is measured. Since 1.3 of the protocol; as `about` is.
+    #[serde(default, deserialize_with = "appended")]
+    pub terms: Terms,
 }
 
 /// A field at the end of a message that a relay of an older minor version does not send.
-fn appended<'de, D: Deserializer<'de>>(from: D) -> Result<About, D::Error> {
-    Ok(About::deserialize(from).unwrap_or_default())
+fn appended<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(T::deserialize(from).unwrap_or_default())
 }
 
 /// One direction of a link, as its sending end knows it.
@@ -197,6 +201,8 @@ pub struct Statement {
     pub draining: bool,
     /// As [`Advertisement::about`].
     pub about: About,
+    /// As [`Advertisement::terms`].
+    pub terms: Terms,
 }
 
 /// A link as both its ends see it: it is there because each end advertises the other.
@@ -208,6 +214,8 @@ pub struct LinkView<'a> {
     pub to: &'a NodeName,
     /// The sender's word on this direction.
     pub state: &'a LinkState,
+    /// The sender's terms for it, where it has any.
+    pub terms: Option<&'a LinkTerms>,
 }
 
 /// Where a stream enters the overlay.
@@ -302,10 +310,10 @@ impl Database {
     pub fn announce(&mut self, now: Duration, statement: Statement) -> Arc<Advertisement> {
         let (boot, seq) = self.next;
         self.next = (boot, seq.saturating_add(1));
-        let Statement { links, streams, subscriptions, draining, about } = statement;
+        let Statement { links, streams, subscriptions, draining, about, terms } = statement;
         let origin = self.own.clone();
         let advertisement =
-            Arc::new(Advertisement { origin, boot, seq, links, streams, subscriptions, draining, about });
+            Arc::new(Advertisement { origin, boot, seq, links, streams, subscriptions, draining, about, terms });
         self.store(now, advertisement.clone());
         advertisement
     }
@@ -459,9 +467,15 @@ impl Database {
     /// yield each of them.
     pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {
         self.iter().flat_map(move |ad| {
-            let mut links: Vec<&LinkState> = ad.links.iter().filter(|link| self.links_back(&ad.origin, link)).collect();
-            links.sort_by(|a, b| a.peer.cmp(&b.peer));
-            links.into_iter().map(move |state| LinkView { from: &ad.origin, to: &state.peer, state })
+            let known = ad.links.iter().enumerate().filter(|(_, link)| self.links_back(&ad.origin, link));
+            let mut links: Vec<(usize, &LinkState)> = known.collect();
+            links.sort_by(|(_, a), (_, b)| a.peer.cmp(&b.peer));
+            links.into_iter().map(move |(at, state)| LinkView {
+                from: &ad.origin,
+                to: &state.peer,
+                state,
+                terms: ad.terms.links.get(at),
+            })
         })
     }
 
@@ -495,6 +509,7 @@ impl Database {
         let lists = [
             ("links", ad.links.len(), self.limits.links),
             ("flows", ad.about.flows.len(), self.limits.links),
+            ("terms of links", ad.terms.links.len(), self.limits.links),
             ("streams", ad.streams.len(), self.limits.streams),
             ("subscriptions", ad.subscriptions.len(), self.limits.subscriptions),
         ];
@@ -502,6 +517,9 @@ impl Database {
             if found > most {
                 return Err(Refused::TooMany { origin: ad.origin.clone(), what, found, most });
             }
+        }
+        if let Some((what, found, most)) = ad.terms.excess() {
+            return Err(Refused::TooMany { origin: ad.origin.clone(), what, found, most });
         }
         if ad.links.iter().any(|link| link.peer == ad.origin) {
             return Err(Refused::Loop { origin: ad.origin.clone() });
@@ -562,6 +580,7 @@ impl Advertisement {
             && self.streams == other.streams
             && self.subscriptions == other.subscriptions
             && self.draining == other.draining
+            && self.terms == other.terms
     }
 }
 

@@ -30,6 +30,13 @@ pub struct NameError {
     expected: &'static str,
 }
 
+impl NameError {
+    /// `text` is not a `what`; `expected` says what one is.
+    pub(crate) fn new(text: &str, what: &'static str, expected: &'static str) -> NameError {
+        NameError { text: shown(text), what, expected }
+    }
+}
+
 fn part_ok(part: &str, allowed: fn(char) -> bool) -> bool {
     (1..=63).contains(&part.len()) && part.chars().all(allowed)
 }

@@ -6,7 +6,7 @@ use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::sets::NodeSet;
 use crate::weight::Weights;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 /// A way through the graph: its edges in the order in which a packet takes them.
 pub type Path = Vec<EdgeIx>;
@@ -20,12 +20,12 @@ pub struct Distances {
 
 /// What [`Distances::around`] found: how far the nodes are whose shortest way passes the avoided one.
 #[derive(Clone, Debug)]
-pub struct Around(HashMap<NodeIx, u64>);
+pub struct Around(Vec<u64>);
 
 impl Around {
     /// How far a node is without the avoided one; `None` where there is no way, or where its shortest way does not pass it anyhow.
     pub fn to(&self, node: NodeIx) -> Option<u64> {
-        self.0.get(&node).copied()
+        Some(self.0[node.0 as usize]).filter(|distance| *distance != u64::MAX)
     }
 }
 
@@ -92,7 +92,8 @@ impl Distances {
                 Direction::Towards => graph.incoming(node).for_each(|edge| follow(edge, graph[edge].from)),
             }
         }
-        let mut distances: HashMap<NodeIx, u64> = HashMap::new();
+        // By place, not hashed: this is asked for every relay of a large module.
+        let mut distances = vec![u64::MAX; graph.node_count()];
         let mut open = BinaryHeap::new();
         let passes = |node: NodeIx, distance: u64| distance == 0 && self.edge_at(node).is_none() || graph.transit(node);
         for node in nodes.into_iter().skip(1) {
@@ -107,12 +108,12 @@ impl Distances {
                 Direction::Towards => graph.outgoing(node).filter_map(entry).min(),
             };
             if let Some(least) = least {
-                distances.insert(node, least);
+                distances[node.0 as usize] = least;
                 open.push(Reverse((least, node)));
             }
         }
         while let Some(Reverse((distance, node))) = open.pop() {
-            if distances.get(&node) != Some(&distance) || !graph.transit(node) {
+            if distances[node.0 as usize] != distance || !graph.transit(node) {
                 continue;
             }
             let mut relax = |edge: EdgeIx, next: NodeIx| {
@@ -120,7 +121,7 @@ impl Distances {
                     return;
                 }
                 let found = distance.saturating_add(weights[edge]);
-                let best = distances.entry(next).or_insert(u64::MAX);
+                let best = &mut distances[next.0 as usize];
                 if found < *best {
                     *best = found;
                     open.push(Reverse((found, next)));

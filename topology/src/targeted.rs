@@ -5,7 +5,7 @@
 //! flow, where a packet needs as many last (or first) hops as there are.
 
 use crate::graph::{EdgeIx, Graph, NodeIx};
-use crate::module::Demand;
+use crate::module::{Demand, Egress};
 use crate::sets::{EdgeSet, NodeSet};
 use crate::shortest::{self, Distances};
 use crate::tree::{self, Target};
@@ -23,10 +23,13 @@ pub const TROUBLED_PPM: u32 = 50_000;
 /// are joined by ways over any link.
 pub fn destination(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> EdgeSet {
     let delays = Weights::delay(graph);
-    let sound = graph.edges().filter(|edge| graph[*edge].metric.loss_ppm < TROUBLED_PPM);
-    let sound = delays.only(&sound.collect());
+    let is_sound = |edge: &EdgeIx| graph[*edge].metric.loss_ppm < TROUBLED_PPM;
+    let sound = delays.only(&graph.edges().filter(is_sound).collect());
     let avoid = NodeSet::from_iter([to]);
-    let ways = [&sound, &delays].map(|weights| (weights, shortest::from(graph, weights, from, &avoid)));
+    let away = |weights| (weights, shortest::from(graph, weights, from, &avoid));
+    // Where nothing is in trouble the one way of looking at it is as good as the other.
+    let second = (!graph.edges().all(|edge| is_sound(&edge))).then(|| away(&delays));
+    let ways: Vec<(&Weights, Distances)> = [away(&sound)].into_iter().chain(second).collect();
     let mut targets = [Vec::new(), Vec::new()];
     let mut edges = EdgeSet::new();
     for last in graph.incoming(to) {
@@ -60,22 +63,26 @@ pub fn source(graph: &Graph, mirror: &Graph, from: NodeIx, to: NodeIx, budget: u
 /// Every edge by which a packet can still be in time at some egress: time-constrained flooding, the upper bound of
 /// what any graph delivers. Without edges into the ingress.
 pub fn flood(graph: &Graph, demand: &Demand) -> EdgeSet {
-    let (delays, mut edges) = (Weights::delay(graph), EdgeSet::new());
-    for egress in demand.egresses.iter().filter(|egress| egress.node != demand.ingress) {
-        let budget = egress.budget_us(demand.deadline_us);
-        let away = shortest::from(graph, &delays, demand.ingress, &NodeSet::from_iter([egress.node]));
-        let back = shortest::towards(graph, &delays, egress.node, &NodeSet::from_iter([demand.ingress]));
-        let in_time = |edge: &EdgeIx| {
-            let (from, to) = (graph[*edge].from, graph[*edge].to);
-            if !(from == demand.ingress || graph.transit(from)) || !(to == egress.node || graph.transit(to)) {
-                return false;
-            }
-            let ends = away.to(from).zip(back.to(to));
-            ends.is_some_and(|(a, b)| a.saturating_add(delays[*edge]).saturating_add(b) <= budget)
-        };
-        edges.extend(graph.edges().filter(in_time));
-    }
-    edges
+    let delays = Weights::delay(graph);
+    let egresses = demand.egresses.iter().filter(|egress| egress.node != demand.ingress);
+    egresses.flat_map(|egress| in_time(graph, &delays, demand, egress)).map(|(edge, _)| edge).collect()
+}
+
+/// Every edge by which a packet can be in time at one egress, and how soon it is there by the fastest way over the edge. Such a
+/// way, and every shortest way to its edges, takes no other edges than these.
+fn in_time(graph: &Graph, delays: &Weights, demand: &Demand, egress: &Egress) -> Vec<(EdgeIx, u64)> {
+    let budget = egress.budget_us(demand.deadline_us);
+    let away = shortest::from(graph, delays, demand.ingress, &NodeSet::from_iter([egress.node]));
+    let back = shortest::towards(graph, delays, egress.node, &NodeSet::from_iter([demand.ingress]));
+    let by = |edge: EdgeIx| {
+        let (from, to) = (graph[edge].from, graph[edge].to);
+        if !(from == demand.ingress || graph.transit(from)) || !(to == egress.node || graph.transit(to)) {
+            return None;
+        }
+        let (a, b) = away.to(from).zip(back.to(to))?;
+        Some((edge, a.saturating_add(delays[edge]).saturating_add(b))).filter(|(_, soonest)| *soonest <= budget)
+    };
+    graph.edges().filter_map(by).collect()
 }
 
 /// The robust graph: the edges of [`flood`] whose fastest way in time is the least detour, at most about `most` of
@@ -85,18 +92,11 @@ pub fn robust(graph: &Graph, demand: &Demand, most: usize) -> EdgeSet {
     let delays = Weights::delay(graph);
     let mut detours: Vec<Option<u64>> = vec![None; graph.edge_count()];
     for egress in demand.egresses.iter().filter(|egress| egress.node != demand.ingress) {
-        let alone = Demand { egresses: vec![*egress], ..demand.clone() };
-        let edges = flood(graph, &alone);
-        let inside = delays.only(&edges);
-        let away = shortest::from(graph, &inside, demand.ingress, &NodeSet::new());
-        let back = shortest::towards(graph, &inside, egress.node, &NodeSet::new());
-        let direct = away.to(egress.node).unwrap_or(0).max(1);
-        for edge in edges.iter() {
-            let ends = away.to(graph[edge].from).zip(back.to(graph[edge].to));
-            let detour =
-                ends.map(|(a, b)| a.saturating_add(delays[edge]).saturating_add(b).saturating_mul(1000) / direct);
+        let edges = in_time(graph, &delays, demand, egress);
+        let direct = edges.iter().map(|(_, soonest)| *soonest).min().unwrap_or(0).max(1);
+        for (edge, soonest) in edges {
             let slot = &mut detours[edge.0 as usize];
-            *slot = [*slot, detour].into_iter().flatten().min();
+            *slot = [*slot, Some(soonest.saturating_mul(1000) / direct)].into_iter().flatten().min();
         }
     }
     let mut sorted: Vec<u64> = detours.iter().copied().flatten().collect();

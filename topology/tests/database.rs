@@ -6,8 +6,10 @@ mod common;
 
 use anabranch_topology::NodeName;
 use anabranch_topology::about::About;
+
 use anabranch_topology::graph::Graph;
 use anabranch_topology::lsdb::*;
+use anabranch_topology::terms::Terms;
 use common::name;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -27,6 +29,7 @@ fn said(origin: usize, boot: u64, seq: u64, links: &[LinkState]) -> Advertisemen
         subscriptions,
         draining: false,
         about: About::default(),
+        terms: Terms::default(),
     }
 }
 

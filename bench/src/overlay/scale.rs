@@ -15,6 +15,7 @@ use topology::lsdb::{
     TroubleReport,
 };
 use topology::module::{Demand, Egress};
+use topology::terms::Terms;
 use topology::{NodeName, StreamName};
 
 const RELAYS: usize = 200;
@@ -178,6 +179,7 @@ fn advertisements(relays: usize, draws: &mut Draws) -> Vec<Advertisement> {
             subscriptions: Vec::new(),
             draining: false,
             about: About::default(),
+            terms: Terms::default(),
         })
         .collect();
     for n in 0..STREAMS {

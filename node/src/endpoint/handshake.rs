@@ -3,7 +3,7 @@
 use super::path::{self, Paths};
 use crate::clock::unix_seconds;
 use crate::control::{
-    self, CloseCode, CodecError, Control, Hello, LENGTH, RECEIPTS, Refusal, VERSION, Version, Welcome,
+    self, CloseCode, CodecError, Control, Hello, LENGTH, RECEIPTS, Refusal, SURVEYS, VERSION, Version, Welcome,
 };
 use crate::ports::{Closed, Peer};
 use crate::rate::RateHandle;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use topology::NodeName;
 
 /// Optional features of this build, by bit.
-pub(super) const FEATURES: u64 = RECEIPTS;
+pub(super) const FEATURES: u64 = RECEIPTS | SURVEYS;
 
 /// Largest first message: it is read before its sender is known.
 const MAX_FIRST: usize = 32 * 1024;

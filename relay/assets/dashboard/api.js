@@ -28,7 +28,7 @@ export const resetRepair = (from, to, persist) =>
 
 const KINDS = [
   "peer-connected", "peer-gone", "link-up", "link-down", "link-troubled", "link-recovered", "stream-started", "stream-ended",
-  "subscribed", "unsubscribed", "policy-changed", "draining", "resumed", "reloaded", "reload-refused", "missed",
+  "not-admitted", "subscribed", "unsubscribed", "policy-changed", "draining", "resumed", "reloaded", "reload-refused", "missed",
 ];
 
 /** Listens to events for as long as the page is there. */

@@ -6,7 +6,7 @@ import { listen } from "./api.js";
 const MOST = 200;
 
 const TONE = {
-  "link-down": "bad", "link-troubled": "some", "reload-refused": "bad", "peer-gone": "some", missed: "some",
+  "link-down": "bad", "link-troubled": "some", "reload-refused": "bad", "not-admitted": "bad", "peer-gone": "some", missed: "some",
   "link-up": "ok", "link-recovered": "ok", "policy-changed": "accent", draining: "some",
 };
 

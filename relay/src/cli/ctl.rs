@@ -6,6 +6,8 @@ mod events;
 mod link;
 #[path = "sla.rs"]
 mod sla;
+#[path = "trace.rs"]
+mod trace;
 #[path = "views.rs"]
 mod views;
 
@@ -37,6 +39,12 @@ pub(super) enum Ctl {
     Rtt(Status),
     /// Print the graph of a stream: which modules are in force, and each edge with its delay, loss and slack
     Route(Route),
+    /// Ask every relay on a stream's graph how the stream comes there: delay, loss, repair, age and slack of each hop
+    Trace(trace::Cmd),
+    /// Print what may still be admitted to each link of the overlay whose capacity is known
+    Capacity(Status),
+    /// Print what came in at the relay by each token, and what its streams used
+    Usage(Status),
     /// Take streams off this relay, or off one of its links, without losing a packet; for maintenance
     Drain(Drain),
     /// Print what each sink at the relay had of a stream over the last minute, hour and day, and where the rest was lost
@@ -95,6 +103,9 @@ impl Ctl {
             Ctl::Status(status) => (status.at.ops, status.json, summary),
             Ctl::Links(status) => (status.at.ops, status.json, views::links),
             Ctl::Rtt(status) => (status.at.ops, status.json, views::rtt),
+            Ctl::Capacity(status) => (status.at.ops, status.json, views::capacity),
+            Ctl::Usage(status) => (status.at.ops, status.json, views::usage),
+            Ctl::Trace(trace) => return trace.execute(),
             Ctl::Route(route) => return route.execute(),
             Ctl::Drain(drain) => return drain.execute(),
             Ctl::Link(link) => return link.execute(),

@@ -24,15 +24,18 @@ pub(super) fn links(report: &Value) -> String {
         out += &repair_row(text(&link["peer"]), link);
     }
     // Writing to a String does not fail.
-    let _ = writeln!(out, "\n{:<24} {:<24} {:>9} {:>8}", "OVERLAY FROM", "TO", "DELAY ms", "LOSS %");
+    let _ =
+        writeln!(out, "\n{:<24} {:<24} {:>9} {:>8} {:>6}  TAGS", "OVERLAY FROM", "TO", "DELAY ms", "LOSS %", "COST");
     for link in list(&report["overlay"]["link_states"]) {
         let _ = writeln!(
             out,
-            "{:<24} {:<24} {:>9.1} {:>8.2}{}",
+            "{:<24} {:<24} {:>9.1} {:>8.2} {:>6}  {}{}",
             text(&link["from"]),
             text(&link["to"]),
             number(&link["delay_ms"]),
             number(&link["loss"]) * 100.0,
+            link["cost"],
+            list(&link["tags"]).map(text).collect::<Vec<_>>().join(" "),
             if link["late"] == true { "  late" } else { "" },
         );
     }
@@ -62,6 +65,90 @@ fn rate(bits: &Value) -> String {
         Some(bits) => format!("{} Mbit/s", bits as f64 / 1e6),
         None => "estimated".to_owned(),
     }
+}
+
+/// What may still be admitted to links.
+pub(super) fn capacity(report: &Value) -> String {
+    if list(&report["capacity"]).next().is_none() {
+        return "no link of the overlay has a capacity that is configured or set: nothing is refused\n".to_owned();
+    }
+    let mut out = format!(
+        "{:<24} {:<24} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+        "FROM", "TO", "ADMITS Mb", "HIGH Mb", "NORMAL Mb", "LEFT Mb", "LEFT HIGH", "USED Mb"
+    );
+    let mbps =
+        |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |bits| format!("{:.1}", bits as f64 / 1e6));
+    for link in list(&report["capacity"]) {
+        let of = |field: &str| mbps(&link[field]);
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "{:<24} {:<24} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            text(&link["from"]),
+            text(&link["to"]),
+            of("admissible"),
+            of("admitted_high"),
+            of("admitted_normal"),
+            of("left"),
+            of("left_high"),
+            of("used"),
+        );
+    }
+    for stream in list(&report["streams"]) {
+        for why in list(&stream["unserved"]) {
+            let _ = writeln!(out, "not carried: {} to {}", text(&stream["name"]), text(why));
+        }
+    }
+    out
+}
+
+/// What came in by each token, then what each stream that passes here used.
+pub(super) fn usage(report: &Value) -> String {
+    let mut out = format!(
+        "{:<32} {:>8} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}\n",
+        "TOKEN", "STREAMS", "PACKETS", "MBYTES", "SENT", "MBYTES SENT", "PULLED", "POLICED"
+    );
+    let megabytes = |value: &Value| number(value) / 1e6;
+    for entry in list(&report["usage"]) {
+        let usage = &entry["usage"];
+        let token = match text(&entry["token"]) {
+            "" => "(others)",
+            token => token,
+        };
+        let _ = writeln!(
+            out,
+            "{token:<32} {:>8} {:>12} {:>12.1} {:>12} {:>12.1} {:>10} {:>10}",
+            entry["streams"],
+            usage["packets"],
+            megabytes(&usage["bytes"]),
+            usage["packets_sent"],
+            megabytes(&usage["bytes_sent"]),
+            usage["pulled"],
+            usage["policed"],
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\n{:<32} {:>8} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
+        "STREAM", "Mbit/s", "PACKETS", "MBYTES", "SENT", "MBYTES SENT", "PULLED", "COPIES"
+    );
+    for stream in list(&report["streams"]) {
+        let counters = &stream["counters"];
+        let admitted =
+            stream["admitted_rate"].as_f64().map_or_else(|| "-".to_owned(), |bits| format!("{:.1}", bits / 1e6));
+        let _ = writeln!(
+            out,
+            "{:<32} {admitted:>8} {:>12} {:>12.1} {:>12} {:>12.1} {:>10} {:>10}",
+            text(&stream["name"]),
+            counters["unique"],
+            megabytes(&counters["unique_bytes"]),
+            counters["forwarded"],
+            megabytes(&counters["forwarded_bytes"]),
+            counters["pulled"],
+            counters["duplicates"],
+        );
+    }
+    out
 }
 
 /// The answer to a change of a link's repair.
@@ -135,6 +222,12 @@ pub(super) fn route(report: &Value, stream: &str) -> Option<String> {
         Some(_) => writeln!(out, "mode {}; in force: {}", text(&found["mode"]), spread.join(", ")),
         None => writeln!(out, "this relay is not its ingress: what is installed, not what is in force"),
     };
+    for why in list(&found["why"]) {
+        let _ = writeln!(out, "{}", text(why));
+    }
+    for why in list(&found["unserved"]) {
+        let _ = writeln!(out, "not carried to {}", text(why));
+    }
     let _ = writeln!(out, "{:<24} {:<24} {:>9} {:>8} {:>9}  USED", "FROM", "TO", "DELAY ms", "LOSS %", "REST ms");
     for edge in list(&found["graph"]) {
         let modules = edge["modules"].as_u64().unwrap_or(0) as u16;

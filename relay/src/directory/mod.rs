@@ -8,7 +8,7 @@ mod routes;
 mod view;
 
 use crate::config::Limits;
-use crate::report::{OverlayLink, OverlayReport};
+use crate::report::{LinkCapacity, OverlayLink, OverlayReport};
 use gone::Gone;
 use link::Instant;
 use node::PortId;
@@ -16,7 +16,7 @@ use node::control::{Control, Dissemination, Module};
 use node::trust::Seal;
 use own::Own;
 use pace::Pace;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,12 @@ use topology::lsdb::{
     self, Advertisement, Database, Incarnation, Ingress, LinkTrouble, Outcome, TroubleOutcome, TroubleReport,
 };
 use topology::select;
+use topology::sets::NodeSet;
+use topology::shortest;
+use topology::sieve::Policy;
+use topology::terms::{Full, Need, Room};
 use topology::trouble::{Condition, Level};
-use topology::weight::DEAD_PPM;
+use topology::weight::{DEAD_PPM, Weights};
 use topology::{NodeName, StreamName};
 
 /// How often what is no longer repeated is looked for.
@@ -74,6 +78,31 @@ pub struct Graphs {
     pub longest: Duration,
     /// Bare transit from here to the farthest sink, on the way that is taken where nothing is wrong.
     pub rest: Duration,
+    /// Why they are not what delays alone would make them, for people.
+    pub why: Vec<String>,
+    /// The modules whose links are asked for room: those used while nothing is wrong.
+    pub reserved: select::Modules,
+    /// Egresses that are left out for want of room.
+    pub unserved: Vec<(NodeName, Full)>,
+    /// The most links that a packet may take, where there is such a ceiling.
+    pub max_edges: Option<usize>,
+}
+
+/// What a stream asks of the overlay.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// One-way deadline in microseconds, without the first mile.
+    pub deadline_us: u32,
+    /// How it shall be spread.
+    pub mode: Dissemination,
+    /// Its life.
+    pub life: Incarnation,
+    /// What it needs of each link.
+    pub need: Need,
+    /// Ceiling on its cost, as [`node::control::Wants::max_cost`].
+    pub max_cost: u16,
+    /// The links that it is admitted to already, by their ends.
+    pub has: &'a BTreeSet<(NodeName, NodeName)>,
 }
 
 /// By which modules packets travel.
@@ -83,6 +112,16 @@ pub enum Rule {
     Fixed(select::Modules),
     /// As the conditions of links demand.
     Watched(Rc<Watched>),
+}
+
+impl Rule {
+    /// The modules used while nothing is wrong.
+    pub fn quiet(&self) -> select::Modules {
+        match self {
+            Rule::Fixed(modules) => *modules,
+            Rule::Watched(_) => select::Modules::BASE,
+        }
+    }
 }
 
 impl Default for Rule {
@@ -149,6 +188,7 @@ pub struct Directory {
     /// Statements that came too often.
     excess: u64,
     gone: Gone,
+    policy: Policy,
 }
 
 impl Directory {
@@ -170,6 +210,7 @@ impl Directory {
             paces: Default::default(),
             excess: 0,
             gone: Gone::default(),
+            policy: Policy::default(),
         }
     }
 
@@ -406,8 +447,72 @@ impl Directory {
     }
 
     /// The graphs of a stream published here, and the egresses they reach.
-    pub fn graphs(&self, name: &StreamName, deadline_us: u32, mode: Dissemination) -> Graphs {
-        routes::graphs(&self.database, &self.graph, self.me(), name, deadline_us, mode)
+    pub fn graphs(&self, name: &StreamName, asked: &Asked<'_>) -> Graphs {
+        routes::graphs(&self.database, &self.graph, self.me(), name, asked, &self.policy)
+    }
+
+    /// The relays that can be reached from here, this one included.
+    pub fn reachable(&self) -> BTreeSet<NodeName> {
+        routes::reachable(&self.graph, self.me())
+    }
+
+    /// The relays to which a relay has a link.
+    pub fn degree(&self, relay: &NodeName) -> usize {
+        self.graph.find(relay).map_or(0, |relay| self.graph.outgoing(relay).len())
+    }
+
+    /// Whether a relay says that it chooses its neighbours by itself.
+    pub fn chooses_neighbours(&self, relay: &NodeName) -> bool {
+        self.database.get(relay).is_some_and(|ad| ad.terms.auto)
+    }
+
+    /// Where other relays say that they can be dialled.
+    pub fn addresses(&self) -> impl Iterator<Item = (NodeName, String)> {
+        let others = self.database.iter().filter(|ad| ad.origin != *self.me());
+        others.filter_map(|ad| Some((ad.origin.clone(), ad.terms.address.clone()?)))
+    }
+
+    /// The other relays that can be reached, the nearest first.
+    pub fn by_distance(&self) -> Vec<NodeName> {
+        let Some(me) = self.graph.find(self.me()) else { return Vec::new() };
+        let ways = shortest::from(&self.graph, &Weights::delay(&self.graph), me, &NodeSet::new());
+        let others = self.graph.nodes().filter(|node| *node != me);
+        let mut reached: Vec<(u64, NodeName)> =
+            others.filter_map(|node| Some((ways.to(node)?, self.graph.name(node).clone()))).collect();
+        reached.sort();
+        reached.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// What streams that enter here would rather use; whether that is new.
+    pub fn set_policy(&mut self, policy: Policy) -> bool {
+        std::mem::replace(&mut self.policy, policy) != self.policy
+    }
+
+    /// Why a stream is not carried to an egress, where its ingress says that links are full.
+    pub fn unserved(&self, name: &StreamName, egress: &NodeName) -> Option<&Full> {
+        let ingress = self.database.ingress(name)?.node;
+        let told = &self.database.get(ingress)?.terms.unserved;
+        told.iter().find(|told| told.stream == *name && told.egress == *egress).map(|told| &told.full)
+    }
+
+    /// The links of the overlay that bound what is admitted to them, and what is left.
+    pub fn capacities(&self) -> Vec<LinkCapacity> {
+        let bounded = self.graph.edges().filter_map(|edge| Some((edge, self.graph.room(edge)?)));
+        let view = |(edge, room): (EdgeIx, Room)| {
+            let (from, to) = (self.graph.name(self.graph[edge].from), self.graph.name(self.graph[edge].to));
+            let bits = |kbps: u32| u64::from(kbps) * 1000;
+            LinkCapacity {
+                from: from.clone(),
+                to: to.clone(),
+                admissible: bits(room.most_kbps),
+                admitted_high: bits(room.high_kbps),
+                admitted_normal: bits(room.normal_kbps),
+                left: bits(room.left_kbps(false)),
+                left_high: bits(room.left_kbps(true)),
+                used: self.flow(from, to).map(|flow| bits(flow.rate_kbps)),
+            }
+        };
+        bounded.map(view).collect()
     }
 
     /// Statements thrown away because their origin speaks too often.
@@ -427,6 +532,7 @@ impl Directory {
     }
 
     fn link_state(&self, edge: EdgeIx) -> OverlayLink {
+        let tags = self.graph.edge_tags(edge).iter().map(ToString::to_string).collect();
         let edge = self.graph[edge];
         let (from, to) = (self.graph.name(edge.from), self.graph.name(edge.to));
         OverlayLink {
@@ -435,6 +541,8 @@ impl Directory {
             delay_ms: f64::from(edge.metric.delay_us) / 1000.0,
             loss: f64::from(edge.metric.loss_ppm) / 1e6,
             late: self.database.condition(from, to).is_some_and(|condition| condition.late),
+            cost: edge.metric.cost,
+            tags,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use topology::about::{About, Flow, Place};
 use topology::lsdb::{Incarnation, LinkState, REFRESH, Statement, StreamState, Subscription};
+use topology::terms::{LinkTerms, Tag, Terms, Unserved};
 use topology::{NodeName, StreamName};
 
 /// Changes nearer to each other than this travel together, but for the first.
@@ -33,6 +34,10 @@ pub struct Own {
     subscriptions: BTreeMap<StreamName, u32>,
     draining: bool,
     place: Option<Place>,
+    tags: Vec<Tag>,
+    address: Option<String>,
+    auto: bool,
+    unserved: Vec<Unserved>,
     changed: bool,
     /// Whether what goes over a link is no longer as it was told.
     flowed: bool,
@@ -46,6 +51,7 @@ struct OwnLink {
     cost: u32,
     flow: Flow,
     told_flow: Flow,
+    terms: LinkTerms,
     /// Since when the loss has been on a lower level.
     calmer_since: Option<Instant>,
 }
@@ -67,7 +73,8 @@ impl Own {
         let level = loss_level(loss_ppm);
         let Some(link) = self.links.get_mut(peer) else {
             let (flow, told_flow) = (Flow::default(), Flow::default());
-            let link = OwnLink { delay_us, loss_ppm: level, cost, flow, told_flow, calmer_since: None };
+            let (terms, calmer_since) = (LinkTerms::default(), None);
+            let link = OwnLink { delay_us, loss_ppm: level, cost, flow, told_flow, terms, calmer_since };
             self.links.insert(peer.clone(), link);
             self.changed = true;
             return;
@@ -103,6 +110,31 @@ impl Own {
     pub fn set_place(&mut self, place: Option<Place>) {
         self.changed |= self.place != place;
         self.place = place;
+    }
+
+    /// What the relay is marked with, where it can be dialled, and whether it chooses its neighbours.
+    pub fn set_traits(&mut self, tags: Vec<Tag>, address: Option<String>, auto: bool) {
+        self.changed |= self.tags != tags || self.address != address || self.auto != auto;
+        (self.tags, self.address, self.auto) = (tags, address, auto);
+    }
+
+    /// The terms of a link that is told of.
+    pub fn set_link_terms(&mut self, peer: &NodeName, terms: LinkTerms) {
+        if let Some(link) = self.links.get_mut(peer).filter(|link| link.terms != terms) {
+            link.terms = terms;
+            self.changed = true;
+        }
+    }
+
+    /// The terms of a link, as told or to be told next.
+    pub fn link_terms(&self, peer: &NodeName) -> Option<&LinkTerms> {
+        self.links.get(peer).map(|link| &link.terms)
+    }
+
+    /// Where streams that enter here are not carried for want of room.
+    pub fn set_unserved(&mut self, unserved: Vec<Unserved>) {
+        self.changed |= self.unserved != unserved;
+        self.unserved = unserved;
     }
 
     /// Whether a link is told of.
@@ -199,7 +231,15 @@ impl Own {
             subscriptions: self.subscriptions.iter().map(wish).collect(),
             draining: self.draining,
             about: About { place: self.place, flows },
+            terms: self.terms(),
         })
+    }
+
+    fn terms(&self) -> Terms {
+        let mut links: Vec<LinkTerms> = self.links.values().map(|link| link.terms.clone()).collect();
+        while links.pop_if(|last| *last == LinkTerms::default()).is_some() {}
+        let (tags, address, unserved) = (self.tags.clone(), self.address.clone(), self.unserved.clone());
+        Terms { tags, address, auto: self.auto, links, unserved }
     }
 }
 

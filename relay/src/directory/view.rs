@@ -26,6 +26,7 @@ impl Directory {
                 .place
                 .map(|place| LocationView { latitude: place.latitude(), longitude: place.longitude() }),
             draining: ad.draining,
+            tags: ad.terms.tags.iter().map(ToString::to_string).collect(),
         };
         self.database.iter().map(|ad| view(ad)).collect()
     }

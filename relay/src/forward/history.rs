@@ -87,6 +87,11 @@ impl Kept {
         }
     }
 
+    /// How old it was when it came.
+    pub fn age(&self) -> Duration {
+        self.came.saturating_since(self.born)
+    }
+
     /// Notes that it has left.
     pub fn note_left(&mut self, ways: Ways) {
         self.ways.add(ways);

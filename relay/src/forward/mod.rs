@@ -390,6 +390,14 @@ impl Forwarder {
         self.stream(key).into_iter().flat_map(Stream::inputs).map(|input| (input.port, input.counters))
     }
 
+    /// How old the packets of the last two seconds were that came first by `port`: median, and most.
+    pub fn ages(&self, key: StreamKey, port: PortId) -> Option<(Duration, Duration)> {
+        let kept = self.stream(key)?.history.iter().filter(|kept| kept.from == port);
+        let mut ages: Vec<Duration> = kept.map(history::Kept::age).collect();
+        ages.sort_unstable();
+        Some((*ages.get(ages.len() / 2)?, *ages.last()?))
+    }
+
     /// The outputs of a stream, whether each is a sink's, and their counters.
     pub fn outputs(&self, key: StreamKey) -> impl Iterator<Item = (PortId, bool, OutputCounters)> {
         self.stream(key)

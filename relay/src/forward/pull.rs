@@ -70,6 +70,7 @@ impl Stream {
             sending.send(output, rest, egress);
             kept.note_left(sending.left);
             sent += sending.sent;
+            self.counters.forwarded_bytes += sending.bytes();
         }
         self.counters.forwarded += u64::from(sent);
         self.counters.pulled += u64::from(sent);

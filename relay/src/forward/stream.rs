@@ -179,7 +179,10 @@ impl Stream {
             delivery.label
         };
         match self.seen.insert(delivery.seq) {
-            Seen::New => self.counters.unique += 1,
+            Seen::New => {
+                self.counters.unique += 1;
+                self.counters.unique_bytes += delivery.payload.len() as u64;
+            }
             Seen::Duplicate => {
                 self.counters.duplicates += 1;
                 input.counters.duplicates += 1;
@@ -217,6 +220,7 @@ impl Stream {
         }
         self.history.note_left(sending.left);
         self.counters.forwarded += u64::from(sending.sent);
+        self.counters.forwarded_bytes += sending.bytes();
         Verdict::Forwarded(sending.sent)
     }
 
@@ -258,6 +262,7 @@ impl Stream {
             sending.send(output, rest, egress);
             kept.note_left(sending.left);
             total += sending.sent;
+            self.counters.forwarded_bytes += sending.bytes();
         }
         self.counters.forwarded += u64::from(total);
         total
@@ -409,6 +414,12 @@ impl Sending {
     #[inline]
     pub(super) fn new(now: Instant, slack: Duration, label: Label, delivery: Delivery) -> Sending {
         Sending { now, slack, label, delivery, sent: 0, left: Ways::default() }
+    }
+
+    /// Payload bytes that have left, all copies together.
+    #[inline]
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.sent) * self.delivery.payload.len() as u64
     }
 
     /// Sends one copy. The hop may spend what the packet has left less the bare transit of the farthest rest of its

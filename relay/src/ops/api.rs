@@ -4,9 +4,9 @@ use super::problem::{Foreign, Misread, MisreadBody, NoLink, NotKept, Problem, St
 use super::{Change, Order, Relay, schema};
 use crate::metrics;
 use crate::overrides::{Capacity, LinkOverride};
-use crate::report::{LinkRepair, Reloaded, Report};
+use crate::report::{LinkCapacity, LinkRepair, Reloaded, Report, TokenUsage};
 use crate::sla::Sla;
-use crate::view::{LinkPast, Overview, StreamDetail};
+use crate::view::{LinkPast, Overview, StreamDetail, TraceView};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -231,6 +231,52 @@ pub(super) async fn sla_of_rendition(
     relay.sla(format!("{tenant}/{channel}/{rendition}")).await
 }
 
+/// How a stream is at every relay of its graph, measured by each
+#[utoipa::path(get, path = "/api/v1/trace/{tenant}/{channel}", tag = "streams", params(Channel), responses(
+    (status = 200, description = "What relays have answered within a second, and who has not.", body = TraceView),
+    (status = 404, description = "It does not pass through this relay.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn trace(
+    State(relay): State<Relay>,
+    channel: Result<Path<Channel>, PathRejection>,
+) -> Result<Json<TraceView>, Problem> {
+    let Path(Channel { tenant, channel }) = channel?;
+    relay.trace(&format!("{tenant}/{channel}")).await
+}
+
+/// How a stream that is a rendition is at every relay of its graph
+#[utoipa::path(get, path = "/api/v1/trace/{tenant}/{channel}/{rendition}", tag = "streams", params(Rendition), responses(
+    (status = 200, description = "What relays have answered within a second, and who has not.", body = TraceView),
+    (status = 404, description = "It does not pass through this relay.", body = Problem,
+        content_type = "application/problem+json"),
+    Misread, Stopping
+))]
+pub(super) async fn trace_of_rendition(
+    State(relay): State<Relay>,
+    rendition: Result<Path<Rendition>, PathRejection>,
+) -> Result<Json<TraceView>, Problem> {
+    let Path(Rendition { tenant, channel, rendition }) = rendition?;
+    relay.trace(&format!("{tenant}/{channel}/{rendition}")).await
+}
+
+/// What is left on each link of the overlay that bounds what is admitted to it
+#[utoipa::path(get, path = "/api/v1/capacity", tag = "links", responses(
+    (status = 200, description = "Every link whose sender has a capacity configured, or set; the others refuse nothing.", body = Vec<LinkCapacity>)
+))]
+pub(super) async fn capacity(State(relay): State<Relay>) -> Json<Vec<LinkCapacity>> {
+    Json(relay.report.borrow().capacity.clone())
+}
+
+/// What came in at this relay by each token
+#[utoipa::path(get, path = "/api/v1/usage", tag = "streams", responses(
+    (status = 200, description = "Since the relay started, by the id of the token; streams one by one are in the status.", body = Vec<TokenUsage>)
+))]
+pub(super) async fn usage(State(relay): State<Relay>) -> Json<Vec<TokenUsage>> {
+    Json(relay.report.borrow().usage.clone())
+}
+
 /// The repair in force on each link to a relay, what it costs and brings
 #[utoipa::path(get, path = "/api/v1/links", tag = "links", responses(
     (status = 200, description = "The links that are up, away from this relay.", body = Vec<LinkRepair>)
@@ -381,6 +427,15 @@ impl Relay {
             Problem::new(StatusCode::NOT_FOUND, what)
         };
         sla.map(Json).ok_or_else(none)
+    }
+
+    async fn trace(&self, stream: &str) -> Result<Json<TraceView>, Problem> {
+        let stream = stream_name(stream)?;
+        let (done, answer) = oneshot::channel();
+        let traced = self.ask(Order::Trace { stream: stream.clone(), done }, answer).await?;
+        let name = self.report.borrow().name.clone();
+        let what = format!("{stream} does not pass through relay {name}; /api/v1/overlay says where it is");
+        traced.map(Json).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, what))
     }
 
     async fn drain(&self, link: Option<NodeName>, drain: bool) -> Result<Json<Drained>, Problem> {

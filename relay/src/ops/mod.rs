@@ -18,7 +18,7 @@ use crate::events::Event;
 use crate::overrides::LinkOverride;
 use crate::report::{LinkRepair, Reloaded, Report};
 use crate::sla::Sla;
-use crate::view::{LinkPast, Overview};
+use crate::view::{LinkPast, Overview, TraceView};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
@@ -84,6 +84,13 @@ pub enum Order {
         stream: StreamName,
         /// What they had; `None` where no sink here has reported of it.
         done: oneshot::Sender<Option<Sla>>,
+    },
+    /// Asks every relay on the graph of a stream how it is there.
+    Trace {
+        /// The stream.
+        stream: StreamName,
+        /// What they answer within a second; `None` where it does not pass through this relay.
+        done: oneshot::Sender<Option<TraceView>>,
     },
     /// Reads the configuration anew.
     Reload {
@@ -169,7 +176,11 @@ fn routes() -> OpenApiRouter<Relay> {
         .routes(routes!(api::reload))
         .routes(routes!(api::sla))
         .routes(routes!(api::sla_of_rendition))
+        .routes(routes!(api::trace))
+        .routes(routes!(api::trace_of_rendition))
         .routes(routes!(api::links))
+        .routes(routes!(api::capacity))
+        .routes(routes!(api::usage))
         .routes(routes!(api::link, api::set_link, api::reset_link))
         .routes(routes!(api::history))
         .routes(routes!(dashboard::page))

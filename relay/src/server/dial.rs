@@ -4,7 +4,7 @@ use super::{REFUSED_EVERY, Shared};
 use crate::report::NeighbourState;
 use node::Closed;
 use node::backoff::Backoff;
-use node::control::{Hello, RECEIPTS, VERSION};
+use node::control::{Hello, RECEIPTS, SURVEYS, VERSION};
 use node::endpoint::{ConnectError, Endpoint, Session};
 use node::trust::Role;
 use std::rc::Rc;
@@ -16,6 +16,9 @@ const LASTING: Duration = Duration::from_secs(5);
 
 /// Pauses between attempts, at first and at most. The chance in them keeps two ends that dial each other from meeting half-way for ever.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// How long a relay that was chosen may take to answer.
+const ONCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Dialler {
     pub(super) shared: Rc<Shared>,
@@ -59,8 +62,8 @@ impl Dialler {
         let patience = Duration::from_secs(u64::from(2 + backoff.failures().min(8)));
         let attempt = async {
             match &self.expected {
-                Some(expected) => self.endpoint.connect_to(&self.address, expected, self.hello()).await,
-                None => self.endpoint.connect(&self.address, self.hello()).await,
+                Some(expected) => self.endpoint.connect_to(&self.address, expected, hello()).await,
+                None => self.endpoint.connect(&self.address, hello()).await,
             }
         };
         let error = match tokio::time::timeout(patience, attempt).await {
@@ -107,14 +110,36 @@ impl Dialler {
             neighbour.last_error = Some(closed.reason.clone());
         });
     }
+}
 
-    fn hello(&self) -> Hello {
-        Hello {
-            version: VERSION,
-            features: RECEIPTS,
-            role: Role::Relay,
-            tokens: Vec::new(),
-            agent: concat!("anabranch-relay ", env!("CARGO_PKG_VERSION")).to_owned(),
+/// Dials a relay that was chosen, or any at an address to join through, once.
+pub(super) async fn once(shared: Rc<Shared>, endpoint: Endpoint, address: String, name: Option<NodeName>) {
+    let attempt = async {
+        match &name {
+            Some(name) => endpoint.connect_to(&address, name, hello()).await,
+            None => endpoint.connect(&address, hello()).await,
         }
+    };
+    let reason = match tokio::time::timeout(ONCE, attempt).await {
+        Ok(Ok(session)) => {
+            shared.attach(session);
+            return;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "nothing heard from it".to_owned(),
+    };
+    tracing::info!(address, name = ?name, reason, "a relay that was chosen is not reached");
+    if let Some(name) = name {
+        shared.host.with(|now, system, _| system.dial_failed(now, &name));
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        version: VERSION,
+        features: RECEIPTS | SURVEYS,
+        role: Role::Relay,
+        tokens: Vec::new(),
+        agent: concat!("anabranch-relay ", env!("CARGO_PKG_VERSION")).to_owned(),
     }
 }

@@ -8,7 +8,7 @@ use crate::events::Event;
 use crate::ops;
 use crate::overrides::{self, Overrides};
 use crate::report::{NeighbourReport, NeighbourState, ReloadReport, Report};
-use crate::system::{LinkOptions, Options, RelaySystem};
+use crate::system::{Dial, LinkOptions, Options, RelaySystem};
 use crate::view::Overview;
 use dial::Dialler;
 use futures_util::FutureExt;
@@ -83,6 +83,7 @@ pub async fn run_reloading(
             _ = renew.tick() => {}
             _ = tell.tick() => {
                 relay.tell();
+                relay.dial_chosen();
                 continue;
             }
             // Why it was refused is in the log and in the report.
@@ -148,6 +149,8 @@ struct Relay {
     loader: Option<Loader>,
     reloads: ReloadReport,
     events: broadcast::Sender<Arc<Event>>,
+    /// How often the overlay was to be joined.
+    joined: usize,
     /// Events so far.
     told: u64,
 }
@@ -194,8 +197,11 @@ impl Relay {
                 }
             });
         }
-        let place = shared.config.borrow().place();
-        shared.host.with(|_, system, _| system.set_place(place));
+        let (place, traits) = (shared.config.borrow().place(), shared.config.borrow().traits());
+        shared.host.with(|now, system, ports| {
+            system.set_place(place);
+            system.set_traits(now, traits, ports);
+        });
         let started = clock.now();
         let mut relay = Relay {
             shared,
@@ -211,6 +217,7 @@ impl Relay {
             loader,
             reloads: ReloadReport::default(),
             events: broadcast::Sender::new(ops::events::KEPT),
+            joined: 0,
             told: 0,
         };
         let neighbours = relay.shared.config.borrow().neighbours.clone();
@@ -283,6 +290,27 @@ impl Relay {
         let handle = self.tasks.spawn_local(dialler.run());
         self.shared.neighbours.borrow_mut()[index].dialler = Some(handle);
         Ok(())
+    }
+
+    /// Dials whom the relay has chosen by itself, once each.
+    fn dial_chosen(&mut self) {
+        for dial in self.shared.host.with(|_, system, _| system.take_dials()) {
+            let (address, name) = match dial {
+                Dial::Relay { name, address } => (address, Some(name)),
+                Dial::Join => {
+                    let auto = self.shared.config.borrow().auto.clone();
+                    let through = auto.map(|auto| auto.join).unwrap_or_default();
+                    let Some(address) = through.get(self.joined % through.len().max(1)).cloned() else { continue };
+                    self.joined += 1;
+                    (address, None)
+                }
+            };
+            let path_mtu = self.shared.config.borrow().path_mtu;
+            match self.dialling_endpoint(path_mtu) {
+                Ok(endpoint) => drop(self.tasks.spawn_local(dial::once(self.shared.clone(), endpoint, address, name))),
+                Err(failure) => tracing::error!(error = %failure, "a relay that was chosen cannot be dialled"),
+            }
+        }
     }
 
     /// The endpoint to dial from over paths of this MTU.

@@ -6,12 +6,16 @@ use crate::events::What;
 use crate::ops::{Change, Order, Refused};
 use crate::overrides::{self, LinkOverride, Overrides, SetBy};
 use crate::report::{LinkRepair, Reloaded, RepairEffect};
-use crate::system::LinkOptions;
-use crate::view::LinkPast;
+use crate::system::{LinkOptions, PATIENCE};
+use crate::view::{LinkPast, TraceView};
 use node::control::CloseCode;
 use node::exit::Failure;
 use std::rc::Rc;
-use topology::NodeName;
+use std::time::Duration;
+use topology::{NodeName, StreamName};
+
+/// How often it is looked whether all have answered.
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 impl Relay {
     /// Does what was asked over the operations port.
@@ -28,6 +32,10 @@ impl Relay {
             Order::Past { peer, done } => drop(done.send(self.shared.link_past(&peer))),
             Order::Sla { stream, done } => {
                 drop(done.send(self.shared.host.with(|now, system, _| system.sla(now, &stream))));
+            }
+            Order::Trace { stream, done } => {
+                let shared = self.shared.clone();
+                self.tasks.spawn_local(async move { drop(done.send(shared.trace(&stream).await)) });
             }
             Order::Reload { done } => {
                 let config = match &self.loader {
@@ -151,6 +159,10 @@ impl Relay {
             ("source_grace", new.source_grace != old.source_grace),
             ("report_interval", new.report_interval != old.report_interval),
             ("location", new.location != old.location),
+            ("tags", new.tags != old.tags),
+            ("address", new.address != old.address),
+            ("auto", new.auto != old.auto),
+            ("routing", new.routing != old.routing),
         ] {
             if changed {
                 done.applied.push(field.into());
@@ -168,10 +180,17 @@ impl Relay {
             source_grace: new.source_grace,
             report_interval: new.report_interval,
             location: new.location,
+            tags: new.tags.clone(),
+            address: new.address.clone(),
+            auto: new.auto.clone(),
+            routing: new.routing.clone(),
             ..old
         };
-        let place = new.place();
-        self.shared.host.with(|_, system, _| system.set_place(place));
+        let (place, traits) = (new.place(), new.traits());
+        self.shared.host.with(|now, system, ports| {
+            system.set_place(place);
+            system.set_traits(now, traits, ports);
+        });
         self.apply_neighbours(&new.neighbours, &mut done);
         done
     }
@@ -294,7 +313,7 @@ fn differences(old: &Neighbour, new: &Neighbour) -> Vec<&'static str> {
     macro_rules! each {
         ($($field:ident)*) => { [$((stringify!($field), old.$field != new.$field)),*] };
     }
-    let fields = each!(address name delay cost capacity repair target_residual max_overhead path_mtu);
+    let fields = each!(address name delay cost tags capacity repair target_residual max_overhead path_mtu);
     fields.into_iter().filter_map(|(field, changed)| changed.then_some(field)).collect()
 }
 
@@ -370,6 +389,16 @@ impl Shared {
     fn link_past(&self, peer: &NodeName) -> Result<LinkPast, Refused> {
         let past = self.host.with(|now, system, _| system.link_past(now, peer));
         if past.points.is_empty() && !self.knows(peer) { Err(self.unknown(peer)) } else { Ok(past) }
+    }
+
+    /// How a stream is at every relay of its graph: who has answered when all have, or when it has been waited long enough.
+    async fn trace(&self, stream: &StreamName) -> Option<TraceView> {
+        let begun = self.host.with(|now, system, ports| system.begin_trace(now, stream, ports))?;
+        let until = self.clock.now() + PATIENCE;
+        while self.clock.now() < until && !self.host.with(|_, system, _| system.is_traced(&begun)) {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        self.host.with(|_, system, _| system.traced(&begun))
     }
 
     /// The repair of the link to a neighbour as it is now.

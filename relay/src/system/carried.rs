@@ -1,7 +1,9 @@
 //! A stream carried here, as the slow path knows it: its names and its graphs. Pure.
 
+use super::admission::Links;
 use crate::forward::lack::Ask;
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
+use crate::report::Usage;
 use crate::sla::LossHop;
 use link::{Instant, Label};
 use node::PortId;
@@ -12,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use topology::lsdb::Incarnation;
 use topology::select::Modules;
+use topology::terms::Need;
 use topology::{NodeName, StreamName};
 
 /// An epoch that a newer one has replaced is kept at least this long, and four deadlines.
@@ -51,6 +54,10 @@ pub struct Carried {
     pub said_to_end: Option<Instant>,
     /// On which hop packets were lost that did not come here, as far as other relays have said.
     pub lost: BTreeMap<u32, LossHop>,
+    /// What it had used of this relay before its present publisher's account began.
+    pub used_before: Usage,
+    /// Since when it asks for room on the link to each relay.
+    requested: BTreeMap<NodeName, Instant>,
     boot: u64,
     /// Graphs went: outputs that only they had are to be closed.
     untidy: bool,
@@ -105,6 +112,8 @@ impl Carried {
             renewed: Instant::ORIGIN,
             said_to_end: None,
             lost: BTreeMap::new(),
+            used_before: Usage::default(),
+            requested: BTreeMap::new(),
             boot: 0,
             untidy: false,
             graphs: Vec::new(),
@@ -187,6 +196,27 @@ impl Carried {
         self.graphs.last().map(|graph| &graph.install)
     }
 
+    /// The links on which it asks for room, by its newest graph.
+    pub fn reserved(&self) -> Links {
+        let Some(install) = self.newest().filter(|install| install.reserve.need.rate_kbps > 0) else {
+            return Links::new();
+        };
+        let asked = |slot: &usize| install.reserve.modules >> slot & 1 == 1;
+        let slots = (0..install.modules.len().min(label::MAX_MODULES)).filter(asked);
+        let edges = slots.flat_map(|slot| &install.modules[slot].edges);
+        edges.map(|edge| (edge.from.clone(), edge.to.clone())).collect()
+    }
+
+    /// The links of `me` on which it asks for room: to whom, since when, and how much.
+    pub fn requests(&mut self, now: Instant, me: &NodeName) -> Vec<(NodeName, Instant, Need)> {
+        let need = self.newest().map(|install| install.reserve.need).unwrap_or_default();
+        let to: BTreeSet<NodeName> =
+            self.reserved().into_iter().filter(|(from, _)| from == me).map(|(_, to)| to).collect();
+        self.requested.retain(|relay, _| to.contains(relay));
+        let since = |relay: &NodeName| *self.requested.entry(relay.clone()).or_insert(now);
+        to.iter().map(since).zip(&to).map(|(since, relay)| (relay.clone(), since, need)).collect::<Vec<_>>()
+    }
+
     /// The relays from which `me` has the stream in two disjoint ways, in the newest graph that has such.
     pub fn upstream(&self, me: &NodeName) -> Vec<NodeName> {
         let module = Modules::DISJOINT.0.trailing_zeros() as usize;
@@ -257,6 +287,7 @@ mod tests {
             content: Content::Datagrams,
             modules: Vec::new(),
             sealed: false,
+            reserve: node::control::Reserve::default(),
         };
         Rc::new(Installed { message: Rc::new(Control::Install(install.clone())), install })
     }

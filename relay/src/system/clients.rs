@@ -4,17 +4,19 @@ use super::carried::{Installed, StreamId};
 use super::plan::{Choice, Plan};
 use super::streams::MAX_DEADLINE_US;
 use super::{Kind, Port, RelaySystem, refusal};
+use crate::directory::Asked;
 use crate::directory::own::delay_moved;
 use crate::events::What;
 use crate::forward::label;
 use crate::forward::police::Police;
 use link::{Bitrate, Instant};
-use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal};
+use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal, Reserve};
 use node::trust::{Direction, Role};
 use node::{Peer, PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use topology::lsdb::StreamState;
+use topology::terms::{Full, Need};
 use topology::{NodeName, StreamName};
 
 /// Shortest deadline of a stream, in microseconds.
@@ -45,6 +47,29 @@ pub(super) struct Published {
     first_mile_us: u32,
     /// What its source was told of the way from here on, in microseconds.
     told_rest_us: u32,
+    /// The token that allows it, by its id.
+    pub(super) token: String,
+    /// What it needs of each link.
+    pub(super) need: Need,
+    /// Ceiling on its cost, as its source has it.
+    pub(super) max_cost: u16,
+    /// Egresses that it is not carried to for want of room, each with a link that has none.
+    pub(super) unserved: Vec<(NodeName, Full)>,
+    /// Why its graphs are not what delays alone would make them.
+    pub(super) why: Vec<String>,
+}
+
+impl Published {
+    /// Whether it is not carried to an egress for want of room.
+    pub(super) fn lacks(&self, egress: &NodeName) -> bool {
+        self.unserved.iter().any(|(known, _)| known == egress)
+    }
+
+    /// Whether its source has ended it, or been away for longer than `grace`.
+    fn is_over(&self, now: Instant, grace: Duration) -> bool {
+        let gone = self.gone_since.is_some_and(|since| now.saturating_since(since) > grace);
+        self.ending.map_or(gone, |at| at <= now)
+    }
 }
 
 /// A stream that is wanted here.
@@ -52,10 +77,14 @@ pub(super) struct Published {
 pub(super) struct Wanted {
     pub(super) sinks: BTreeSet<PortId>,
     unwanted_since: Option<Instant>,
+    /// The link that is too full for it, as sinks were told.
+    pub(super) full: Option<(NodeName, NodeName)>,
 }
 
 /// What a peer may do with a stream.
 struct Right {
+    /// The token that lasts longest, by its id.
+    token: String,
     expires: u64,
     max_rate: Option<Bitrate>,
 }
@@ -87,8 +116,11 @@ impl RelaySystem {
     fn try_publish(&mut self, now: Instant, port: PortId, publish: Publish, ports: &mut Ports) -> Result<u16, Refusal> {
         let right = self.right(now, port, Direction::Publish, &publish.name)?;
         self.check_publish(port, &publish)?;
-        let name = publish.name;
-        let id = StreamId { name: name.clone(), incarnation: publish.incarnation, ingress: self.name().clone() };
+        self.check_service(&publish, right.max_rate)?;
+        let (rate, need) = self.granted(&publish, right.max_rate);
+        let (name, ingress) = (publish.name.clone(), self.name().clone());
+        let id = StreamId { name: name.clone(), incarnation: publish.incarnation, ingress };
+        self.check_room(&id, &publish, need)?;
         let publisher = self.ports[&port].peer.name.clone();
         self.take_over(now, port, &id, ports);
         self.closing.retain(|(_, closing, _)| *closing != id);
@@ -100,18 +132,38 @@ impl RelaySystem {
             .forward
             .open_source(now, key, port)
             .ok_or_else(|| refusal(CloseCode::Overload, "no free handle on this connection"))?;
-        let rate = [right.max_rate, self.options.limits.max_stream_rate].into_iter().flatten().min();
         self.forward.set_police(key, rate.map(Police::new));
         let (incarnation, deadline_us) = (publish.incarnation, publish.deadline_us);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
         let first_mile_us = first_mile_us(now, port, ports);
+        if let Some((old, token)) = self.published.get(&name).map(|old| (old.id.clone(), old.token.clone())) {
+            self.close_account(&old, &token);
+        }
         let old = self.published.remove(&name).filter(|old| old.id == id);
         let mut plan = old.map_or_else(|| Plan::new(self.last_epoch), |old| old.plan);
         plan.outdate();
         let mode = publish.mode;
         let (source, port_of, gone_since, ending) = (port, Some(port), None, None);
         let (port, told_rest_us) = (port_of, 0);
-        let published = Published { id, publisher, mode, port, gone_since, ending, plan, first_mile_us, told_rest_us };
+        let (max_cost, token) = (publish.wants.max_cost, right.token);
+        self.note_token(&token);
+        let (unserved, why) = Default::default();
+        let published = Published {
+            id,
+            publisher,
+            mode,
+            port,
+            gone_since,
+            ending,
+            plan,
+            first_mile_us,
+            told_rest_us,
+            token,
+            need,
+            max_cost,
+            unserved,
+            why,
+        };
         self.published.insert(name.clone(), published);
         self.note(source, name, right.expires);
         self.plan_due = Some(now);
@@ -203,17 +255,25 @@ impl RelaySystem {
     /// Streams that were unpublished, or whose source has been away for too long.
     pub(super) fn let_go_of_published(&mut self, now: Instant) {
         let grace = self.options.source_grace;
+        let known = self.published.len();
+        for (id, token) in self.published.values().map(|old| (old.id.clone(), old.token.clone())).collect::<Vec<_>>() {
+            if self.published.get(&id.name).is_some_and(|published| published.is_over(now, grace)) {
+                self.close_account(&id, &token);
+            }
+        }
         let (directory, closing) = (&mut self.directory, &mut self.closing);
         self.published.retain(|name, published| {
-            let ended = published.ending.is_some_and(|at| at <= now);
-            let gone = published.gone_since.is_some_and(|since| now.saturating_since(since) > grace);
-            if ended || (gone && published.ending.is_none()) {
+            if published.is_over(now, grace) {
+                let ended = published.ending.is_some_and(|at| at <= now);
                 directory.own().unpublish(name, published.id.incarnation);
                 closing.push((now, published.id.clone(), ended));
                 return false;
             }
             true
         });
+        if self.published.len() < known {
+            self.tell_unserved();
+        }
     }
 
     pub(super) fn subscribe(&mut self, now: Instant, port: PortId, name: StreamName, ports: &mut Ports) {
@@ -231,6 +291,7 @@ impl RelaySystem {
                 self.directory.own().subscribe(&name, last_mile_us);
                 let live = self.directory.is_live(&name) || self.published.contains_key(&name);
                 ports.control(port, Control::Subscribed { name: name.clone(), live });
+                self.tell_whether_refused(port, &name, ports);
                 for id in self.lives_of(&name) {
                     self.open_to(now, &id, port, true, ports);
                 }
@@ -384,7 +445,13 @@ impl RelaySystem {
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else { return };
         let deadline_us = carried.deadline_us.saturating_sub(published.first_mile_us);
-        let graphs = self.directory.graphs(name, deadline_us, published.mode);
+        let (mode, life, need, max_cost) =
+            (published.mode, published.id.incarnation, published.need, published.max_cost);
+        let has = carried.reserved();
+        let asked = Asked { deadline_us, mode, life, need, max_cost, has: &has };
+        let mut graphs = self.directory.graphs(name, &asked);
+        published.why = std::mem::take(&mut graphs.why);
+        let unserved = std::mem::take(&mut graphs.unserved);
         let rest_us = graphs.rest.as_micros().min(u128::from(carried.deadline_us)) as u32;
         if let Some(port) = published.port
             && rest_us != published.told_rest_us
@@ -399,7 +466,10 @@ impl RelaySystem {
             topology: self.directory.topology(),
             troubled: &self.directory.troubled(),
         };
-        let Some(epoch) = published.plan.adopt(now, generation, &graphs, &choice) else { return };
+        let Some(epoch) = published.plan.adopt(now, generation, &graphs, &choice) else {
+            self.note_unserved(now, name, unserved);
+            return;
+        };
         if label::later(epoch, self.last_epoch) {
             self.last_epoch = epoch;
         }
@@ -414,9 +484,11 @@ impl RelaySystem {
             content: carried.content,
             modules: published.plan.modules().to_vec(),
             sealed: carried.sealed,
+            reserve: Reserve { need, modules: graphs.reserved.0 },
         };
         let message = self.directory.sealed(Control::Install(install.clone()));
         self.install(now, None, Installed { install, message }, ports);
+        self.note_unserved(now, name, unserved);
     }
 
     /// Whether a peer's tokens allow it what it asks for, and until when.
@@ -430,7 +502,8 @@ impl RelaySystem {
             (Some(longest), _) => {
                 let unlimited = valid.iter().any(|grant| grant.max_rate.is_none());
                 let most = valid.iter().filter_map(|grant| grant.max_rate).max();
-                Ok(Right { expires: longest.expires, max_rate: most.filter(|_| !unlimited) })
+                let (token, max_rate) = (longest.id.clone(), most.filter(|_| !unlimited));
+                Ok(Right { token, expires: longest.expires, max_rate })
             }
             (None, Some(grant)) => {
                 Err(refusal(CloseCode::Expired, format!("token {} for {act} {name} has expired", grant.id)))

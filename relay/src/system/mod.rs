@@ -5,8 +5,11 @@
 //! | `neighbours` | links to relays: which connection of a pair survives, when a link counts as up, link state |
 //! | `clients` | sources and sinks: rights, names, bounds |
 //! | `streams` | what is carried: announcements, graphs, the end of a stream |
+//! | `admission` | which streams fit the links, and what tokens use |
+//! | `auto` | which relays are neighbours, where the operator leaves that to the relay |
 //! | `blame` | which hop lost what a sink missed |
 //! | `pull` | what is missing is asked for, and answered |
+//! | `survey` | how a stream is at every relay of its graph |
 //! | `watch` | trouble on the links into this relay |
 //! | `doubt` | a way whose links are well and on which nothing comes |
 //! | `effect` | what repair on a link costs and brings |
@@ -16,9 +19,14 @@
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
 
+pub use auto::Dial;
+pub use survey::{PATIENCE, Tracing};
+
 pub mod carried;
 pub mod plan;
 
+mod admission;
+mod auto;
 mod blame;
 mod clients;
 mod doubt;
@@ -30,6 +38,7 @@ mod pull;
 mod report;
 mod signals;
 mod streams;
+mod survey;
 mod watch;
 
 use crate::config::{Limits, Neighbour};
@@ -37,8 +46,9 @@ use crate::directory::{Directory, Flood, Recipients};
 use crate::events::{Log, What};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{Forwarder, StreamKey};
-use crate::report::RefusalCounters;
+use crate::report::{RefusalCounters, Usage};
 use crate::sla::{Accounts, Sla};
+use auto::Auto;
 use blame::Question;
 use carried::{Carried, Installed, StreamId};
 use clients::{Published, Wanted};
@@ -52,7 +62,9 @@ use signals::{Echo, Neighbour as RelayPort};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
+use survey::Inquiry;
 use topology::about::Place;
+use topology::terms::Tag;
 use topology::{NodeName, StreamName};
 
 /// How often links are looked at and what grew old is let go.
@@ -92,19 +104,35 @@ pub struct LinkOptions {
     pub cost: u32,
     /// Repair of what this relay sends.
     pub policy: Policy,
+    /// What the link is marked with.
+    pub tags: Vec<Tag>,
 }
 
 impl Default for LinkOptions {
     /// Of a link that no configuration speaks of.
     fn default() -> LinkOptions {
-        LinkOptions { delay: None, cost: crate::config::default_cost(), policy: Policy::default() }
+        LinkOptions { delay: None, cost: crate::config::default_cost(), policy: Policy::default(), tags: Vec::new() }
     }
 }
 
 impl From<&Neighbour> for LinkOptions {
     fn from(neighbour: &Neighbour) -> LinkOptions {
-        LinkOptions { delay: neighbour.delay, cost: neighbour.cost, policy: neighbour.policy() }
+        let (policy, tags) = (neighbour.policy(), neighbour.tags.clone());
+        LinkOptions { delay: neighbour.delay, cost: neighbour.cost, policy, tags }
     }
+}
+
+/// What a relay tells of itself for routes to follow, and what its own streams would rather use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// What it is marked with.
+    pub tags: Vec<Tag>,
+    /// Where others can dial it.
+    pub address: Option<String>,
+    /// Whether it chooses its neighbours by itself, and how many links it has at most.
+    pub auto: Option<usize>,
+    /// What streams that enter there would rather use.
+    pub policy: topology::sieve::Policy,
 }
 
 /// A relay without sockets, tasks or clocks; [`node::Host`] or the simulator runs it.
@@ -118,6 +146,10 @@ pub struct RelaySystem {
     relays: BTreeMap<NodeName, PortId>,
     carried: BTreeMap<StreamId, Carried>,
     published: BTreeMap<StreamName, Published>,
+    /// What is admitted to the links must be counted anew.
+    admission_stale: bool,
+    /// What came in by tokens, streams that enter now left out.
+    used: BTreeMap<String, Usage>,
     wanted: BTreeMap<StreamName, Wanted>,
     /// Streams to be let go, and whether they ended.
     closing: Vec<(Instant, StreamId, bool)>,
@@ -139,7 +171,12 @@ pub struct RelaySystem {
     /// Questions to other relays that are open.
     questions: BTreeMap<u32, Question>,
     next_question: u32,
+    /// How streams are all along their graphs: who asks, by the asker and its number.
+    inquiries: BTreeMap<(NodeName, u32), Inquiry>,
+    next_inquiry: u32,
     draining: bool,
+    /// How neighbours are chosen, where that is left to this relay.
+    auto: Option<Auto>,
     /// Links that are to carry nothing, by the neighbour.
     drained: BTreeSet<NodeName>,
     next_tick: Instant,
@@ -189,6 +226,8 @@ impl RelaySystem {
             relays: BTreeMap::new(),
             carried: BTreeMap::new(),
             published: BTreeMap::new(),
+            admission_stale: false,
+            used: BTreeMap::new(),
             wanted: BTreeMap::new(),
             closing: Vec::new(),
             ended: Vec::new(),
@@ -201,7 +240,10 @@ impl RelaySystem {
             accounts: Accounts::default(),
             questions: BTreeMap::new(),
             next_question: 0,
+            inquiries: BTreeMap::new(),
+            next_inquiry: 0,
             draining: false,
+            auto: None,
             drained: BTreeSet::new(),
             next_tick: Instant::ORIGIN,
             next_listening: Instant::ORIGIN,
@@ -243,6 +285,7 @@ impl RelaySystem {
             }
         }
         self.options.links.insert(peer, options);
+        self.admission_stale = true;
         self.watch_links(now, ports);
         self.settle(now, ports);
     }
@@ -251,12 +294,25 @@ impl RelaySystem {
     /// bounds on relays and on the history of streams are those of the start.
     pub fn set_limits(&mut self, limits: Limits, source_grace: Duration) {
         self.options.limits = limits;
+        self.admission_stale = true;
         self.options.source_grace = source_grace;
     }
 
     /// Where this relay stands; the overlay is told.
     pub fn set_place(&mut self, place: Option<Place>) {
         self.directory.own().set_place(place);
+    }
+
+    /// What this relay is marked with, where it can be dialled, and what streams that enter here would rather use.
+    pub fn set_traits(&mut self, now: Instant, traits: Traits, ports: &mut Ports) {
+        let Traits { tags, address, auto, policy } = traits;
+        self.directory.own().set_traits(tags, address, auto.is_some());
+        self.set_auto(auto);
+        if self.directory.set_policy(policy) {
+            self.published.values_mut().for_each(|published| published.plan.outdate());
+            self.plan_due = Some(now);
+        }
+        self.settle(now, ports);
     }
 
     /// Prepares to stop: the overlay is asked to route around this relay, new sources and sinks are refused.
@@ -325,6 +381,7 @@ impl RelaySystem {
 
     /// Follows what has changed: tells the neighbours, computes graphs, switches labels.
     fn settle(&mut self, now: Instant, ports: &mut Ports) {
+        self.settle_admission(now);
         self.directory.handle_timeout(now);
         while let Some(Flood { news, to }) = self.directory.next_flood() {
             let mut wanted_by = Vec::new();
@@ -345,6 +402,9 @@ impl RelaySystem {
         }
         let stale = self.planned != self.directory.generation() || self.planned_boot != self.directory.boot();
         if stale || self.plan_due.is_some_and(|due| due <= now) {
+            if self.planned != self.directory.generation() {
+                self.tell_refused(ports);
+            }
             self.follow_plans(now, ports);
         }
         for (key, port) in std::mem::take(&mut self.fresh) {
@@ -359,6 +419,7 @@ impl RelaySystem {
         self.expire_held(now);
         self.let_go(now, ports);
         self.ask_on(now, ports);
+        self.choose_neighbours(now, ports);
         if self.ticks.is_multiple_of(10) {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
@@ -407,6 +468,8 @@ impl EndSystem for RelaySystem {
                 | Control::Pull(_)
                 | Control::Whence(_)
                 | Control::Lost(_)
+                | Control::Survey(_)
+                | Control::Surveyed(_)
                 | Control::Signed(_)
                 | Control::Install(_)),
             ) => self.take_from_relay(now, port, message, ports),
@@ -419,6 +482,9 @@ impl EndSystem for RelaySystem {
     fn handle_closed(&mut self, now: Instant, port: PortId, peer: &Peer, closed: &Closed, ports: &mut Ports) {
         if self.ports.contains_key(&port) {
             let (peer, role, reason) = (peer.name.clone(), peer.role, closed.reason.clone());
+            if role == Role::Relay {
+                self.note_parted(now, &peer, closed.code);
+            }
             self.log.note(now, What::PeerGone { peer, role, reason });
         }
         self.detach(now, port);
@@ -458,6 +524,7 @@ impl RelaySystem {
             Control::Pull(pull) => self.pulled(now, port, &pull, ports),
             Control::Whence(whence) => self.asked_whence(now, port, &whence, ports),
             Control::Lost(lost) => self.take_lost(now, port, &lost, ports),
+            message @ (Control::Survey(_) | Control::Surveyed(_)) => self.take_survey(now, port, message, ports),
             statement => self.take_statement(now, port, statement, ports),
         }
     }

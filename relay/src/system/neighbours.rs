@@ -39,6 +39,9 @@ impl RelaySystem {
         } else if self.relays.len() >= self.options.limits.max_relays {
             ports.close(port, CloseCode::Overload, "too many relays");
             return;
+        } else if !self.welcomes(now, &peer.name, peer.dialled, ports) {
+            ports.close(port, CloseCode::Overload, "this relay has as many neighbours as it may");
+            return;
         }
         let name = peer.name.clone();
         if let (Some(options), Some(link)) = (self.options.links.get(&name), ports.link_mut(port)) {
@@ -151,6 +154,7 @@ impl RelaySystem {
             Some(delay) if is_up(&quality, own.has_link(name)) => {
                 let loss_ppm = (quality.loss_sent * 1e6) as u32;
                 own.set_link(now, name, delay.as_micros().min(10_000_000) as u32, loss_ppm, cost);
+                self.admission_stale |= !had;
             }
             // Not measured yet.
             None if quality.silent_for <= SILENT => {}

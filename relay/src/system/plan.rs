@@ -47,6 +47,28 @@ struct Epoch {
     from: Instant,
     modules: Vec<Module>,
     rule: Rule,
+    /// The most links that a packet may take.
+    max_edges: Option<usize>,
+}
+
+impl Epoch {
+    /// Of these modules, those that a packet may have under the ceiling on cost: what answers trouble goes first, the widest
+    /// graph before the others.
+    fn under_ceiling(&self, mut modules: Modules) -> Modules {
+        let Some(most) = self.max_edges else { return modules };
+        let edges = |modules: Modules| {
+            let of = modules.slots().filter_map(|slot| self.modules.get(slot)).flat_map(|module| &module.edges);
+            of.map(|edge| (&edge.from, &edge.to)).collect::<BTreeSet<_>>().len()
+        };
+        let destinations = (Modules::FIRST_DESTINATION..topology::select::SLOTS).map(|slot| Modules(1 << slot));
+        for module in [Modules::ROBUST].into_iter().chain(destinations).chain([Modules::SOURCE, Modules::DISJOINT]) {
+            let rest = Modules(modules.0 & !module.0);
+            if modules.has(module) && rest != Modules(0) && edges(modules) > most {
+                modules = rest;
+            }
+        }
+        modules
+    }
 }
 
 impl Plan {
@@ -111,6 +133,7 @@ impl Plan {
         let renew = std::mem::take(&mut self.renew);
         if let Some(newest) = self.epochs.last_mut().filter(|newest| newest.modules == graphs.modules && !renew) {
             newest.rule = graphs.rule.clone();
+            newest.max_edges = graphs.max_edges;
             return None;
         }
         let at_once = choice.young || self.is_broken(graphs, choice);
@@ -118,7 +141,7 @@ impl Plan {
         self.epoch = self.epoch.wrapping_add(1);
         self.epochs.retain(|epoch| epoch.from < from);
         let (number, modules, rule) = (self.epoch, graphs.modules.clone(), graphs.rule.clone());
-        self.epochs.push(Epoch { number, from, modules, rule });
+        self.epochs.push(Epoch { number, from, modules, rule, max_edges: graphs.max_edges });
         Some(number)
     }
 
@@ -139,6 +162,7 @@ impl Plan {
                 if self.doubt.stands(now) { selected.with(Modules::DISJOINT) } else { selected }
             }
         };
+        self.selected = in_force.under_ceiling(self.selected);
         Some(label::label(in_force.number, self.selected.0))
     }
 
@@ -240,7 +264,7 @@ mod tests {
             rule: Rule::Fixed(used),
             egresses: vec![name("d")],
             longest: Duration::from_millis(20),
-            rest: Duration::ZERO,
+            ..Graphs::default()
         };
         let choice = Choice { ingress: &ingress, is_up: &is_up, young: false, topology: 0, troubled: &[] };
         plan.adopt(now, now.as_micros(), &graphs, &choice)
@@ -347,7 +371,7 @@ mod tests {
             rule,
             egresses: vec![name("d")],
             longest: Duration::from_millis(20),
-            rest: Duration::ZERO,
+            ..Graphs::default()
         };
         let ingress = name("a");
         let mut plan = Plan::new(0);

@@ -11,6 +11,7 @@ use node::{PortId, Ports};
 use std::collections::BTreeMap;
 use topology::NodeName;
 use topology::select::Modules;
+use topology::terms::Full;
 
 impl RelaySystem {
     /// Fills in what the end system knows; the shell adds addresses, neighbours, and who set which policy.
@@ -22,6 +23,8 @@ impl RelaySystem {
             links: self.ports.iter().filter_map(link).collect(),
             streams: self.carried.iter().map(|(id, carried)| self.stream_report(id, carried)).collect(),
             overlay: self.directory.report(),
+            capacity: self.directory.capacities(),
+            usage: self.usage(),
             refused: RefusalCounters { excess: self.directory.excess(), ..self.refused },
             ..Report::default()
         }
@@ -39,6 +42,15 @@ impl RelaySystem {
             sealed: carried.sealed,
             deadline_ms: f64::from(carried.deadline_us) / 1000.0,
             mode: published.map(|published| published.mode),
+            token: published.map(|published| published.token.clone()),
+            admitted_rate: carried
+                .newest()
+                .map(|install| install.reserve.need.rate_kbps)
+                .filter(|kbps| *kbps > 0)
+                .map(bits),
+            high_priority: carried.newest().is_some_and(|install| install.reserve.need.high_priority),
+            why: published.map(|published| published.why.clone()).unwrap_or_default(),
+            unserved: published.map(|published| unserved(&published.unserved)).unwrap_or_default(),
             epoch: carried.newest().map(|install| install.epoch),
             label: self.forward.stamp(key).map(|label| label.0),
             spread: published.map(|published| spread(published.plan.selected())).unwrap_or_default(),
@@ -70,6 +82,14 @@ impl RelaySystem {
     pub fn clients(&self) -> usize {
         self.ports.values().filter(|port| matches!(port.kind, Kind::Client(_))).count()
     }
+}
+
+fn bits(kbps: u32) -> u64 {
+    u64::from(kbps) * 1000
+}
+
+fn unserved(links: &[(NodeName, Full)]) -> Vec<String> {
+    links.iter().map(|(egress, full)| format!("{egress}: {full}")).collect()
 }
 
 /// The names of modules.

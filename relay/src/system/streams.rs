@@ -175,6 +175,7 @@ impl RelaySystem {
             let last = carried.newest().map(|install| (install.boot, install.epoch));
             self.ended.push(Ended { at: now, id: id.clone(), last });
         }
+        self.admission_stale = true;
         self.open_to_sinks(now, &id.name, ports);
     }
 
@@ -216,6 +217,7 @@ impl RelaySystem {
                 }
             }
         }
+        self.admission_stale = true;
         for (_, port) in self.below(&id) {
             if Some(port) != from {
                 self.announce(now, port, (*install.message).clone(), ports);

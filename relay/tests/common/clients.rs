@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use link::{Delivery, Flags, Instant, Label, MediaTime, Packet, StreamHandle, StreamSeq};
-use node::control::{CloseCode, Content, Control, Dissemination, Publish, StreamOpen};
+use node::control::{CloseCode, Content, Control, Dissemination, Publish, StreamOpen, Wants};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub(crate) struct Source {
     pub(crate) sending: bool,
     pub(crate) next_seq: u32,
     pub(crate) refused: Vec<CloseCode>,
+    /// In words.
+    pub(crate) reasons: Vec<String>,
     pub(crate) handle: Option<StreamHandle>,
     /// What the relay says lies between it and the farthest sink.
     pub(crate) rest: Duration,
@@ -38,12 +40,14 @@ impl Source {
             mode: Dissemination::Tree,
             content: Content::Datagrams,
             sealed: false,
+            wants: Wants::default(),
         };
         Source {
             publish,
             sending: false,
             next_seq: 0,
             refused: Vec::new(),
+            reasons: Vec::new(),
             handle: None,
             rest: Duration::ZERO,
             port: None,
@@ -94,6 +98,7 @@ impl EndSystem for Source {
             Control::StreamRefused { refusal, .. } => {
                 self.handle = None;
                 self.refused.push(refusal.code);
+                self.reasons.push(refusal.reason);
             }
             _ => {}
         }
@@ -129,6 +134,10 @@ pub(crate) struct Sink {
     deadline: Duration,
     early: Vec<Delivery>,
     pub(crate) port: Option<PortId>,
+    /// Another stream than [`STREAM`].
+    pub(crate) other: Option<&'static str>,
+    /// Why it was refused, in words.
+    pub(crate) reasons: Vec<String>,
 }
 
 impl Sink {
@@ -170,7 +179,7 @@ impl Sink {
 impl EndSystem for Sink {
     fn handle_opened(&mut self, _: Instant, port: PortId, ports: &mut Ports) {
         self.port = Some(port);
-        ports.control(port, Control::Subscribe { name: STREAM.parse().expect("valid") });
+        ports.control(port, Control::Subscribe { name: self.other.unwrap_or(STREAM).parse().expect("valid") });
     }
     fn handle_delivery(&mut self, now: Instant, _: PortId, delivery: Delivery, _: &mut Ports) {
         let took = (now.as_micros() as u32).wrapping_sub(delivery.media_time.0);
@@ -180,7 +189,10 @@ impl EndSystem for Sink {
     fn handle_control(&mut self, _: Instant, _: PortId, message: Control, _: &mut Ports) {
         match message {
             Control::Subscribed { live, .. } => self.subscribed.push(live),
-            Control::StreamRefused { refusal, .. } => self.refused.push(refusal.code),
+            Control::StreamRefused { refusal, .. } => {
+                self.refused.push(refusal.code);
+                self.reasons.push(refusal.reason);
+            }
             Control::StreamOpen(open) => {
                 self.opens += 1;
                 self.deadline = Duration::from_micros(u64::from(open.deadline_us));

@@ -41,6 +41,7 @@ fn advertisement(origin: &str, seq: u64) -> Advertisement {
         subscriptions: Vec::new(),
         draining: true,
         about: About::default(),
+        terms: topology::terms::Terms::default(),
     }
 }
 
@@ -72,6 +73,7 @@ fn what_others_did_not_sign_is_refused_and_counted() {
             deadline_us: 200_000,
             content: node::control::Content::Datagrams,
             sealed: false,
+            reserve: node::control::Reserve::default(),
             modules: vec![Module { edges: Vec::new() }],
         }),
     ];

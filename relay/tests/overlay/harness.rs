@@ -6,7 +6,7 @@ use anabranch_relay::Report;
 use anabranch_relay::config::Limits;
 use anabranch_relay::system::{LinkOptions, Options, RelaySystem};
 use link::{Instant, LinkConfig};
-use node::control::RECEIPTS;
+use node::control::{RECEIPTS, SURVEYS};
 use node::testing::{Delay, End, Join, NodeId, World};
 use node::trust::{Authority, Direction, Grant, Role, Seal};
 use node::{EndSystem, Peer, PortId, Ports};
@@ -122,7 +122,7 @@ impl Overlay {
     /// A link of this delay, in milliseconds, dialled by `a`.
     pub(crate) fn link(&mut self, a: &str, b: &str, delay: u64) -> End {
         let end = self.link_measured(a, b, delay);
-        let configured = LinkOptions { delay: Some(ms(delay)), cost: 10, policy: link::policy::Policy::default() };
+        let configured = LinkOptions { delay: Some(ms(delay)), cost: 10, ..LinkOptions::default() };
         for (own, other) in [(a, b), (b, a)] {
             let (other, options) = (other.parse().expect("valid"), configured.clone());
             self.relay(own, |now, system, ports| system.set_link_options(now, other, options, ports));
@@ -176,6 +176,14 @@ impl Overlay {
     pub(crate) fn sink_with(&mut self, relay: &str, name: &str, grants: Vec<Grant>) -> NodeId {
         let node = self.add(Sink::default());
         self.connect(relay, node, peer(name, Role::Sink, false, grants));
+        node
+    }
+
+    /// A sink of another stream.
+    pub(crate) fn sink_of(&mut self, relay: &str, name: &str, stream: &'static str) -> NodeId {
+        let node = self.add(Sink::default());
+        self.of_sink(node, |sink| sink.other = Some(stream));
+        self.connect(relay, node, peer(name, Role::Sink, false, all(Direction::Subscribe)));
         node
     }
 
@@ -280,7 +288,7 @@ impl Overlay {
 
 pub(crate) fn peer(name: &str, role: Role, dialled: bool, grants: Vec<Grant>) -> Peer {
     let address = ([127, 0, 0, 1], 9).into();
-    Peer { name: name.parse().expect("valid"), role, grants, address, dialled, features: RECEIPTS }
+    Peer { name: name.parse().expect("valid"), role, grants, address, dialled, features: RECEIPTS | SURVEYS }
 }
 
 /// A right to all streams for an hour.

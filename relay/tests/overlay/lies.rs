@@ -72,6 +72,7 @@ fn own_word(streams: Vec<StreamState>) -> Advertisement {
         subscriptions: Vec::new(),
         draining: false,
         about: topology::about::About::default(),
+        terms: topology::terms::Terms::default(),
     }
 }
 

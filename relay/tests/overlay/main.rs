@@ -1,5 +1,7 @@
 //! Whole overlays of relays in virtual time: what must hold for streams, whatever happens to links, relays and sources.
 
+mod admission;
+mod auto;
 #[path = "../common/clients.rs"]
 mod clients;
 mod clocks;
@@ -10,6 +12,7 @@ mod hostile;
 mod lies;
 mod sla;
 mod start;
+mod trace;
 
 use anabranch_relay::system::RelaySystem;
 use harness::{Overlay, STREAM, Source, all, ms, peer, right};

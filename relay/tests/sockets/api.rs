@@ -160,6 +160,11 @@ fn every_answer_is_as_documented() {
             ("GET", "/api/v1/sla/tenant/channel", "", 200),
             ("GET", "/api/v1/sla/tenant/channel/hd", "", 404),
             ("GET", "/api/v1/sla/tenant/ch%20annel", "", 400),
+            ("PUT", "/api/v1/links/a/b", r#"{"capacity": "20 Mbit/s"}"#, 200),
+            ("GET", "/api/v1/capacity", "", 200),
+            ("GET", "/api/v1/usage", "", 200),
+            ("GET", "/api/v1/trace/tenant/channel", "", 200),
+            ("GET", "/api/v1/trace/tenant/channel/hd", "", 404),
             ("POST", "/api/v1/drain?link=b", "", 200),
             ("POST", "/api/v1/drain?link=z", "", 404),
             ("POST", "/api/v1/drain?lnik=b", "", 400),
@@ -175,6 +180,8 @@ fn every_answer_is_as_documented() {
                 link if link.starts_with("/api/v1/links/") => "/api/v1/links/{from}/{to}",
                 "/api/v1/sla/tenant/channel/hd" => "/api/v1/sla/{tenant}/{channel}/{rendition}",
                 sla if sla.starts_with("/api/v1/sla/") => "/api/v1/sla/{tenant}/{channel}",
+                "/api/v1/trace/tenant/channel/hd" => "/api/v1/trace/{tenant}/{channel}/{rendition}",
+                trace if trace.starts_with("/api/v1/trace/") => "/api/v1/trace/{tenant}/{channel}",
                 path => path,
             };
             let documented =

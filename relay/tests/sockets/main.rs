@@ -1,6 +1,7 @@
 //! Relays over real sockets on loopback, several in one process.
 
 mod api;
+mod auto;
 #[path = "../common/clients.rs"]
 mod clients;
 mod events;

@@ -339,6 +339,7 @@ fn a_relay_that_says_nonsense_changes_nothing() {
         mode: Default::default(),
         content: Content::Ts,
         sealed: false,
+        wants: node::control::Wants::default(),
     }));
     scene.world.run_for(ms(100));
     scene.send(199, 10);

@@ -305,6 +305,7 @@ impl Outgoing {
             // What a sealed stream carries is told inside its payloads.
             content: self.content.filter(|_| self.sealer.is_none()).unwrap_or_default(),
             sealed: self.sealer.is_some(),
+            wants: self.options.wants,
         };
         ports.control(port, Control::Publish(publish));
     }
