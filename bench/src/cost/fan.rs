@@ -65,6 +65,7 @@ impl Fan {
             mode: Dissemination::Tree,
             content: Content::Datagrams,
             sealed: false,
+            wants: Default::default(),
         };
         engine.handle_control(now, source.port, Control::Publish(publish));
         let mut handle = None;

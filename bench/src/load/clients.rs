@@ -248,6 +248,7 @@ impl EndSystem for System {
                 mode: Dissemination::Tree,
                 content: Content::Datagrams,
                 sealed: false,
+                wants: Default::default(),
             };
             ports.control(port, Control::Publish(publish));
         }
