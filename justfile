@@ -16,6 +16,10 @@ test:
 long:
     .ci/run long
 
+# Instructions on the way of a packet, against those kept with the code
+cost:
+    .ci/run cost
+
 # Live video through a lossy overlay, on this machine
 demo *args:
     cargo demo {{args}}
