@@ -26,6 +26,7 @@ fn message() -> impl Strategy<Value = Control> {
                 late,
                 missing,
                 overflow,
+                ages: missed.iter().map(|(_, count)| ((count % 30) as u8, u32::from(*count))).collect(),
                 missed,
             })
         ),

@@ -8,6 +8,7 @@
 //! | `blame` | which hop lost what a sink missed |
 //! | `pull` | what is missing is asked for, and answered |
 //! | `watch` | trouble on the links into this relay |
+//! | `line` | line tests from here and to here |
 //! | `doubt` | a way whose links are well and on which nothing comes |
 //! | `effect` | what repair on a link costs and brings |
 //! | `past` | what a link was like over the last fifteen minutes |
@@ -23,6 +24,7 @@ mod blame;
 mod clients;
 mod doubt;
 mod effect;
+mod line;
 mod neighbours;
 mod overview;
 mod past;
@@ -42,6 +44,7 @@ use crate::sla::{Accounts, Sla};
 use blame::Question;
 use carried::{Carried, Installed, StreamId};
 use clients::{Published, Wanted};
+use line::Lines;
 use link::policy::Policy;
 use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
@@ -139,6 +142,8 @@ pub struct RelaySystem {
     /// Questions to other relays that are open.
     questions: BTreeMap<u32, Question>,
     next_question: u32,
+    /// Line tests.
+    line: Lines,
     draining: bool,
     /// Links that are to carry nothing, by the neighbour.
     drained: BTreeSet<NodeName>,
@@ -201,6 +206,7 @@ impl RelaySystem {
             accounts: Accounts::default(),
             questions: BTreeMap::new(),
             next_question: 0,
+            line: Lines::default(),
             draining: false,
             drained: BTreeSet::new(),
             next_tick: Instant::ORIGIN,
@@ -348,7 +354,7 @@ impl RelaySystem {
             self.follow_plans(now, ports);
         }
         for (key, port) in std::mem::take(&mut self.fresh) {
-            self.forward.replay(now, key, port, ports);
+            self.forward.replay(now, key, port, &mut self.line.tap(ports));
         }
     }
 
@@ -359,6 +365,7 @@ impl RelaySystem {
         self.expire_held(now);
         self.let_go(now, ports);
         self.ask_on(now, ports);
+        self.tick_line(now, ports);
         if self.ticks.is_multiple_of(10) {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
@@ -381,7 +388,11 @@ impl EndSystem for RelaySystem {
 
     #[inline]
     fn handle_delivery(&mut self, now: Instant, port: PortId, delivery: Delivery, ports: &mut Ports) {
-        if let Err(delivery) = self.forward.forward(now, port, delivery, ports) {
+        let forwarded = match self.line.is_idle() {
+            true => self.forward.forward(now, port, delivery, ports),
+            false => self.forward.forward(now, port, delivery, &mut self.line.tap(ports)),
+        };
+        if let Err(delivery) = forwarded {
             if delivery.stream == SIGNAL {
                 self.take_signal(now, port, &delivery, ports);
             } else {
@@ -430,6 +441,7 @@ impl EndSystem for RelaySystem {
             self.tick(now, ports);
         }
         self.repeat_signals(now, ports);
+        self.send_test(now, ports);
         if now >= self.next_listening {
             self.next_listening = now + LISTEN;
             self.listen(now, ports);
@@ -445,7 +457,7 @@ impl EndSystem for RelaySystem {
         let next = self.next_tick.min(self.directory.poll_timeout());
         let listening = (!self.relays.is_empty()).then_some(self.next_listening);
         let look = (listening.is_some() && !self.wanted.is_empty()).then_some(self.next_look);
-        [self.plan_due, self.repeat_due(), listening, look].into_iter().flatten().chain([next]).min()
+        [self.plan_due, self.repeat_due(), self.line.due(), listening, look].into_iter().flatten().chain([next]).min()
     }
 }
 
