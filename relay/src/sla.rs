@@ -317,6 +317,11 @@ mod tests {
         let later = of(at(50_000));
         assert_eq!((later.sinks[0].minute.due, later.sinks[0].minute.on_time_share), (0, None));
         assert_eq!(later.sinks[0].day.due, 400_010);
+        // Bounds are those of `node::ages`: the receipts are all of the class up to 20 ms.
+        let of_20_ms =
+            |span: &Span| span.ages.iter().find(|class| class.up_to_ms == Some(20)).map(|class| class.packets);
+        assert_eq!((of_20_ms(&sink.minute), of_20_ms(&sink.day)), (Some(6000), Some(400_000)));
+        assert!(later.sinks[0].minute.ages.is_empty());
     }
 
     #[test]

@@ -123,7 +123,7 @@ async fn follow(ops: SocketAddr) -> Result<Value, Failure> {
     unreachable!("a test has an end before these numbers have")
 }
 
-fn percent(share: &Value, digits: usize) -> String {
+pub(super) fn percent(share: &Value, digits: usize) -> String {
     match share.as_f64() {
         // What is not all is not shown as all.
         Some(share) if share < 1.0 => {

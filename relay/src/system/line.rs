@@ -470,7 +470,8 @@ impl Sending {
         let sent = u64::from(self.sent);
         let received = account.received.min(sent);
         let settled = matches!(self.stage, Stage::Done | Stage::Stopped | Stage::Failed);
-        let missing = if settled { sent - received } else { account.missing };
+        // A peer says what it likes: never more than there was.
+        let missing = if settled { sent - received } else { account.missing.min(sent - received) };
         let due = received + missing;
         let share = |packets: u64| (due > 0).then(|| packets as f64 / due as f64);
         let deadline_ms = self.ask.deadline.as_secs_f64() * 1e3;

@@ -8,6 +8,7 @@ mod forgery;
 mod harness;
 mod hostile;
 mod lies;
+mod line;
 mod sla;
 mod start;
 
