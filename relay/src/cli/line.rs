@@ -190,12 +190,16 @@ fn result(test: &Value) -> String {
     let rows: Vec<&Value> = list(&test["delivered"]).collect();
     // Deadlines that nothing can meet say nothing but that; one of them is enough.
     let first = rows.iter().position(|row| number(&row["packets"]) > 0.0).unwrap_or(0).saturating_sub(1);
-    for row in &rows[first..] {
+    for (nth, row) in rows.iter().enumerate().skip(first) {
+        // From where all had come, the deadline asked for is enough.
+        if nth > first && nth + 1 < rows.len() && rows[nth - 1]["packets"] == test["received"] {
+            continue;
+        }
         let _ = writeln!(
             out,
             "{:>11} {:>12} {:>12}",
             number(&row["deadline_ms"]),
-            row["packets"],
+            row["packets"].to_string(),
             percent(&row["share"], 5)
         );
     }
@@ -243,7 +247,8 @@ mod tests {
             "missing": 2,
             "delivered": [
                 {"deadline_ms": 5.0, "packets": 0, "share": 0.0}, {"deadline_ms": 10.0, "packets": 0, "share": 0.0},
-                {"deadline_ms": 65.0, "packets": 950, "share": 0.95}, {"deadline_ms": 200.0, "packets": 998, "share": 0.998},
+                {"deadline_ms": 65.0, "packets": 950, "share": 0.95}, {"deadline_ms": 150.0, "packets": 998, "share": 0.998},
+                {"deadline_ms": 175.0, "packets": 998, "share": 0.998}, {"deadline_ms": 200.0, "packets": 998, "share": 0.998},
             ],
             "delay": {"least_ms": 19.0, "p50_ms": 20.0, "p99_ms": 80.0, "p999_ms": 120.0, "most_ms": 150.0, "jitter_ms": 3.0},
             "hops": [{"from": "fra", "to": "lon", "used": true, "delay_ms": 20.0, "lost": 0.05, "left": 0.002, "overhead": 0.06}],
@@ -256,6 +261,10 @@ mod tests {
         assert!(!shown.lines().any(|line| line.trim_start().starts_with("5 ")), "{shown}");
         assert!(
             shown.lines().any(|line| line.trim_start().starts_with("65 ") && line.ends_with("95.00000")),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("        150          998     99.80000\n        200          998     99.80000\n"),
             "{shown}"
         );
         assert!(progress(&test).contains("99.8000 % by 200 ms"), "{}", progress(&test));
