@@ -340,6 +340,9 @@ pub struct Receipt {
     pub overflow: u64,
     /// Of those missing, the numbers of as many as fit: the first of a run, and how many.
     pub missed: Vec<(u32, u16)>,
+    /// How old packets were when they came first, late ones too: by class of [`crate::ages`], and how many. Since 1.3.
+    #[serde(default, deserialize_with = "appended")]
+    pub ages: Vec<(u8, u32)>,
 }
 
 /// On which hop were these packets lost? Who had them answers that it was the hop to the asker; who had not asks on.

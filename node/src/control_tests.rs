@@ -26,6 +26,7 @@ fn message() -> impl Strategy<Value = Control> {
                 late,
                 missing,
                 overflow,
+                ages: missed.iter().map(|(_, count)| ((count % 30) as u8, u32::from(*count))).collect(),
                 missed,
             })
         ),
@@ -201,4 +202,18 @@ fn every_close_code_has_a_number_of_its_own() {
         assert_eq!(code.to_wire(), number);
     }
     assert_eq!(CloseCode::from_wire(4711), CloseCode::Protocol);
+}
+
+/// A sink of 1.2 does not tell how old packets were.
+#[test]
+fn a_receipt_without_ages_is_a_receipt() {
+    let receipt = |ages| {
+        let (name, incarnation, missed) = ("a/b".parse().unwrap(), Incarnation(1), vec![(7, 2)]);
+        Control::Receipt(Receipt { name, incarnation, on_time: 9, late: 1, missing: -1, overflow: 0, missed, ages })
+    };
+    let with = receipt(vec![(3, 9)]);
+    let mut body = encoded(&with)[LENGTH..].to_vec();
+    assert_eq!(decode(&body).unwrap(), with);
+    body.truncate(body.len() - 3);
+    assert_eq!(decode(&body).unwrap(), receipt(Vec::new()));
 }

@@ -4,6 +4,7 @@
 //! What a relay, a source or a sink *decides* is in an [`EndSystem`], which is pure: it is fed events and acts on [`Ports`].
 //! [`Host`] runs one end system over real sockets, on one thread.
 
+pub mod ages;
 pub mod backoff;
 pub mod clock;
 pub mod config;

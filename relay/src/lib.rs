@@ -7,6 +7,7 @@
 //! | [`system`] | who may publish and watch what; what is said to whom | pure |
 //! | [`directory`] | what this relay knows of the overlay and says of itself; the graphs of its streams | pure |
 //! | [`events`] | what an operator is told of as it changes | pure |
+//! | [`line`](mod@line) | the line test from one relay to another: what it is asked, and what it says | pure |
 //! | [`sla`] | what each sink had of its streams, and where it lost | pure |
 //! | [`view`] | what an operator is shown of the overlay and of the past of a link | pure |
 //! | `server` | sockets, neighbours, signals, reports | the shell |
@@ -21,6 +22,7 @@ pub mod config;
 pub mod directory;
 pub mod events;
 pub mod forward;
+pub mod line;
 pub mod metrics;
 pub mod ops;
 pub mod overrides;

@@ -7,6 +7,7 @@
 
 use crate::ops::schema;
 use link::Instant;
+use node::ages::Ages;
 use node::control::Receipt;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -72,6 +73,27 @@ pub struct Span {
     pub hops: Vec<HopMisses>,
     /// Packets missed of which the hop is not known: all that came late are among them.
     pub unknown: u64,
+    /// How old packets were when they came here, late ones too: what is left to the deadline is the margin. Empty where the sink does not tell:
+    /// it speaks a protocol before 1.3.
+    pub ages: Vec<AgeClass>,
+}
+
+/// Packets of an age: from the source's receipt to their arrival at the sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AgeClass {
+    /// The oldest of them, in milliseconds; the youngest are older than the class before. Null: older than all other classes.
+    #[schema(required)]
+    pub up_to_ms: Option<u16>,
+    /// How many.
+    pub packets: u64,
+}
+
+/// The classes as they are shown; none where nothing was counted.
+pub(crate) fn age_classes(ages: &Ages) -> Vec<AgeClass> {
+    if ages.is_empty() {
+        return Vec::new();
+    }
+    ages.classes().map(|(up_to_ms, packets)| AgeClass { up_to_ms, packets }).collect()
 }
 
 /// Packets lost on one hop.
@@ -95,6 +117,8 @@ struct Counts {
     missing: i64,
     overflow: u64,
     hops: Vec<(LossHop, u64)>,
+    /// By class, as [`Ages::told`] has them.
+    ages: Vec<(u8, u32)>,
 }
 
 impl Counts {
@@ -103,6 +127,7 @@ impl Counts {
         self.late = self.late.saturating_add(receipt.late);
         self.missing = self.missing.saturating_add(receipt.missing);
         self.overflow = self.overflow.saturating_add(receipt.overflow);
+        Ages::merge(&mut self.ages, &Ages::heard(&receipt.ages));
     }
 
     fn blame(&mut self, hop: &LossHop, packets: u64) {
@@ -120,6 +145,7 @@ impl Counts {
         self.missing = self.missing.saturating_add(other.missing);
         self.overflow = self.overflow.saturating_add(other.overflow);
         other.hops.iter().for_each(|(hop, packets)| self.blame(hop, *packets));
+        Ages::merge(&mut self.ages, &Ages::heard(&other.ages));
     }
 
     fn span(mut self) -> Span {
@@ -138,6 +164,7 @@ impl Counts {
             on_time_share: (due > 0).then(|| self.on_time as f64 / due as f64),
             hops: self.hops.into_iter().map(of).collect(),
             unknown: missed.saturating_sub(known),
+            ages: age_classes(&Ages::heard(&self.ages)),
         }
     }
 }
@@ -266,6 +293,7 @@ mod tests {
             missing,
             overflow: 0,
             missed: Vec::new(),
+            ages: vec![(3, on_time as u32)],
         }
     }
 
@@ -289,6 +317,11 @@ mod tests {
         let later = of(at(50_000));
         assert_eq!((later.sinks[0].minute.due, later.sinks[0].minute.on_time_share), (0, None));
         assert_eq!(later.sinks[0].day.due, 400_010);
+        // Bounds are those of `node::ages`: the receipts are all of the class up to 20 ms.
+        let of_20_ms =
+            |span: &Span| span.ages.iter().find(|class| class.up_to_ms == Some(20)).map(|class| class.packets);
+        assert_eq!((of_20_ms(&sink.minute), of_20_ms(&sink.day)), (Some(6000), Some(400_000)));
+        assert!(later.sinks[0].minute.ages.is_empty());
     }
 
     #[test]

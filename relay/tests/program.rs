@@ -295,6 +295,23 @@ fn nothing_is_kept_where_no_file_is_named() {
 }
 
 #[test]
+fn a_line_test_that_cannot_be_made_says_why() {
+    let directory = overlay("ops = \"127.0.0.1:0\"\n[[neighbours]]\nname = \"lon\"\n");
+    let at = directory.path();
+    let mut running = Running::start(at);
+    let ops = running.report_where(|report| report["ready"] == true)["ops"].as_str().expect("an address").to_owned();
+    for (line, rate, exit, parts) in [
+        (["fra", "rom"], "20M", Exit::Unavailable, ["no relay rom", "/api/v1/overlay"]),
+        (["lon", "fra"], "20M", Exit::Refused, ["this is relay fra", "ask relay lon"]),
+        (["fra", "lon"], "1 bit/s", Exit::Usage, ["rate", "10 kbit/s to 1 Gbit/s"]),
+        (["fra", "lon"], "fast", Exit::Usage, ["fast", "Mbit/s"]),
+    ] {
+        let (_, why) = run(at, &["ctl", "test", line[0], line[1], "--rate", rate, "--ops", &ops], exit);
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+    }
+}
+
+#[test]
 fn ctl_reload_says_what_it_changed_and_what_was_wrong() {
     let directory = overlay("ops = \"127.0.0.1:0\"\n");
     let at = directory.path();

@@ -5,6 +5,7 @@ mod payloads;
 use crate::playout::{Arrival, Event, Playout, PlayoutConfig, Release};
 use crate::report::{Counters, StreamReport, StreamState};
 use link::{Delivery, Instant, StreamHandle};
+use node::ages::Ages;
 use node::control::{CloseCode, Control, RECEIPTS, Receipt, Refusal, StreamOpen};
 use node::payload::StreamKeys;
 use node::trust::Role;
@@ -65,6 +66,7 @@ struct Stream {
     live: Option<bool>,
     /// What the relay was told of.
     told: Counters,
+    told_ages: Ages,
     /// When it is told next.
     receipt_due: Instant,
 }
@@ -98,6 +100,7 @@ impl<O: Outlets> SinkSystem<O> {
             refusal: None,
             live: None,
             told: Counters::default(),
+            told_ages: Ages::default(),
             receipt_due: Instant::ORIGIN,
         };
         SinkSystem {
@@ -323,6 +326,8 @@ impl Stream {
     fn receipts(&mut self, now: Instant) -> Vec<Receipt> {
         let counters = self.playout.counters();
         let told = std::mem::replace(&mut self.told, counters);
+        let all_ages = self.playout.ages();
+        let mut ages = all_ages.since(&std::mem::replace(&mut self.told_ages, all_ages)).told();
         let mut counts = (
             counters.on_time - told.on_time,
             counters.late - told.late,
@@ -332,14 +337,15 @@ impl Stream {
         let mut receipts = Vec::new();
         loop {
             let missed = self.playout.take_missed(now, RECEIPT_GRACE);
-            if missed.is_none() && counts == (0, 0, 0, 0) {
+            if missed.is_none() && counts == (0, 0, 0, 0) && ages.is_empty() {
                 return receipts;
             }
             let Some(latest) = self.playout.incarnation() else { return receipts };
             let (incarnation, missed) = missed.unwrap_or((latest, Vec::new()));
             let (on_time, late, missing, overflow) = std::mem::take(&mut counts);
             let name = self.name.clone();
-            receipts.push(Receipt { name, incarnation, on_time, late, missing, overflow, missed });
+            let ages = std::mem::take(&mut ages);
+            receipts.push(Receipt { name, incarnation, on_time, late, missing, overflow, missed, ages });
         }
     }
 

@@ -291,6 +291,7 @@ impl EndSystem for System {
                 missing: 0,
                 overflow: 0,
                 missed: Vec::new(),
+                ages: Default::default(),
             };
             ports.control(*port, Control::Receipt(receipt));
         }

@@ -2,6 +2,8 @@
 
 #[path = "events.rs"]
 mod events;
+#[path = "line.rs"]
+mod line;
 #[path = "link.rs"]
 mod link;
 #[path = "sla.rs"]
@@ -49,6 +51,8 @@ pub(super) enum Ctl {
     Drain(Drain),
     /// Print what each sink at the relay had of a stream over the last minute, hour and day, and where the rest was lost
     Sla(sla::Cmd),
+    /// Send test packets from one relay to another, and print what would have been delivered by which deadline; before an event
+    Test(line::Cmd),
     /// Print what changes, as it changes, until Ctrl-C: links, streams, subscriptions, policies, reloads, peers
     Events(events::Events),
     /// Read the configuration anew, as SIGHUP does, and print what that changed; a file with a mistake changes nothing
@@ -112,6 +116,7 @@ impl Ctl {
             Ctl::Reload(reload) => return reload.execute(),
             Ctl::Events(events) => return events.execute(),
             Ctl::Sla(sla) => return sla.execute(),
+            Ctl::Test(test) => return test.execute(),
         };
         let body = ask("GET", ops, "/api/v1/status")?;
         if json {

@@ -1,5 +1,6 @@
 //! `ctl sla`: what the sinks of a relay had of a stream.
 
+use super::line::percent;
 use super::{At, ask, list, number, parse, text};
 use clap::Args;
 use node::exit::Failure;
@@ -18,6 +19,9 @@ pub(in crate::cli) struct Cmd {
     /// Print a line for each sink, span of time and hop, separated by commas
     #[arg(long)]
     csv: bool,
+    /// Print how old packets were when they came, late ones too: how many, and which share had come by then
+    #[arg(long)]
+    ages: bool,
     #[command(flatten)]
     at: At,
 }
@@ -30,7 +34,11 @@ impl Cmd {
             return super::super::print(&(body + "\n"));
         }
         let sla = parse(ops, &body)?;
-        super::super::print(&if self.csv { csv(&sla) } else { table(&sla) })
+        super::super::print(&match (self.ages, self.csv) {
+            (false, false) => table(&sla),
+            (false, true) => csv(&sla),
+            (true, csv) => ages(&sla, csv),
+        })
     }
 }
 
@@ -83,6 +91,34 @@ fn csv(sla: &Value) -> String {
     out
 }
 
+/// The histogram of each span that has one. In the table, classes older than any packet are left out.
+fn ages(sla: &Value, csv: bool) -> String {
+    let mut out = match csv {
+        true => "stream,relay,sink,over,up_to_ms,packets\n".to_owned(),
+        false => format!("{:<24} {:<7} {:>9} {:>12} {:>14}\n", "SINK", "OVER", "UP TO ms", "PACKETS", "COME BY THEN %"),
+    };
+    for (sink, name, span) in spans(sla) {
+        let classes: Vec<(&Value, u64)> =
+            list(&span["ages"]).map(|class| (&class["up_to_ms"], class["packets"].as_u64().unwrap_or(0))).collect();
+        let all = classes.iter().fold(0u64, |sum, (_, packets)| sum.saturating_add(*packets));
+        let mut come = 0u64;
+        for (up_to, packets) in classes {
+            let before = come;
+            come = come.saturating_add(packets);
+            if csv {
+                let up_to = up_to.as_u64().map_or("inf".to_owned(), |ms| ms.to_string());
+                let _ =
+                    writeln!(out, "{},{},{sink},{name},{up_to},{packets}", text(&sla["stream"]), text(&sla["relay"]));
+            } else if come > 0 && before < all {
+                let share = percent(&Value::from(come as f64 / all as f64), 5);
+                let up_to = up_to.as_u64().map_or("older".to_owned(), |ms| ms.to_string());
+                let _ = writeln!(out, "{sink:<24} {name:<7} {up_to:>9} {packets:>12} {share:>14}");
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +138,23 @@ mod tests {
         let csv = csv(&sla);
         assert!(csv.contains("news/one,lon,hall,minute,1000,990,1,9,0,fra,lon,8\n"), "{csv}");
         assert_eq!(csv.lines().count(), 5, "a head, two of the minute, one each of hour and day");
+    }
+
+    #[test]
+    fn shows_how_old_packets_were() {
+        let class = |up_to_ms: Option<u16>, packets: u64| json!({"up_to_ms": up_to_ms, "packets": packets});
+        let minute = json!({"ages": [class(Some(20), 0), class(Some(30), 900), class(Some(40), 0), class(Some(50), 99),
+            class(Some(65), 0), class(None, 1)]});
+        let hour = json!({"ages": [class(Some(20), 0), class(Some(30), 5), class(Some(40), 0), class(None, 0)]});
+        let sink = json!({"sink": "hall", "minute": minute, "hour": hour, "day": {"ages": []}});
+        let sla = json!({"stream": "news/one", "relay": "lon", "sinks": [sink]});
+        let table = ages(&sla, false);
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1], ["hall", "minute", "30", "900", "90.00000"]);
+        assert_eq!(rows[5], ["hall", "minute", "older", "1", "100.00000"]);
+        assert_eq!((rows.len(), &rows[6][..]), (7, &["hall", "hour", "30", "5", "100.00000"][..]), "{table}");
+        let csv = ages(&sla, true);
+        assert!(csv.contains("news/one,lon,hall,minute,50,99\n") && csv.contains(",minute,inf,1\n"), "{csv}");
+        assert_eq!(csv.lines().count(), 11);
     }
 }

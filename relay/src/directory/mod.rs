@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use topology::graph::{EdgeIx, Graph};
 use topology::lsdb::{
-    self, Advertisement, Database, Incarnation, Ingress, LinkTrouble, Outcome, TroubleOutcome, TroubleReport,
+    self, Advertisement, Database, Incarnation, Ingress, LinkTrouble, Outcome, StreamState, TroubleOutcome,
+    TroubleReport,
 };
 use topology::select;
 use topology::sets::NodeSet;
@@ -414,6 +415,14 @@ impl Directory {
     /// Whether a stream is published anywhere that can be reached.
     pub fn is_live(&self, name: &StreamName) -> bool {
         !self.publishers(name).is_empty()
+    }
+
+    /// The first stream that fits, of a relay that can be reached: which relay, and what it says of it.
+    pub fn find(&self, fits: impl Fn(&Ingress<'_>) -> bool) -> Option<(NodeName, StreamState)> {
+        let reachable = routes::reachable(&self.graph, self.me());
+        let mut claims = self.database.streams().flat_map(|name| self.database.claims(name));
+        let found = claims.find(|claim| fits(claim) && reachable.contains(claim.node))?;
+        Some((found.node.clone(), found.state.clone()))
     }
 
     /// Where else a stream is published, other than this life of it.

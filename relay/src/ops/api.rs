@@ -393,7 +393,7 @@ pub(super) async fn reset_link(
 
 impl Relay {
     /// Has an order carried out.
-    async fn ask<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, Problem> {
+    pub(super) async fn ask<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, Problem> {
         self.orders.send(order).await.map_err(|_| Problem::stopping())?;
         answer.await.map_err(|_| Problem::stopping())
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `api` | each route: what it takes, what it answers, and both in the words of OpenAPI |
 //! | `dashboard` | the page for people |
+//! | `line` | the line test |
 //! | [`events`] | what changes, told as it changes |
 //! | `problem` | what is answered where it is not done |
 //! | `schema` | how what comes from other rooms looks in JSON |
@@ -11,10 +12,12 @@
 mod api;
 mod dashboard;
 pub mod events;
+mod line;
 mod problem;
 pub(crate) mod schema;
 
 use crate::events::Event;
+use crate::line::{Ask, LineTest};
 use crate::overrides::LinkOverride;
 use crate::report::{LinkRepair, Reloaded, Report};
 use crate::sla::Sla;
@@ -92,6 +95,20 @@ pub enum Order {
         /// What they answer within a second; `None` where it does not pass through this relay.
         done: oneshot::Sender<Option<TraceView>>,
     },
+    /// Begins a line test.
+    StartTest {
+        /// Of what.
+        ask: Ask,
+        /// How it stands then.
+        done: oneshot::Sender<Result<LineTest, Refused>>,
+    },
+    /// Tells how the line test goes, or what came of the last one.
+    Test {
+        /// Whether to end it, where one is under way.
+        stop: bool,
+        /// How it stands; `None` where there has been none.
+        done: oneshot::Sender<Option<LineTest>>,
+    },
     /// Reads the configuration anew.
     Reload {
         /// What that changed, or why it was refused.
@@ -111,11 +128,13 @@ pub enum Change {
 /// Why something was not done as asked. Each holds the words for the operator.
 #[derive(Clone, Debug)]
 pub enum Refused {
-    /// There is no such link.
+    /// There is no such link, or no such relay.
     Unknown(String),
     /// There is no file to keep it in; nothing was changed.
     NoState(String),
-    /// A value that no link can have: the field, and what was expected.
+    /// Not now: something else is under way.
+    Busy(String),
+    /// A value that cannot be: the field, and what was expected.
     Wrong(String),
     /// It is in force, and could not be written to its file.
     NotKept(String),
@@ -178,6 +197,7 @@ fn routes() -> OpenApiRouter<Relay> {
         .routes(routes!(api::sla_of_rendition))
         .routes(routes!(api::trace))
         .routes(routes!(api::trace_of_rendition))
+        .routes(routes!(line::test, line::start, line::stop))
         .routes(routes!(api::links))
         .routes(routes!(api::capacity))
         .routes(routes!(api::usage))

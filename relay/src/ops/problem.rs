@@ -75,7 +75,7 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Problem {
         let (status, why) = match refused {
             Refused::Unknown(why) => (StatusCode::NOT_FOUND, why),
-            Refused::NoState(why) => (StatusCode::CONFLICT, why),
+            Refused::NoState(why) | Refused::Busy(why) => (StatusCode::CONFLICT, why),
             Refused::Wrong(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
             Refused::NotKept(why) => (StatusCode::INSUFFICIENT_STORAGE, why),
         };

@@ -17,6 +17,7 @@ use utoipa::{OpenApi, ToSchema};
         (name = "health", description = "Is it up, and how is it"),
         (name = "relay", description = "The relay as a whole"),
         (name = "streams", description = "How a stream travels, and what the sinks of this relay had of it"),
+        (name = "test", description = "Packets of its own to another relay: what a stream would get"),
         (name = "links", description = "Repair of what this relay sends on its links"),
         (name = "dashboard", description = "The page for people, which asks the other paths")
     )

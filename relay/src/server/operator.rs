@@ -37,6 +37,15 @@ impl Relay {
                 let shared = self.shared.clone();
                 self.tasks.spawn_local(async move { drop(done.send(shared.trace(&stream).await)) });
             }
+            Order::StartTest { ask, done } => {
+                drop(done.send(self.shared.host.with(|now, system, ports| system.start_test(now, ask, ports))));
+            }
+            Order::Test { stop, done } => {
+                drop(done.send(self.shared.host.with(|now, system, ports| match stop {
+                    true => system.stop_test(now, ports),
+                    false => system.line_test(),
+                })));
+            }
             Order::Reload { done } => {
                 let config = match &self.loader {
                     Some(load) => load(),

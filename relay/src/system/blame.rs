@@ -2,6 +2,7 @@
 //! direction of the media finds the last relay on the way that had a packet: it was lost on the hop from there.
 
 use super::carried::StreamId;
+use super::line::HERE;
 use super::{Kind, RelaySystem};
 use crate::sla::LossHop;
 use link::{Instant, StreamHandle};
@@ -42,7 +43,14 @@ pub(super) struct Question {
 #[derive(Clone, Debug)]
 enum Asker {
     Sink(NodeName, PortId),
-    Relay { port: PortId, name: NodeName, id: u32, hops: u8 },
+    Relay {
+        port: PortId,
+        name: NodeName,
+        id: u32,
+        hops: u8,
+    },
+    /// The line test that ends here.
+    Test(NodeName),
 }
 
 impl RelaySystem {
@@ -101,6 +109,12 @@ impl RelaySystem {
         self.told(now, &id, &asker, &answered, lost.hop.as_ref(), ports);
     }
 
+    /// Finds out on which hop packets of a line test were lost that ends here.
+    pub(super) fn trace_test(&mut self, now: Instant, id: &StreamId, missing: BTreeSet<u32>, ports: &mut Ports) {
+        let me = self.directory.me().clone();
+        self.trace(now, id, missing, Asker::Test(me), ports);
+    }
+
     /// Finds out on which hop packets were lost that did not reach the asker.
     fn trace(&mut self, now: Instant, id: &StreamId, numbers: BTreeSet<u32>, asker: Asker, ports: &mut Ports) {
         if numbers.is_empty() {
@@ -111,6 +125,7 @@ impl RelaySystem {
         let (port, name, hops) = match &asker {
             Asker::Sink(name, port) => (*port, name.clone(), MOST_HOPS),
             Asker::Relay { port, name, hops, .. } => (*port, name.clone(), *hops),
+            Asker::Test(me) => (HERE, me.clone(), MOST_HOPS),
         };
         let trace = self.forward.trace(carried.key, port, &numbers);
         let mut known: BTreeMap<&LossHop, BTreeSet<u32>> = BTreeMap::new();
@@ -199,8 +214,9 @@ impl RelaySystem {
             (Asker::Sink(sink, _), Some(hop)) => {
                 self.accounts.blame(now, &id.name, sink, hop, numbers.len() as u64);
             }
+            (Asker::Test(_), Some(hop)) => self.line.blame(id, hop, numbers.len() as u64),
             // What no hop accounts for is unknown.
-            (Asker::Sink(..), None) => {}
+            (Asker::Sink(..) | Asker::Test(_), None) => {}
             (Asker::Relay { .. }, hop) => answer(asker, numbers, hop, ports),
         }
     }

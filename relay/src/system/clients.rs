@@ -1,21 +1,23 @@
 //! Sources and sinks: rights, names, bounds; the plans of the streams that enter here.
 
 use super::carried::{Installed, StreamId};
+use super::line::HERE;
 use super::plan::{Choice, Plan};
 use super::streams::MAX_DEADLINE_US;
 use super::{Kind, Port, RelaySystem, refusal};
 use crate::directory::Asked;
 use crate::directory::own::delay_moved;
 use crate::events::What;
-use crate::forward::label;
 use crate::forward::police::Police;
-use link::{Bitrate, Instant};
-use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal, Reserve};
+use crate::forward::{StreamKey, label};
+use crate::line;
+use link::{Bitrate, Instant, StreamHandle};
+use node::control::{CloseCode, Content, Control, Dissemination, Install, Publish, Refusal, Reserve};
 use node::trust::{Direction, Role};
 use node::{Peer, PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use topology::lsdb::StreamState;
+use topology::lsdb::{Incarnation, StreamState};
 use topology::terms::{Full, Need};
 use topology::{NodeName, StreamName};
 
@@ -168,6 +170,75 @@ impl RelaySystem {
         self.note(source, name, right.expires);
         self.plan_due = Some(now);
         Ok(handle.0)
+    }
+
+    /// Publishes a stream of this relay's own, beyond all clients' reach.
+    pub(super) fn publish_here(
+        &mut self,
+        now: Instant,
+        name: StreamName,
+        deadline: Duration,
+        ports: &mut Ports,
+    ) -> Option<(StreamId, StreamKey, StreamHandle)> {
+        if let Some(old) = self.published.remove(&name) {
+            self.directory.own().unpublish(&name, old.id.incarnation);
+            self.closing.push((now, old.id, false));
+        }
+        if self.draining || !self.directory.own_ref().has_room_for(&name) {
+            return None;
+        }
+        let incarnation = Incarnation(self.options.boot.wrapping_add(now.as_micros()));
+        let id = StreamId { name: name.clone(), incarnation, ingress: self.name().clone() };
+        let deadline_us = deadline.as_micros().min(u128::from(MAX_DEADLINE_US)) as u32;
+        let key = self.carry(now, &id, deadline_us, (Content::Datagrams, false), ports)?;
+        let handle = self.forward.open_source(now, key, HERE)?;
+        self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
+        let published = Published {
+            id: id.clone(),
+            publisher: self.name().clone(),
+            mode: Dissemination::Auto,
+            port: None,
+            gone_since: None,
+            ending: None,
+            plan: Plan::new(self.last_epoch),
+            first_mile_us: 0,
+            told_rest_us: 0,
+            token: String::new(),
+            // It is refused nothing: it is to show what the links carry.
+            need: Need::default(),
+            max_cost: 0,
+            unserved: Vec::new(),
+            why: Vec::new(),
+        };
+        self.published.insert(name, published);
+        self.plan_due = Some(now);
+        Some((id, key, handle))
+    }
+
+    /// Ends a stream of this relay's own once its last packets have arrived.
+    pub(super) fn unpublish_here(&mut self, now: Instant, id: &StreamId) {
+        let deadline = self.carried.get(id).map(|carried| carried.deadline()).unwrap_or_default();
+        if let Some(published) = self.published.get_mut(&id.name).filter(|published| published.id == *id) {
+            published.ending.get_or_insert(now + deadline + LAST_PACKETS);
+        }
+    }
+
+    /// Watches a stream here, as a sink would.
+    pub(super) fn watch_here(&mut self, now: Instant, name: &StreamName, ports: &mut Ports) {
+        let wanted = self.wanted.entry(name.clone()).or_default();
+        wanted.sinks.insert(HERE);
+        wanted.unwanted_since = None;
+        self.directory.own().subscribe(name, 0);
+        for id in self.lives_of(name) {
+            self.open_to(now, &id, HERE, true, ports);
+        }
+    }
+
+    /// Watches it no more.
+    pub(super) fn unwatch_here(&mut self, now: Instant, name: &StreamName, ports: &mut Ports) {
+        let me = self.name().clone();
+        self.unwant(now, HERE, &me, name);
+        self.unsubscribe(now, HERE, name, ports);
     }
 
     /// Name, deadline and bounds.
@@ -358,6 +429,9 @@ impl RelaySystem {
     fn last_mile_us(&self, now: Instant, name: &StreamName, ports: &Ports) -> u32 {
         let sinks = self.wanted.get(name).into_iter().flat_map(|wanted| &wanted.sinks);
         let transit = |port: &PortId| {
+            if *port == HERE {
+                return Some(Duration::ZERO);
+            }
             let quality = ports.link(*port)?.quality(now);
             (quality.rtt_min > Duration::ZERO).then_some(quality.transit)
         };
@@ -493,6 +567,10 @@ impl RelaySystem {
 
     /// Whether a peer's tokens allow it what it asks for, and until when.
     fn right(&self, now: Instant, port: PortId, direction: Direction, name: &StreamName) -> Result<Right, Refusal> {
+        if line::is_reserved(name) {
+            let reason = format!("{name} is a name of line tests, which relays alone publish and watch");
+            return Err(refusal(CloseCode::Forbidden, reason));
+        }
         let unix = self.unix(now);
         let peer = &self.ports[&port].peer;
         let fitting = peer.grants.iter().filter(|grant| grant.direction == direction && grant.streams.matches(name));

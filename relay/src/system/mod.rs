@@ -11,6 +11,7 @@
 //! | `pull` | what is missing is asked for, and answered |
 //! | `survey` | how a stream is at every relay of its graph |
 //! | `watch` | trouble on the links into this relay |
+//! | `line` | line tests from here and to here |
 //! | `doubt` | a way whose links are well and on which nothing comes |
 //! | `effect` | what repair on a link costs and brings |
 //! | `past` | what a link was like over the last fifteen minutes |
@@ -31,6 +32,7 @@ mod blame;
 mod clients;
 mod doubt;
 mod effect;
+mod line;
 mod neighbours;
 mod overview;
 mod past;
@@ -52,6 +54,7 @@ use auto::Auto;
 use blame::Question;
 use carried::{Carried, Installed, StreamId};
 use clients::{Published, Wanted};
+use line::Lines;
 use link::policy::Policy;
 use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
@@ -174,6 +177,8 @@ pub struct RelaySystem {
     /// How streams are all along their graphs: who asks, by the asker and its number.
     inquiries: BTreeMap<(NodeName, u32), Inquiry>,
     next_inquiry: u32,
+    /// Line tests.
+    line: Lines,
     draining: bool,
     /// How neighbours are chosen, where that is left to this relay.
     auto: Option<Auto>,
@@ -242,6 +247,7 @@ impl RelaySystem {
             next_question: 0,
             inquiries: BTreeMap::new(),
             next_inquiry: 0,
+            line: Lines::default(),
             draining: false,
             auto: None,
             drained: BTreeSet::new(),
@@ -408,7 +414,7 @@ impl RelaySystem {
             self.follow_plans(now, ports);
         }
         for (key, port) in std::mem::take(&mut self.fresh) {
-            self.forward.replay(now, key, port, ports);
+            self.forward.replay(now, key, port, &mut self.line.tap(ports));
         }
     }
 
@@ -420,6 +426,7 @@ impl RelaySystem {
         self.let_go(now, ports);
         self.ask_on(now, ports);
         self.choose_neighbours(now, ports);
+        self.tick_line(now, ports);
         if self.ticks.is_multiple_of(10) {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
@@ -442,7 +449,11 @@ impl EndSystem for RelaySystem {
 
     #[inline]
     fn handle_delivery(&mut self, now: Instant, port: PortId, delivery: Delivery, ports: &mut Ports) {
-        if let Err(delivery) = self.forward.forward(now, port, delivery, ports) {
+        let forwarded = match self.line.is_idle() {
+            true => self.forward.forward(now, port, delivery, ports),
+            false => self.forward.forward(now, port, delivery, &mut self.line.tap(ports)),
+        };
+        if let Err(delivery) = forwarded {
             if delivery.stream == SIGNAL {
                 self.take_signal(now, port, &delivery, ports);
             } else {
@@ -496,6 +507,7 @@ impl EndSystem for RelaySystem {
             self.tick(now, ports);
         }
         self.repeat_signals(now, ports);
+        self.send_test(now, ports);
         if now >= self.next_listening {
             self.next_listening = now + LISTEN;
             self.listen(now, ports);
@@ -511,7 +523,7 @@ impl EndSystem for RelaySystem {
         let next = self.next_tick.min(self.directory.poll_timeout());
         let listening = (!self.relays.is_empty()).then_some(self.next_listening);
         let look = (listening.is_some() && !self.wanted.is_empty()).then_some(self.next_look);
-        [self.plan_due, self.repeat_due(), listening, look].into_iter().flatten().chain([next]).min()
+        [self.plan_due, self.repeat_due(), self.line.due(), listening, look].into_iter().flatten().chain([next]).min()
     }
 }
 

@@ -42,7 +42,7 @@ impl RelaySystem {
             sealed: carried.sealed,
             deadline_ms: f64::from(carried.deadline_us) / 1000.0,
             mode: published.map(|published| published.mode),
-            token: published.map(|published| published.token.clone()),
+            token: published.map(|published| published.token.clone()).filter(|token| !token.is_empty()),
             admitted_rate: carried
                 .newest()
                 .map(|install| install.reserve.need.rate_kbps)

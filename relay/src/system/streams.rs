@@ -1,6 +1,7 @@
 //! What is carried: announcements, graphs, the end of a stream.
 
 use super::carried::{Adopted, Carried, Installed, StreamId, hops};
+use super::line::HERE;
 use super::{Ended, Kind, RelaySystem};
 use crate::events::What;
 use crate::forward::signal::SIGNAL;
@@ -108,6 +109,10 @@ impl RelaySystem {
             sealed: carried.sealed,
         };
         self.fresh.push((carried.key, port));
+        if port == HERE {
+            self.line.opened(id, handle);
+            return;
+        }
         self.announce(now, port, Control::StreamOpen(open), ports);
     }
 
@@ -131,7 +136,7 @@ impl RelaySystem {
         self.refused.unknown_handle += neighbour.held.expire(now);
         for delivery in neighbour.held.release(now, handle) {
             // The handle was just opened: the packet cannot come back.
-            let _ = self.forward.forward(now, port, delivery, ports);
+            let _ = self.forward.forward(now, port, delivery, &mut self.line.tap(ports));
         }
     }
 

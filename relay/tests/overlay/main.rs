@@ -10,6 +10,7 @@ mod forgery;
 mod harness;
 mod hostile;
 mod lies;
+mod line;
 mod sla;
 mod start;
 mod trace;

@@ -264,7 +264,8 @@ impl Client<Sink> {
             let (name, incarnation) =
                 sink.open.values().map(|open| (open.name.clone(), open.incarnation)).next().expect("open");
             let (late, overflow, missed) = (0, 0, vec![(0, 3)]);
-            let receipt = Receipt { name, incarnation, on_time, late, missing, overflow, missed };
+            let ages = vec![(0, 50), (13, 40)];
+            let receipt = Receipt { name, incarnation, on_time, late, missing, overflow, missed, ages };
             ports.control(sink.port.expect("connected"), Control::Receipt(receipt));
         });
     }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use life::{Life, Taken, Turn};
 use link::{Flags, Instant, MediaTime, Recovery, StreamSeq};
+use node::ages::Ages;
 use node::control::Content;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -131,6 +132,8 @@ pub struct Playout {
     missed: BTreeMap<(u64, u32), Instant>,
     release: Histogram<u64>,
     arrival: Histogram<u64>,
+    /// The same in the classes that relays are told.
+    ages: Ages,
 }
 
 impl Playout {
@@ -147,6 +150,7 @@ impl Playout {
             missed: BTreeMap::new(),
             release: delays(),
             arrival: delays(),
+            ages: Ages::default(),
         }
     }
 
@@ -192,6 +196,7 @@ impl Playout {
             }
             if taken != Taken::Duplicate {
                 record(&mut self.arrival, age);
+                self.ages.note(age);
             }
             self.count(&taken);
         }
@@ -286,6 +291,11 @@ impl Playout {
     /// From the source's receipt to the release.
     pub fn release_delays(&self) -> Quantiles {
         quantiles(&self.release)
+    }
+
+    /// How old packets were when they came, in classes.
+    pub fn ages(&self) -> Ages {
+        self.ages
     }
 
     /// From the source's receipt to the arrival.
