@@ -26,10 +26,11 @@ fn count(case: &str, items: u64) -> Result<u64, Failure> {
     references(&text).ok_or_else(|| failed(&format!("valgrind printed no count of instructions: {text}")))
 }
 
-/// The count in what cachegrind prints: `==1== I refs:        1,234`.
+/// The count in what cachegrind prints: `==1== I refs:        1,234`, with more blanks between in older versions.
 fn references(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.split_once("I refs:"))?.1;
-    line.trim().replace(',', "").parse().ok()
+    let parts = text.lines().filter_map(|line| line.split_once("refs:"));
+    let (_, count) = parts.into_iter().find(|(what, _)| what.trim_end().ends_with('I'))?;
+    count.trim().replace(',', "").parse().ok()
 }
 
 fn failed(what: &str) -> Failure {
@@ -43,7 +44,8 @@ mod tests {
     #[test]
     fn the_count_is_read() {
         assert_eq!(references("==7== \n==7== I refs:        12,345,678\n"), Some(12_345_678));
-        assert_eq!(references("==7== I   refs: 5\n"), None);
+        assert_eq!(references("==7== D   refs: 5\n==7== I   refs: 6\n"), Some(6));
+        assert_eq!(references("==7== D   refs: 5\n"), None);
         assert_eq!(references("==7== I refs: many\n"), None);
     }
 }
