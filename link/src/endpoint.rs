@@ -126,7 +126,7 @@ impl LinkConfig {
     pub const PROBES: Duration = Duration::from_millis(25);
 
     /// For a link between a relay and an end host, of which a relay has many, and on which no route depends on hearing of trouble at once: probes
-    /// are four times as far apart, and eight times where it is idle.
+    /// are four times as far apart where nothing is lost, and eight times where it is idle.
     pub fn leaf() -> LinkConfig {
         LinkConfig {
             probe_interval: LinkConfig::PROBES * 4,
@@ -415,7 +415,9 @@ impl Link {
     fn probe_due(&self) -> Instant {
         let last_sent = self.sender.last_sent();
         if last_sent - self.media_at < IDLE_AFTER || self.idle_probe_interval <= self.probe_interval {
-            return self.sender.probe_due(self.probe_interval);
+            // Where something is lost, what is sent last before a pause is to be missed soon.
+            let regular = if self.sender.path().is_clean() { self.probe_interval } else { LinkConfig::PROBES };
+            return self.sender.probe_due(regular.min(self.probe_interval));
         }
         let due = last_sent + (self.idle_probe_interval / 4).max(LinkConfig::PROBES);
         let heard = self.receiver.last_arrival().unwrap_or(self.started).min(self.delivered_at(last_sent));
