@@ -8,11 +8,14 @@ mod pair;
 mod parts;
 
 use baseline::Baseline;
+use bytes::{Bytes, BytesMut};
+use link::{Flags, Instant, Label, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::clock::Clock;
 use node::exit::{Exit, Failure};
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What is measured, and what is done with it.
 #[derive(Debug, clap::Args)]
@@ -127,6 +130,32 @@ pub fn run_case(args: &RunArgs) -> Result<(), Failure> {
     let case = case.ok_or_else(|| Failure::new(Exit::Usage, format!("there is no case {:?}", args.case)))?;
     (case.make)()(args.items);
     Ok(())
+}
+
+/// A packet of media that has 200 ms from now on.
+fn packet(now: Instant, stream: StreamHandle, seq: u32, payload: Bytes) -> Packet {
+    Packet {
+        stream,
+        seq: StreamSeq(seq),
+        media_time: MediaTime(0),
+        age: Duration::ZERO,
+        label: Label(0),
+        flags: Flags::default(),
+        payload,
+        recover_until: now + Duration::from_millis(200),
+    }
+}
+
+/// Room for frames.
+const ARENA: usize = 1 << 16;
+
+/// Takes out the frame that was just written; the room is renewed where it runs out.
+fn frame(out: &mut BytesMut, length: usize) -> Bytes {
+    let frame = out.split_to(length).freeze();
+    if out.capacity() < 2048 {
+        *out = BytesMut::with_capacity(ARENA);
+    }
+    frame
 }
 
 impl Case {

@@ -25,7 +25,7 @@ pub(crate) struct Path {
     next: u64,
     loss_fast: Mean,
     loss: Mean,
-    /// The same, without a guess to begin with.
+    /// As `loss`, without a guess to begin with.
     seen: Mean,
     /// Share of losses among transmissions right after a lost one.
     after_loss: Mean,
@@ -149,16 +149,16 @@ impl Path {
         self.loss.value
     }
 
-    /// Whether next to nothing is lost, as far as enough has been seen to tell.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.seen.weight >= ENOUGH_TO_TELL && self.seen.value <= LOSSY
-    }
-
     /// The same for planning: rounded up by one standard error of what was seen, which bursts make larger.
     pub(crate) fn loss_planned(&self) -> f64 {
         let loss = self.loss.value;
         let burst = self.burst();
         (loss + (loss * 2.0 * burst / self.loss.weight).sqrt()).clamp(1e-4, 0.9)
+    }
+
+    /// Whether next to nothing is lost, as far as enough has been seen to tell.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.seen.weight >= ENOUGH_TO_TELL && self.seen.value <= LOSSY
     }
 
     /// Share lost among transmissions right after a lost one.

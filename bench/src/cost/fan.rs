@@ -1,8 +1,9 @@
 //! A whole relay without its sockets: a datagram of a source comes in, and leaves on the link of every sink.
 
+use super::{ARENA, frame, packet};
 use bytes::{Bytes, BytesMut};
-use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
-use node::control::{Content, Control, Dissemination, Publish};
+use link::{Instant, Link, LinkConfig, StreamHandle};
+use node::control::{Content, Control, Dissemination, Publish, Wants};
 use node::engine::Engine;
 use node::trust::{Direction, Grant, Role};
 use node::{Peer, PortId};
@@ -19,7 +20,6 @@ const PACE: Duration = Duration::from_millis(16);
 const BURST: u64 = 10;
 /// Packets after which links know that their paths lose nothing.
 const WARM: u64 = 6_000;
-const ARENA: usize = 1 << 16;
 const UNIX: u64 = 1_800_000_000;
 
 /// A relay, its source, and its sinks, each with a link of its own.
@@ -65,7 +65,7 @@ impl Fan {
             mode: Dissemination::Tree,
             content: Content::Datagrams,
             sealed: false,
-            wants: Default::default(),
+            wants: Wants::default(),
         };
         engine.handle_control(now, source.port, Control::Publish(publish));
         let mut handle = None;
@@ -100,16 +100,7 @@ impl Fan {
         for _ in 0..packets.div_ceil(BURST) {
             self.now += PACE;
             for _ in 0..BURST {
-                let packet = Packet {
-                    stream: self.handle,
-                    seq: StreamSeq(self.sent),
-                    media_time: MediaTime(0),
-                    age: Duration::ZERO,
-                    label: Label(0),
-                    flags: Flags::default(),
-                    payload: self.payload.clone(),
-                    recover_until: self.now + Duration::from_millis(200),
-                };
+                let packet = packet(self.now, self.handle, self.sent, self.payload.clone());
                 self.sent += 1;
                 self.source.link.send(self.now, packet).expect("there is room and time");
             }
@@ -175,12 +166,4 @@ impl Client {
             self.air.push(frame(out, length));
         }
     }
-}
-
-fn frame(out: &mut BytesMut, length: usize) -> Bytes {
-    let frame = out.split_to(length).freeze();
-    if out.capacity() < 2048 {
-        *out = BytesMut::with_capacity(ARENA);
-    }
-    frame
 }

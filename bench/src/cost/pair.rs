@@ -1,8 +1,9 @@
 //! A whole link: both ends, numbering, reports, repair.
 
+use super::{ARENA, frame, packet};
 use bytes::{Bytes, BytesMut};
 use link::policy::Policy;
-use link::{Bitrate, Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
+use link::{Bitrate, Instant, Link, LinkConfig, StreamHandle};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -11,8 +12,6 @@ const PACE: Duration = Duration::from_micros(200);
 const DELAY: Duration = Duration::from_millis(20);
 /// Packets after which estimates have settled and buffers have grown.
 const WARM: u64 = 20_000;
-/// Room for frames.
-const ARENA: usize = 1 << 16;
 
 /// Two ends over a path of 20 ms.
 pub(super) struct Pair {
@@ -61,16 +60,8 @@ impl Pair {
     pub(super) fn run(&mut self, packets: u64) {
         for _ in 0..packets {
             self.now += PACE;
-            let packet = Packet {
-                stream: StreamHandle((self.sent % self.streams) as u16),
-                seq: StreamSeq(self.sent / self.streams),
-                media_time: MediaTime(0),
-                age: Duration::ZERO,
-                label: Label(0),
-                flags: Flags::default(),
-                payload: self.payload.clone(),
-                recover_until: self.now + Duration::from_millis(200),
-            };
+            let stream = StreamHandle((self.sent % self.streams) as u16);
+            let packet = packet(self.now, stream, self.sent / self.streams, self.payload.clone());
             self.sent += 1;
             // A link that is overloaded may refuse it.
             let _ = self.ends[0].send(self.now, packet);
@@ -89,10 +80,7 @@ impl Pair {
         link.handle_timeout(self.now);
         while link.poll_delivery().is_some() {}
         while let Some(length) = link.poll_transmit(self.now, &mut self.out) {
-            let datagram = self.out.split_to(length).freeze();
-            if self.out.capacity() < 2048 {
-                self.out = BytesMut::with_capacity(ARENA);
-            }
+            let datagram = frame(&mut self.out, length);
             self.offered += 1;
             if self.lose_every == 0 || !self.offered.is_multiple_of(self.lose_every) {
                 self.air[1 - end].push_back((self.now + DELAY, datagram));

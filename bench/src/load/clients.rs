@@ -8,7 +8,7 @@ use crate::realtime::PATH_MTU;
 use crate::rig::{PATIENCE, Trial};
 use bytes::Bytes;
 use link::{Delivery, Flags, Instant, Label, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
-use node::control::{Content, Control, Dissemination, Hello, Publish, RECEIPTS, Receipt, StreamOpen, VERSION};
+use node::control::{Content, Control, Dissemination, Hello, Publish, RECEIPTS, Receipt, StreamOpen, VERSION, Wants};
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::Failure;
 use node::host::block_on_local;
@@ -248,7 +248,7 @@ impl EndSystem for System {
                 mode: Dissemination::Tree,
                 content: Content::Datagrams,
                 sealed: false,
-                wants: Default::default(),
+                wants: Wants::default(),
             };
             ports.control(port, Control::Publish(publish));
         }
@@ -291,7 +291,7 @@ impl EndSystem for System {
                 missing: 0,
                 overflow: 0,
                 missed: Vec::new(),
-                ages: Default::default(),
+                ages: Vec::new(),
             };
             ports.control(*port, Control::Receipt(receipt));
         }
