@@ -166,7 +166,7 @@ impl Endpoint {
 impl Inner {
     /// The settings of a connection made for this UDP payload.
     fn transport(&self, payload: u16) -> Arc<TransportConfig> {
-        Arc::new(transport::config(payload, self.segmentation_offload, self.server.is_none()))
+        Arc::new(transport::config(payload, self.segmentation_offload))
     }
 
     /// How to answer a dialler that announced this UDP payload.

@@ -17,13 +17,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Unread control messages that a peer may have under way to us.
 const CONTROL_WINDOW: u32 = 512 * 1024;
 
-/// How long the other end may keep an acknowledgement back, where nothing else is sent.
-const ACK_DELAY: Duration = Duration::from_millis(25);
-/// The same where an end host asks: its relay has many like it, and the next burst of media takes the acknowledgement along.
-const LEAF_ACK_DELAY: Duration = Duration::from_millis(100);
-
-/// The settings of a connection whose packets are of `payload` bytes at most; `leaf`: of an end host to a relay.
-pub(super) fn config(payload: u16, segmentation_offload: bool, leaf: bool) -> TransportConfig {
+/// The settings of a connection whose packets are of `payload` bytes at most.
+pub(super) fn config(payload: u16, segmentation_offload: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         // One stream, opened by the dialling end, carries all control messages.
@@ -44,7 +39,7 @@ pub(super) fn config(payload: u16, segmentation_offload: bool, leaf: bool) -> Tr
         .packet_threshold(8)
         // Three would call an outage of 200 ms congestion.
         .persistent_congestion_threshold(10)
-        .ack_frequency_config(Some(ack_frequency(if leaf { LEAF_ACK_DELAY } else { ACK_DELAY })))
+        .ack_frequency_config(Some(ack_frequency()))
         .congestion_controller_factory(Arc::new(LinkControllerFactory { initial: INITIAL_RATE }))
         .enable_segmentation_offload(segmentation_offload);
     // Nothing is discovered by quinn (see `path`): a least payload equal to the current one leaves it nothing to fall back to.
@@ -52,13 +47,12 @@ pub(super) fn config(payload: u16, segmentation_offload: bool, leaf: bool) -> Tr
     config
 }
 
-/// Fewer acknowledgements: with whatever is sent, after the longest delay, or for a gap that lasts. They serve control messages and the window,
-/// which has room for more than twice as long; what media needs to know stands in the link's reports. Both ends ask for it.
-fn ack_frequency(longest: Duration) -> AckFrequencyConfig {
+/// Fewer acknowledgements: a packet in 25, or every 25 ms. Both ends ask for it.
+fn ack_frequency() -> AckFrequencyConfig {
     let mut config = AckFrequencyConfig::default();
     config
-        .ack_eliciting_threshold(VarInt::from_u32(1000))
-        .max_ack_delay(Some(longest))
+        .ack_eliciting_threshold(VarInt::from_u32(25))
+        .max_ack_delay(Some(Duration::from_millis(25)))
         .reordering_threshold(VarInt::from_u32(7));
     config
 }
