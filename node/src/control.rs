@@ -319,7 +319,8 @@ pub struct Pull {
     pub after: Option<u32>,
     /// Numbers that are missing in between: the first of a run, and how many.
     pub missing: Vec<(u32, u16)>,
-    /// How many more relays may ask on.
+    /// How many more relays may ask on, in the low seven bits. The highest: along all ways of the graphs around ingress and egresses, not
+    /// along the two disjoint ways alone.
     pub hops: u8,
 }
 

@@ -102,6 +102,13 @@ pub struct LinkTrouble {
     pub late: bool,
 }
 
+impl LinkTrouble {
+    /// The condition that it tells of.
+    pub fn condition(&self) -> Condition {
+        Condition { level: Level::of(self.loss_ppm), late: self.late }
+    }
+}
+
 /// How often a relay says again what has not changed.
 pub const REFRESH: Duration = Duration::from_secs(30);
 

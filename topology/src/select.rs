@@ -13,9 +13,6 @@ use crate::sets::EdgeSet;
 use crate::trouble::Condition;
 use std::time::Duration;
 
-/// Least time between two switches of a stream. The first is made at once.
-pub const PAUSE: Duration = Duration::from_millis(50);
-
 /// How long a module stays selected after the trouble that called for it is over.
 pub const LINGER: Duration = Duration::from_secs(5);
 
@@ -146,18 +143,14 @@ impl Plan {
     }
 }
 
-/// Selects for one stream at its ingress: at once on the first trouble, then at most once per [`PAUSE`]; what was added
-/// stays for [`LINGER`] after its reason is gone, because trouble that goes often comes back.
+/// Selects for one stream at its ingress. What is wanted is added at once, and stays for [`LINGER`] after its reason is gone, because
+/// trouble that goes often comes back: so no slot comes and goes more than once in that time, however much conditions change.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
-    current: Option<Modules>,
-    switched: Option<Duration>,
     /// What the rule wanted when last asked.
     wanted: Modules,
     /// Until when each slot stays that the rule no longer wants.
     lingering: [Option<Duration>; SLOTS],
-    /// Whether a switch waits for the pause to end.
-    waiting: bool,
 }
 
 impl Selector {
@@ -165,7 +158,7 @@ impl Selector {
     /// [`Selector::due`] has come.
     pub fn select(&mut self, now: Duration, plan: &Plan, condition: impl Fn(EdgeIx) -> Condition) -> Modules {
         let wanted = plan.choose(condition);
-        let mut target = wanted;
+        let mut selected = wanted;
         for (slot, until) in self.lingering.iter_mut().enumerate() {
             let module = Modules(1 << slot);
             *until = match (wanted.has(module), self.wanted.has(module)) {
@@ -173,22 +166,15 @@ impl Selector {
                 (false, true) => Some(now + LINGER),
                 (false, false) => until.filter(|until| now < *until),
             };
-            target = if until.is_some() { target.with(module) } else { target };
+            selected = if until.is_some() { selected.with(module) } else { selected };
         }
         self.wanted = wanted;
-        let current = *self.current.get_or_insert(target);
-        self.waiting = target != current && self.switched.is_some_and(|switched| now < switched + PAUSE);
-        if target != current && !self.waiting {
-            (self.current, self.switched) = (Some(target), Some(now));
-            return target;
-        }
-        current
+        selected
     }
 
-    /// When to ask again though nothing has changed: a pause ends, or a module has lingered long enough.
+    /// When to ask again though nothing has changed: a module has lingered long enough.
     pub fn due(&self) -> Option<Duration> {
-        let pause = self.switched.filter(|_| self.waiting).map(|switched| switched + PAUSE);
-        self.lingering.iter().copied().flatten().chain(pause).min()
+        self.lingering.iter().copied().flatten().min()
     }
 }
 

@@ -142,13 +142,26 @@ pub fn outcomes(net: &Net, stretch: &Stretch, edge: usize, tick: usize, repair: 
     found
 }
 
+/// The edges of a way, in the order in which a packet takes them.
+pub type Way = Vec<u8>;
+
 /// How an egress fetches what did not come.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pull {
-    /// The two ways along which it asks back, each in the order of the source's packets.
-    pub ways: [Vec<u8>; 2],
+#[derive(Clone, Copy, Debug)]
+pub struct Pull<'a> {
+    /// Along which ways it asks back at first.
+    pub first: &'a [Way],
+    /// Along which ways it asks again.
+    pub again: &'a [Way],
     /// When it asks, after the source sent, in microseconds.
     pub ask_us: u32,
+}
+
+impl Pull<'_> {
+    /// Packets on links for one that `fate` tells of: as if each way that is asked along brought it all the way from the source.
+    pub fn cost(&self, fate: &Fate) -> f64 {
+        let edges = |ways: &[Way]| ways.iter().map(Vec::len).sum::<usize>() as f64;
+        fate.missed * edges(self.first) + fate.again * edges(self.again)
+    }
 }
 
 /// The chance to miss the deadline.
@@ -156,7 +169,9 @@ pub struct Pull {
 pub struct Fate {
     /// On the graph alone.
     pub missed: f64,
-    /// After a pull, too.
+    /// When it was first asked for, too.
+    pub again: f64,
+    /// When it was asked for again, too.
     pub lost: f64,
 }
 
@@ -179,7 +194,7 @@ pub struct Question<'a> {
     /// What may happen on the troubled edges of the graph.
     pub troubled: &'a [(usize, &'a [Outcome])],
     /// Whether the egress fetches what is missing.
-    pub pull: Option<&'a Pull>,
+    pub pull: Option<Pull<'a>>,
 }
 
 impl Question<'_> {
@@ -204,7 +219,7 @@ impl Question<'_> {
         let (source, egress) = (self.source.0 as usize, self.egress.0 as usize);
         let (distance, by) = self.net.search(mask, source, weight, Some(egress));
         if distance[egress] > self.deadline_us {
-            return Fate { missed: 1.0, lost: self.pulled(weight, mask & !open) };
+            return self.pulled(weight, mask & !open);
         }
         let mut first = None;
         let mut at = egress;
@@ -228,6 +243,7 @@ impl Question<'_> {
         let (before, mut left, mut fate) = (weight[edge], 1.0, Fate::default());
         let mut add = |chance: f64, part: Fate| {
             fate.missed += chance * part.missed;
+            fate.again += chance * part.again;
             fate.lost += chance * part.lost;
         };
         for outcome in outcomes {
@@ -244,17 +260,14 @@ impl Question<'_> {
         fate
     }
 
-    /// The chance that fetching fails, given which relays hold the packet.
-    fn pulled(&self, weight: &[u32; EDGES], mask: Mask) -> f64 {
-        let Some(pull) = self.pull else { return 1.0 };
+    /// What fetching brings of a packet that the graph did not, given which relays hold it.
+    fn pulled(&self, weight: &[u32; EDGES], mask: Mask) -> Fate {
+        let Some(pull) = self.pull else { return Fate { missed: 1.0, again: 1.0, lost: 1.0 } };
         let held = self.net.search(mask, self.source.0 as usize, weight, None).0;
-        let mut failed = 1.0;
-        for ask_us in [pull.ask_us, pull.ask_us + ASK_AGAIN_US] {
-            for way in &pull.ways {
-                failed *= 1.0 - self.fetched(&held, way, ask_us);
-            }
-        }
-        failed
+        let failed =
+            |ways: &[Way], ask_us| ways.iter().map(|way| 1.0 - self.fetched(&held, way, ask_us)).product::<f64>();
+        let again = failed(pull.first, pull.ask_us);
+        Fate { missed: 1.0, again, lost: again * failed(pull.again, pull.ask_us + ASK_AGAIN_US) }
     }
 
     /// The chance that a request at `ask_us` back along `way` brings the packet in time.

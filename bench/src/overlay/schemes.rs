@@ -1,6 +1,6 @@
 //! The schemes that are compared: which graph each of them sends on, given what is reported.
 
-use super::fate::Pull;
+use super::fate::Way;
 use super::map::{EDGES, Mask, mask};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use topology::dissemination::Repertoire;
 use topology::graph::{EdgeIx, Graph, NodeIx};
 use topology::module::Demand;
-use topology::select::{NOTICE_US, Plan, Selector};
+use topology::select::{Plan, Selector};
 use topology::sets::{EdgeSet, NodeSet};
 use topology::trouble::{Condition, Level};
 use topology::weight::Weights;
@@ -74,8 +74,17 @@ pub struct Computed {
     hedged: (Vec<Mask>, Plan),
     lean: (Vec<Mask>, Plan),
     forced: (Vec<Mask>, Plan),
-    /// For each egress: how it fetches what is missing.
-    pub pulls: Vec<Pull>,
+    /// For each egress: along which ways it asks for what is missing.
+    pub asked: Vec<Asked>,
+}
+
+/// Along which ways an egress may ask.
+#[derive(Debug)]
+pub struct Asked {
+    /// The two disjoint ones.
+    pub disjoint: Vec<Way>,
+    /// Those, and the ways of the graphs around source and egress.
+    pub targeted: Vec<Way>,
 }
 
 /// The graphs at one moment.
@@ -191,14 +200,26 @@ impl<'a> Stream<'a> {
         let weights = Weights::expected(&measured, u64::from(self.demand.deadline_us));
         let away = shortest::from(&measured, &weights, self.demand.ingress, &NodeSet::new());
         let paths = self.demand.egresses.iter().filter_map(|egress| away.path(&measured, egress.node)).flatten();
-        let pulls = lean.ways.iter().map(|ways| Pull {
-            ways: [0, 1].map(|way| ordered(&measured, &ways.edges[way], self.demand.ingress, ways.egress.node)),
-            ask_us: NOTICE_US as u32,
+        let mirror = measured.reversed();
+        let asked = lean.ways.iter().map(|ways| {
+            let (from, to) = (self.demand.ingress, ways.egress.node);
+            let budget = ways.egress.budget_us(self.demand.deadline_us);
+            let disjoint: Vec<Way> = ways.edges.iter().map(|way| ordered(&measured, way, from, to)).collect();
+            let destination = targeted::destination(&measured, from, to, budget);
+            let source = targeted::source(&measured, &mirror, from, to, budget);
+            let into = measured.incoming(to).filter(|edge| destination.contains(*edge));
+            let out = measured.outgoing(from).filter(|edge| source.contains(*edge));
+            let around = into.filter_map(|last| back_to(&measured, &destination, from, last));
+            let around = around.chain(out.filter_map(|first| onward_to(&measured, &source, first, to)));
+            let mut targeted: Vec<Way> = disjoint.iter().cloned().chain(around).collect();
+            targeted.sort();
+            targeted.dedup();
+            Asked { disjoint, targeted }
         });
         Computed {
             one_path: mask(paths),
             two: mask(lean.sets[1].iter()),
-            pulls: pulls.collect(),
+            asked: asked.collect(),
             hedged: masks(hedged),
             forced: masks(forced),
             lean: masks(lean),
@@ -232,8 +253,33 @@ fn forced(lean: &Repertoire) -> Repertoire {
     forced
 }
 
+/// The way of a destination graph, from `from`, that ends with the edge `last`.
+fn back_to(graph: &Graph, tree: &EdgeSet, from: NodeIx, last: EdgeIx) -> Option<Way> {
+    let mut way = vec![last.0 as u8];
+    let mut at = graph[last].from;
+    while at != from && way.len() < EDGES {
+        let edge = graph.incoming(at).find(|edge| tree.contains(*edge))?;
+        way.push(edge.0 as u8);
+        at = graph[edge].from;
+    }
+    way.reverse();
+    (at == from).then_some(way)
+}
+
+/// The way of a source graph, to `to`, that begins with the edge `first`.
+fn onward_to(graph: &Graph, tree: &EdgeSet, first: EdgeIx, to: NodeIx) -> Option<Way> {
+    let mut way = vec![first.0 as u8];
+    let mut at = graph[first].to;
+    while at != to && way.len() < EDGES {
+        let edge = graph.outgoing(at).find(|edge| tree.contains(*edge))?;
+        way.push(edge.0 as u8);
+        at = graph[edge].to;
+    }
+    (at == to).then_some(way)
+}
+
 /// The edges of a way in the order in which a packet takes them.
-fn ordered(graph: &Graph, way: &EdgeSet, from: NodeIx, to: NodeIx) -> Vec<u8> {
+fn ordered(graph: &Graph, way: &EdgeSet, from: NodeIx, to: NodeIx) -> Way {
     let mut edges = Vec::new();
     let mut at = from;
     while at != to {

@@ -1,11 +1,11 @@
 //! Streams through stretches of trouble: what is seen, what is told, what is sent on, and what is lost.
 
 use super::episodes::{Stretch, TICK_MS};
-use super::fate::{ASK_AGAIN_US, Net, Outcome, Outcomes, Pull, Question, Repair, outcomes};
+use super::fate::{ASK_AGAIN_US, Fate, Net, Outcome, Outcomes, Pull, Question, Repair, outcomes};
 use super::map::Mask;
-use super::schemes::{Graphs, Reported, Scheme, Stream};
+use super::schemes::{Asked, Graphs, Reported, Scheme, Stream};
 use std::time::Duration;
-use topology::graph::{EdgeIx, Graph};
+use topology::graph::{EdgeIx, Graph, NodeIx};
 use topology::select::{NOTICE_US, Selector};
 use topology::trouble::{Condition, Watch};
 
@@ -123,6 +123,10 @@ struct Lags {
     told: Vec<usize>,
     /// Ticks until egresses ask for what is missing.
     asks: [usize; 2],
+    /// Ticks until the nearest egress looks at the links into it.
+    noticed: usize,
+    /// Ticks until the deadline.
+    late: usize,
 }
 
 /// What one scheme is doing.
@@ -130,8 +134,8 @@ struct Lags {
 struct State {
     mask: Mask,
     selector: Selector,
-    /// Chances last computed, by egress: for which graph and outcomes.
-    known: Vec<(Mask, Vec<u32>, f64, f64)>,
+    /// What was last computed, by egress: for which graph and outcomes, and what it costs to fetch.
+    known: Vec<(Mask, Vec<u32>, Fate, f64)>,
 }
 
 impl Run<'_, '_> {
@@ -140,8 +144,10 @@ impl Run<'_, '_> {
         let lags = self.lags(graph);
         let mut tallies = [Tally::default(); Scheme::ALL.len()];
         let egresses = self.stream.demand.egresses.len();
-        let mut states =
-            vec![State { known: vec![(0, Vec::new(), 0.0, 0.0); egresses], ..State::default() }; Scheme::ALL.len()];
+        let mut states = vec![
+            State { known: vec![(0, Vec::new(), Fate::default(), 0.0); egresses], ..State::default() };
+            Scheme::ALL.len()
+        ];
         let quiet = self.stream.computed(&Reported::new());
         let mut graphs = Graphs { new: quiet.clone(), installed: quiet };
         let mut now = Reported::new();
@@ -162,9 +168,9 @@ impl Run<'_, '_> {
                 until = until.min(due.max(tick + 1));
             }
             for ((scheme, state), tally) in Scheme::ALL.iter().zip(&mut states).zip(&mut tallies) {
-                let pulls =
-                    matches!(scheme, Scheme::RulePull | Scheme::LeanPull).then_some(&graphs.installed.pulls[..]);
-                self.count(&lags, state, tick, (until - tick) as f64 * PER_TICK, pulls, tally);
+                let asked =
+                    matches!(scheme, Scheme::RulePull | Scheme::LeanPull).then_some(&graphs.installed.asked[..]);
+                self.count(&lags, state, tick, (until - tick) as f64 * PER_TICK, asked, tally);
             }
             tick = until;
         }
@@ -181,7 +187,14 @@ impl Run<'_, '_> {
         let edges = || self.stretch.tracks.iter().map(|track| track.edge);
         let farthest = self.stream.demand.egresses.iter().map(|egress| away[egress.node.0 as usize]).max().unwrap_or(0);
         let asks = [0, ASK_AGAIN_US].map(|more| ticks(u64::from(farthest + more) + NOTICE_US));
-        Lags { there: edges().map(there).collect(), told: edges().map(told).collect(), asks }
+        let nearest = self.stream.demand.egresses.iter().map(|egress| away[egress.node.0 as usize]).min().unwrap_or(0);
+        Lags {
+            there: edges().map(there).collect(),
+            told: edges().map(told).collect(),
+            asks,
+            noticed: ticks(u64::from(nearest) + NOTICE_US),
+            late: ticks(u64::from(self.stream.demand.deadline_us)),
+        }
     }
 
     fn reported(&self, lags: &Lags, tick: usize) -> Reported {
@@ -207,13 +220,14 @@ impl Run<'_, '_> {
 
     fn differs(&self, lags: &Lags, tick: usize, next: usize) -> bool {
         let last = self.stretch.ticks - 1;
-        let dead = self.stretch.dead.iter().any(|(_, from, until)| *from == next || *until == next);
+        let dead = self.stretch.dead.iter().any(|(_, from, until)| *from == next + lags.late || *until == next);
         let track = |at: usize| {
             let numbers = &self.chances.number[at];
             let crossing = |tick: usize| numbers[(tick + lags.there[at]).min(last)];
             let seen = &self.seen.tracks[at];
             let told = |tick: usize, more: usize| tick.checked_sub(lags.told[at] + more).map(|at| seen[at]);
             crossing(tick) != crossing(next)
+                || seen[(tick + lags.noticed).min(last)] != seen[(next + lags.noticed).min(last)]
                 || lags.asks.iter().any(|ask| numbers[(tick + ask).min(last)] != numbers[(next + ask).min(last)])
                 || told(next - 1, 0) != told(next, 0)
                 || told(next - 1, INSTALL_TICKS) != told(next, INSTALL_TICKS)
@@ -221,8 +235,9 @@ impl Run<'_, '_> {
         dead || (0..self.stretch.tracks.len()).any(track)
     }
 
-    fn is_dead(&self, node: topology::graph::NodeIx, tick: usize) -> bool {
-        self.stretch.dead.iter().any(|(dead, from, until)| *dead == node && (*from..*until).contains(&tick))
+    /// Whether a node is dead while a packet sent at `tick` may be on its way: nothing is asked of flows that begin or end there.
+    fn is_dead(&self, lags: &Lags, node: NodeIx, tick: usize) -> bool {
+        self.stretch.dead.iter().any(|(dead, from, until)| *dead == node && tick < *until && *from <= tick + lags.late)
     }
 
     fn count(
@@ -231,11 +246,11 @@ impl Run<'_, '_> {
         state: &mut State,
         tick: usize,
         packets: f64,
-        pulls: Option<&[Pull]>,
+        asked: Option<&[Asked]>,
         tally: &mut Tally,
     ) {
         let demand = &self.stream.demand;
-        if self.is_dead(demand.ingress, tick) {
+        if self.is_dead(lags, demand.ingress, tick) {
             return;
         }
         tally.sent += packets;
@@ -255,7 +270,7 @@ impl Run<'_, '_> {
             }
         }
         for (place, egress) in demand.egresses.iter().enumerate() {
-            if self.is_dead(egress.node, tick) {
+            if self.is_dead(lags, egress.node, tick) {
                 continue;
             }
             tally.wanted += packets;
@@ -264,37 +279,45 @@ impl Run<'_, '_> {
             }
             let known = &mut state.known[place];
             // What a pull meets changes with more than the graph's own edges, so it is asked anew.
-            if known.0 != state.mask || known.1 != numbers || (pulls.is_some() && known.2 > 0.0) {
-                let fate = self.fate(state.mask, tick, place, &troubled, pulls);
-                *known = (state.mask, numbers.clone(), fate.0, fate.1);
+            if known.0 != state.mask || known.1 != numbers || (asked.is_some() && known.2.missed > 0.0) {
+                let asked = asked.and_then(|asked| asked.get(place));
+                let (fate, cost) = self.fate(lags, state.mask, tick, place, &troubled, asked);
+                *known = (state.mask, numbers.clone(), fate, cost);
             }
-            let (missed, lost) = (known.2, known.3);
-            tally.lost += packets * lost;
-            if let Some(pulls) = pulls {
-                tally.carried += packets * missed * pulls.get(place).map_or(0.0, |pull| pull.ways[0].len() as f64);
-            }
+            tally.lost += packets * known.2.lost;
+            tally.carried += packets * known.3;
         }
     }
 
+    /// What becomes of a packet, and what it costs to fetch.
     fn fate(
         &self,
+        lags: &Lags,
         mask: Mask,
         tick: usize,
         place: usize,
         troubled: &[(usize, &[Outcome])],
-        pulls: Option<&[Pull]>,
-    ) -> (f64, f64) {
+        asked: Option<&Asked>,
+    ) -> (Fate, f64) {
         let demand = &self.stream.demand;
         let (source, egress) = (demand.ingress, demand.egresses[place].node);
-        let pull = pulls.and_then(|pulls| pulls.get(place)).map(|pull| {
+        let pull = asked.map(|asked| {
             let first = self.net.distances(mask, source)[egress.0 as usize];
-            Pull { ask_us: first.saturating_add(pull.ask_us).min(demand.deadline_us), ..pull.clone() }
+            let ask_us = first.saturating_add(NOTICE_US as u32).min(demand.deadline_us);
+            let at_egress = self.in_trouble_at(egress, tick + lags.noticed) >= 2;
+            Pull { first: if at_egress { &asked.targeted } else { &asked.disjoint }, again: &asked.targeted, ask_us }
         });
         let (net, stretch, deadline_us) = (self.net, self.stretch, demand.deadline_us);
-        let question =
-            Question { net, stretch, tick, mask, source, egress, deadline_us, troubled, pull: pull.as_ref() };
-        let fate = question.answer();
-        (fate.missed, fate.lost)
+        let fate = Question { net, stretch, tick, mask, source, egress, deadline_us, troubled, pull }.answer();
+        (fate, pull.map_or(0.0, |pull| pull.cost(&fate)))
+    }
+
+    /// How many links into `node` it has itself found to be in trouble by `tick`.
+    fn in_trouble_at(&self, node: NodeIx, tick: usize) -> usize {
+        let tick = tick.min(self.stretch.ticks - 1);
+        let tracks = self.stretch.tracks.iter().zip(&self.seen.tracks);
+        let into = tracks.filter(|(track, _)| u32::from(self.net.ends[track.edge].1) == node.0);
+        into.filter(|(_, seen)| seen[tick].0.is_troubled()).count()
     }
 }
 

@@ -30,7 +30,7 @@ use topology::sets::NodeSet;
 use topology::shortest;
 use topology::sieve::Policy;
 use topology::terms::{Full, Need, Room};
-use topology::trouble::{Condition, Level};
+use topology::trouble::Condition;
 use topology::weight::{DEAD_PPM, Weights};
 use topology::{NodeName, StreamName};
 
@@ -344,14 +344,16 @@ impl Directory {
         self.flood(report.origin.clone(), message, Recipients::All);
     }
 
+    /// How many of the links into this relay are in trouble.
+    pub fn own_in_trouble(&self) -> usize {
+        self.troubles.iter().filter(|link| link.condition().is_troubled()).count()
+    }
+
     /// All links in trouble, as far as is known.
     pub fn troubled(&self) -> Vec<Troubled> {
         let of = |report: &Arc<TroubleReport>| {
             let to = report.origin.clone();
-            let link = move |link: &LinkTrouble| {
-                let condition = Condition { level: Level::of(link.loss_ppm), late: link.late };
-                (link.peer.clone(), to.clone(), condition)
-            };
+            let link = move |link: &LinkTrouble| (link.peer.clone(), to.clone(), link.condition());
             report.links.iter().map(link).collect::<Vec<_>>()
         };
         self.database.troubles().flat_map(of).collect()

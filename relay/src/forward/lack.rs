@@ -1,7 +1,8 @@
 //! What an egress lacks of a stream, and when to ask for it.
 //!
 //! A number that others have overtaken is asked for when it is [`NOTICE`] later than packets usually are, or as late as
-//! leaves time for two attempts: on its own hop it is being repaired all the while. When nothing newer comes at all, for
+//! leaves time for two attempts: on its own hop it is being repaired all the while. It is asked for along the two disjoint ways, and where they do
+//! not bring it, twice along the targeted graphs. When nothing newer comes at all, for
 //! longer than the stream usually pauses, all that is newer is asked for. A pause that ends on the way on which it began was
 //! one of the stream, or of that way, and is to be expected again.
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// Later than usual by this much is missing.
 pub const NOTICE: Duration = Duration::from_millis(10);
 
-/// What was asked for and has not come after so long is asked for once more.
+/// What was asked for and has not come after so long is asked for again.
 pub const RETRY: Duration = Duration::from_millis(45);
 
 /// What finding and answering takes beside the way.
@@ -42,6 +43,18 @@ pub struct Ask {
     pub after: Option<StreamSeq>,
     /// Runs of numbers.
     pub missing: Vec<(StreamSeq, u16)>,
+    /// Along which ways.
+    pub along: Along,
+}
+
+/// Along which ways a question goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Along {
+    /// The two disjoint ways.
+    #[default]
+    Disjoint,
+    /// Those, and all of the graphs around ingress and egresses: both ways have failed to bring it.
+    Targeted,
 }
 
 /// What is missing of one stream at an egress.
@@ -66,7 +79,8 @@ struct Hole {
     count: u16,
     due: Instant,
     late: Instant,
-    asked: bool,
+    /// Along which ways it was last asked for.
+    asked: Option<Along>,
 }
 
 /// The least age, or the longest pause, of the last one to two seconds.
@@ -88,6 +102,13 @@ impl Extreme {
 
     fn get(&self, better: fn(Duration, Duration) -> Duration) -> Option<Duration> {
         self.now.into_iter().chain(self.before).reduce(better)
+    }
+}
+
+impl Ask {
+    /// Whether nothing is missing.
+    pub fn is_empty(&self) -> bool {
+        self.after.is_none() && self.missing.is_empty()
     }
 }
 
@@ -126,20 +147,22 @@ impl Lack {
         if self.holes.len() >= MOST_HOLES {
             self.holes.pop_front();
         }
-        self.holes.push_back(Hole { first, count, due: due.max(now), late: born + deadline, asked: false });
+        self.holes.push_back(Hole { first, count, due: due.max(now), late: born + deadline, asked: None });
     }
 
     /// A question for all that is newer than the newest, though nothing is missing.
     pub fn all_newer(&self) -> Option<Ask> {
         let newest = self.newest.filter(|_| !self.ended)?;
-        Some(Ask { after: Some(newest), missing: Vec::new() })
+        Some(Ask { after: Some(newest), ..Ask::default() })
     }
 
-    /// What to ask for at `now`. `seen` says what has come.
-    pub fn due(&mut self, now: Instant, seen: &Window) -> Option<Ask> {
-        let mut ask = Ask::default();
+    /// What to ask for at `now`. `seen` says what has come, and `along` which ways are to be asked along at least: where the two
+    /// have come to be not enough, what was asked for along them is asked for again at once.
+    pub fn due(&mut self, now: Instant, seen: &Window, along: Along) -> Option<Ask> {
+        let mut ask = Ask { along, ..Ask::default() };
         self.holes.retain_mut(|hole| {
-            if hole.due > now {
+            let hurried = along == Along::Targeted && hole.asked == Some(Along::Disjoint);
+            if hole.due > now && !hurried {
                 return true;
             }
             if hole.late <= now || ask.missing.len() >= MOST_ASKED {
@@ -147,17 +170,23 @@ impl Lack {
             }
             let before = ask.missing.len();
             missing(hole, seen, &mut ask.missing);
-            let again = !hole.asked && ask.missing.len() > before;
-            (hole.asked, hole.due) = (true, now + RETRY);
-            again
+            let (found, is_last) = (ask.missing.len() > before, hole.asked == Some(Along::Targeted));
+            if found && hole.asked.is_some() {
+                ask.along = Along::Targeted;
+            }
+            (hole.asked, hole.due) = (Some(if hole.asked.is_some() { Along::Targeted } else { along }), now + RETRY);
+            found && !is_last
         });
         ask.missing.truncate(MOST_ASKED);
         if self.is_silent(now) {
             ask.after = self.newest;
+            if self.asked > 0 {
+                ask.along = Along::Targeted;
+            }
             self.asked += 1;
             self.again = now + (RETRY * self.asked).min(LONGEST_PAUSE);
         }
-        (ask != Ask::default()).then_some(ask)
+        (!ask.is_empty()).then_some(ask)
     }
 
     fn is_silent(&self, now: Instant) -> bool {
@@ -226,25 +255,41 @@ mod tests {
     #[test]
     fn a_hole_is_asked_for_ten_milliseconds_later_and_once_more() {
         let (mut lack, mut seen) = run(|n| (50..53).contains(&n), 55);
-        assert_eq!(lack.due(at(57), &seen), None);
-        let ask = lack.due(at(63), &seen).expect("something is missing");
-        assert_eq!(ask.missing, [(StreamSeq(50), 3)]);
+        assert_eq!(lack.due(at(57), &seen, Along::Disjoint), None);
+        let ask = lack.due(at(63), &seen, Along::Disjoint).expect("something is missing");
+        assert_eq!((ask.missing, ask.along), (vec![(StreamSeq(50), 3)], Along::Disjoint));
         seen.insert(StreamSeq(51));
         for n in 55..108 {
             note(&mut lack, at(u64::from(n)), USUAL, n, 40, false);
             seen.insert(StreamSeq(n));
         }
-        let ask = lack.due(at(108), &seen).expect("some is still missing");
+        let ask = lack.due(at(108), &seen, Along::Disjoint).expect("some is still missing");
         assert_eq!((ask.missing, ask.after), (vec![(StreamSeq(50), 1), (StreamSeq(52), 1)], None));
-        assert_eq!(lack.due(at(109), &seen), None);
+        assert_eq!(ask.along, Along::Targeted, "the two ways have not brought it");
+        assert_eq!(lack.due(at(109), &seen, Along::Disjoint), None);
+        let last = lack.due(at(153), &seen, Along::Disjoint).expect("some is still missing");
+        assert_eq!(last.missing, [(StreamSeq(50), 1), (StreamSeq(52), 1)]);
+        assert!(lack.holes.is_empty(), "asked for three times");
+    }
+
+    #[test]
+    fn where_two_ways_are_not_enough_what_was_asked_for_is_asked_for_again_at_once() {
+        let (mut lack, seen) = run(|n| (50..53).contains(&n), 65);
+        assert_eq!(lack.due(at(65), &seen, Along::Disjoint).map(|ask| ask.along), Some(Along::Disjoint));
+        assert_eq!(lack.due(at(66), &seen, Along::Disjoint), None);
+        let again = lack.due(at(67), &seen, Along::Targeted).expect("more ways");
+        assert_eq!((again.missing, again.along), (vec![(StreamSeq(50), 3)], Along::Targeted));
+        assert_eq!(lack.due(at(68), &seen, Along::Targeted), None, "once");
     }
 
     #[test]
     fn silence_is_asked_into_at_growing_pauses() {
         let (mut lack, seen) = run(|_| false, 100);
-        assert_eq!(lack.due(at(109), &seen), None);
-        let asked: Vec<u64> = (110..2000).filter(|ms| lack.due(at(*ms), &seen).is_some()).collect();
+        assert_eq!(lack.due(at(109), &seen, Along::Disjoint), None);
+        let asked = (110..2000).filter_map(|ms| Some((ms, lack.due(at(ms), &seen, Along::Disjoint)?.along)));
+        let (asked, along): (Vec<u64>, Vec<Along>) = asked.unzip();
         assert_eq!(asked[..4], [111, 156, 246, 381]);
+        assert_eq!(along[..3], [Along::Disjoint, Along::Targeted, Along::Targeted]);
         assert!(asked.len() < 13, "{asked:?}");
     }
 
@@ -252,11 +297,11 @@ mod tests {
     fn a_pause_that_ends_where_it_began_is_expected_again() {
         for (ends_on, asked_again) in [(USUAL, false), (PortId(2), true)] {
             let (mut lack, seen) = run(|_| false, 100);
-            assert!(lack.due(at(129), &seen).is_some());
+            assert!(lack.due(at(129), &seen, Along::Disjoint).is_some());
             for n in 0..20 {
                 note(&mut lack, at(130 + u64::from(n)), ends_on, 100 + n, 40, false);
             }
-            assert_eq!(lack.due(at(149 + 30), &seen).is_some(), asked_again);
+            assert_eq!(lack.due(at(149 + 30), &seen, Along::Disjoint).is_some(), asked_again);
         }
     }
 
@@ -264,7 +309,7 @@ mod tests {
     fn the_end_is_no_silence() {
         let (mut lack, seen) = run(|_| false, 100);
         note(&mut lack, at(100), USUAL, 100, 40, true);
-        assert_eq!(lack.due(at(500), &seen), None);
+        assert_eq!(lack.due(at(500), &seen, Along::Disjoint), None);
     }
 
     #[test]
@@ -276,7 +321,7 @@ mod tests {
             }
             // Until it has paused once, a pause is nothing to expect.
             if frame > 0 {
-                assert_eq!(lack.due(at(u64::from(frame) * 40 + 39), &seen), None);
+                assert_eq!(lack.due(at(u64::from(frame) * 40 + 39), &seen, Along::Disjoint), None);
             }
         }
     }
@@ -288,7 +333,7 @@ mod tests {
             note(&mut lack, at(0), USUAL, n * 2, 0, false);
         }
         assert_eq!(lack.holes.len(), MOST_HOLES);
-        let ask = lack.due(at(190), &Window::new()).expect("much is missing");
+        let ask = lack.due(at(190), &Window::new(), Along::Disjoint).expect("much is missing");
         assert!(ask.missing.len() <= MOST_ASKED);
     }
 }

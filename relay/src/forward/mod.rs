@@ -24,7 +24,7 @@ pub use stream::{EPOCHS, Hop, Rest, Trace};
 
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use handles::{HandleSpace, HandleTable, Target};
-use lack::Ask;
+use lack::{Along, Ask};
 use link::{Delivery, Instant, Label, Packet, SendError, StreamHandle};
 use node::{PortId, Ports};
 use police::Police;
@@ -295,8 +295,8 @@ impl Forwarder {
     }
 
     /// What is missing of streams that sinks watch here, and is to be asked for.
-    pub fn lacking(&mut self, now: Instant) -> Vec<(StreamKey, Ask)> {
-        let of = |(key, stream): (usize, &mut Stream)| Some((StreamKey(key as u32), stream.lacks(now)?));
+    pub fn lacking(&mut self, now: Instant, along: Along) -> Vec<(StreamKey, Ask)> {
+        let of = |(key, stream): (usize, &mut Stream)| Some((StreamKey(key as u32), stream.lacks(now, along)?));
         self.streams.iter_mut().filter_map(of).collect()
     }
 

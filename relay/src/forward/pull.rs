@@ -7,7 +7,7 @@
 
 use super::Egress;
 use super::history::Ways;
-use super::lack::Ask;
+use super::lack::{Along, Ask};
 use super::stream::{Sending, Stream, rest_below, rest_of};
 use link::{Delivery, Instant, StreamSeq};
 use node::PortId;
@@ -47,6 +47,7 @@ impl Interest {
 impl Stream {
     /// Answers a question that came by the output in slot `slot`, and returns what is to be asked further up.
     pub(super) fn pull(&mut self, now: Instant, slot: u32, ask: Ask, egress: &mut impl Egress) -> Option<Ask> {
+        let along = ask.along;
         self.note_interest(now, slot, ask);
         let interest = self.interests.iter_mut().find(|interest| interest.output == slot)?;
         let output = self.outputs.get_mut(slot as usize)?.as_mut()?;
@@ -77,15 +78,15 @@ impl Stream {
         let mut runs = interest.missing.clone();
         runs.extend(interest.after.and_then(|after| run_between(after, &found)));
         let missing = still_missing(&runs, &mut found);
-        let mut further = Ask { after: interest.after.filter(|_| !newer), missing };
+        let mut further = Ask { after: interest.after.filter(|_| !newer), missing, along };
         further.missing.truncate(MOST_RUNS);
-        (further != Ask::default()).then_some(further)
+        (!further.is_empty()).then_some(further)
     }
 
     fn note_interest(&mut self, now: Instant, slot: u32, ask: Ask) {
         self.interests.retain(|interest| interest.until > now || interest.output == slot);
         let at = self.interests.iter().position(|interest| interest.output == slot);
-        let Ask { after, missing } = ask;
+        let Ask { after, missing, .. } = ask;
         match at {
             Some(at) => {
                 let interest = &mut self.interests[at];
@@ -142,9 +143,9 @@ impl Stream {
         slot.and_then(fed).is_some()
     }
 
-    /// What to ask for, where sinks watch the stream here.
-    pub(super) fn lacks(&mut self, now: Instant) -> Option<Ask> {
-        if self.locals.is_empty() { None } else { self.lack.due(now, &self.seen) }
+    /// What to ask for, and along which ways at least, where sinks watch the stream here.
+    pub(super) fn lacks(&mut self, now: Instant, along: Along) -> Option<Ask> {
+        if self.locals.is_empty() { None } else { self.lack.due(now, &self.seen, along) }
     }
 }
 
@@ -179,6 +180,10 @@ const MOST_RUNS: usize = 64;
 const MOST_RUN: u16 = 4_096;
 const MOST_NUMBERS: usize = 8_192;
 
+/// Set in the hops of a message where it goes along the targeted graphs. Who does not know it takes it for very many hops, and
+/// asks along two ways.
+const TARGETED: u8 = 0x80;
+
 impl Ask {
     /// From a message; `None` where it is out of bounds.
     pub fn from_message(pull: &node::control::Pull) -> Option<Ask> {
@@ -187,11 +192,18 @@ impl Ask {
             return None;
         }
         let missing = pull.missing.iter().map(|(first, count)| (StreamSeq(*first), *count)).collect();
-        Some(Ask { after: pull.after.map(StreamSeq), missing })
+        let along = if pull.hops & TARGETED == 0 { Along::Disjoint } else { Along::Targeted };
+        Some(Ask { after: pull.after.map(StreamSeq), missing, along })
+    }
+
+    /// How many more relays may ask on.
+    pub fn hops(pull: &node::control::Pull) -> u8 {
+        pull.hops & !TARGETED
     }
 
     /// As a message about the stream that comes under `handle`.
     pub fn message(&self, handle: u16, hops: u8) -> node::control::Pull {
+        let hops = if self.along == Along::Targeted { hops | TARGETED } else { hops };
         let missing = self.missing.iter().map(|(first, count)| (first.0, *count)).collect();
         node::control::Pull { handle, after: self.after.map(|after| after.0), missing, hops }
     }

@@ -145,9 +145,9 @@ fn answers_to_questions_are_bounded() {
         assert!(sent.packets.iter().all(|(port, _)| *port == PortId(3)));
         sent.packets.len()
     };
-    let newer = Ask { after: Some(StreamSeq(199)), missing: Vec::new() };
+    let newer = Ask { after: Some(StreamSeq(199)), ..Ask::default() };
     assert_eq!([ask(newer.clone()), ask(newer.clone()), ask(newer)], [50, 0, 0]);
-    let all = Ask { after: None, missing: vec![(StreamSeq(0), 300)] };
+    let all = Ask { missing: vec![(StreamSeq(0), 300)], ..Ask::default() };
     let answers = [ask(all.clone()), ask(all.clone()), ask(all)];
     assert!(answers[0] >= 100 && answers.iter().sum::<usize>() <= 100 + 300 / 3, "{answers:?}");
 }

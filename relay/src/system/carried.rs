@@ -1,14 +1,14 @@
 //! A stream carried here, as the slow path knows it: its names and its graphs. Pure.
 
 use super::admission::Links;
-use crate::forward::lack::Ask;
+use crate::forward::lack::{Along, Ask};
 use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
 use crate::report::Usage;
 use crate::sla::LossHop;
 use link::{Instant, Label};
 use node::PortId;
 use node::control::{Content, Control, Install, StreamOpen};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +16,12 @@ use topology::lsdb::Incarnation;
 use topology::select::Modules;
 use topology::terms::Need;
 use topology::{NodeName, StreamName};
+
+/// The same question, come by another way, is not asked on within this time: less than who asked waits to ask again.
+const SAME: Duration = Duration::from_millis(40);
+
+/// So many questions are remembered.
+const MOST_ASKED: usize = 16;
 
 /// An epoch that a newer one has replaced is kept at least this long, and four deadlines.
 const RETIRE_AFTER: Duration = Duration::from_secs(2);
@@ -46,8 +52,8 @@ pub struct Carried {
     pub sealed: bool,
     /// Since when nothing brings it here, or its ingress does not advertise it.
     pub orphan_since: Option<Instant>,
-    /// What was last asked on for relays below, and when.
-    pub asked: Option<(Instant, Ask)>,
+    /// What was lately asked on for relays below, and when, the newest last.
+    asked: VecDeque<(Instant, Ask)>,
     /// When all that is newer was last asked for though nothing was missing.
     pub renewed: Instant,
     /// When a neighbour said that it has ended, against its ingress.
@@ -108,7 +114,7 @@ impl Carried {
             content,
             sealed,
             orphan_since: None,
-            asked: None,
+            asked: VecDeque::new(),
             renewed: Instant::ORIGIN,
             said_to_end: None,
             lost: BTreeMap::new(),
@@ -217,16 +223,35 @@ impl Carried {
         to.iter().map(since).zip(&to).map(|(since, relay)| (relay.clone(), since, need)).collect::<Vec<_>>()
     }
 
-    /// The relays from which `me` has the stream in two disjoint ways, in the newest graph that has such.
-    pub fn upstream(&self, me: &NodeName) -> Vec<NodeName> {
-        let module = Modules::DISJOINT.0.trailing_zeros() as usize;
+    /// The relays from which `me` has the stream in two disjoint ways, and in the targeted graphs where they are asked along, in the
+    /// newest graph that has such.
+    pub fn upstream(&self, me: &NodeName, along: Along) -> Vec<NodeName> {
+        let asked = |slot: usize| match along {
+            Along::Disjoint => Modules::DISJOINT.has(Modules(1 << slot)),
+            Along::Targeted => !Modules::ROBUST.has(Modules(1 << slot)),
+        };
         let into = |install: &Rc<Installed>| {
-            let edges = install.modules.get(module).map(|module| &module.edges).into_iter().flatten();
-            let mut from: Vec<NodeName> = edges.filter(|edge| edge.to == *me).map(|edge| edge.from.clone()).collect();
+            let modules = install.modules.iter().take(label::MAX_MODULES).enumerate().filter(|(slot, _)| asked(*slot));
+            let edges = modules.flat_map(|(_, module)| &module.edges).filter(|edge| edge.to == *me);
+            let mut from: Vec<NodeName> = edges.map(|edge| edge.from.clone()).collect();
+            from.sort();
             from.dedup();
             from
         };
         self.graphs().rev().map(into).find(|from| !from.is_empty()).unwrap_or_default()
+    }
+
+    /// Notes a question that is to be asked on. Whether it is news: the same one, come by another way, is not asked on again so soon.
+    pub fn note_asked(&mut self, now: Instant, ask: &Ask) -> bool {
+        self.asked.retain(|(at, _)| now.saturating_since(*at) < SAME);
+        let is_new = self.asked.iter().all(|(_, asked)| asked != ask);
+        if is_new {
+            if self.asked.len() >= MOST_ASKED {
+                self.asked.pop_front();
+            }
+            self.asked.push_back((now, ask.clone()));
+        }
+        is_new
     }
 
     /// Whether a packet of this label comes to `me` from the relay `from` by its graph; so where the graph is not known.

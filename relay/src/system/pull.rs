@@ -1,10 +1,11 @@
 //! What is missing of a stream is asked for along its two disjoint ways, against their direction: the first relay that
-//! holds it answers, else the ingress. So a stream on one way survives its failure where the deadline leaves time.
+//! holds it answers, else the ingress. So a stream on one way survives its failure where the deadline leaves time. Where
+//! the two have not brought it, or several links into the egress are in trouble, it is asked for along the targeted graphs as well.
 
 use super::RelaySystem;
 use super::carried::{Carried, StreamId};
 use crate::forward::StreamKey;
-use crate::forward::lack::Ask;
+use crate::forward::lack::{Along, Ask};
 use link::{Instant, StreamHandle};
 use node::control::{Control, Pull};
 use node::{PortId, Ports};
@@ -12,9 +13,6 @@ use std::time::Duration;
 
 /// How far a question travels at most, in hops.
 const MOST_HOPS: u8 = 12;
-
-/// The same question, come by another way, is not asked on within this time.
-const SAME: Duration = Duration::from_millis(10);
 
 /// A stream that comes by a way that is not its graph's, only because it was asked for, is asked for again so often: before the relays that answer
 /// lose interest.
@@ -27,7 +25,7 @@ impl RelaySystem {
         let me = self.directory.me().clone();
         let is_due = |(id, carried): &(&StreamId, &Carried)| {
             now.saturating_since(carried.renewed) >= RENEW
-                && carried.upstream(&me).len() >= 2
+                && carried.upstream(&me, Along::Disjoint).len() >= 2
                 && self.is_fetched(now, id, carried)
         };
         let asked = |(id, carried): (&StreamId, &Carried)| Some((id.clone(), self.forward.all_newer(carried.key)?));
@@ -50,11 +48,14 @@ impl RelaySystem {
 
     /// Asks for what is missing of the streams that sinks watch here.
     pub(super) fn ask_for_missing(&mut self, now: Instant, ports: &mut Ports) {
-        for (key, ask) in self.forward.lacking(now) {
+        // What is wrong is right here: the ingress, too, will send over every link there is, once it knows.
+        let along = if self.directory.own_in_trouble() >= 2 { Along::Targeted } else { Along::Disjoint };
+        for (key, ask) in self.forward.lacking(now, along) {
             let found = self.carried.iter().find(|(_, carried)| carried.key == key);
             let Some((id, carried)) = found else { continue };
             // With one way only, the hops of that way are all there is, and they repair what they can.
-            if id.ingress == *self.directory.me() || carried.upstream(self.directory.me()).len() < 2 {
+            let me = self.directory.me();
+            if id.ingress == *me || carried.upstream(me, Along::Disjoint).len() < 2 {
                 continue;
             }
             let id = id.clone();
@@ -68,7 +69,7 @@ impl RelaySystem {
             self.refused.protocol += 1;
             return;
         };
-        let after = ask.after;
+        let (after, along) = (ask.after, ask.along);
         let Some((key, mut further)) = self.forward.pull(now, port, StreamHandle(pull.handle), ask, ports) else {
             return;
         };
@@ -77,16 +78,14 @@ impl RelaySystem {
             self.doubt(now, &id, key, port);
             // What is passed on comes here by asking, too.
             if self.carried.get(&id).is_some_and(|carried| self.is_fetched(now, &id, carried)) {
-                further.get_or_insert_default().after = after;
+                further.get_or_insert(Ask { along, ..Ask::default() }).after = after;
             }
         }
-        let (Some(further), Some(hops)) = (further, pull.hops.min(MOST_HOPS).checked_sub(1)) else { return };
+        let (Some(further), Some(hops)) = (further, Ask::hops(pull).min(MOST_HOPS).checked_sub(1)) else { return };
         let Some(carried) = self.carried.get_mut(&id) else { return };
-        let same = |(at, asked): &(Instant, Ask)| *asked == further && now.saturating_since(*at) < SAME;
-        if id.ingress == *self.directory.me() || carried.asked.as_ref().is_some_and(same) {
+        if id.ingress == *self.directory.me() || !carried.note_asked(now, &further) {
             return;
         }
-        carried.asked = Some((now, further.clone()));
         self.ask(now, &id, &further, hops, Some(port), ports);
     }
 
@@ -104,7 +103,7 @@ impl RelaySystem {
     fn ask(&mut self, now: Instant, id: &StreamId, ask: &Ask, hops: u8, except: Option<PortId>, ports: &mut Ports) {
         let Some(carried) = self.carried.get(id) else { return };
         let key = carried.key;
-        let upstream = carried.upstream(self.directory.me());
+        let upstream = carried.upstream(self.directory.me(), ask.along);
         let mut asked = 0;
         for relay in upstream {
             let Some(port) = self.relays.get(&relay).copied().filter(|port| Some(*port) != except) else { continue };
