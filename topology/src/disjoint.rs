@@ -195,7 +195,11 @@ impl<'a> Flow<'a> {
         distance[start] = 0;
         let mut open = BinaryHeap::from([Reverse((0, start))]);
         while let Some(Reverse((at_distance, place))) = open.pop() {
-            if at_distance > distance[place] || place == goal {
+            // All that is left is as far or farther, and counts as far as the goal below.
+            if place == goal {
+                break;
+            }
+            if at_distance > distance[place] {
                 continue;
             }
             self.residual(place, |next, price, step| {

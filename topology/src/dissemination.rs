@@ -1,11 +1,11 @@
 //! The graphs of a stream, computed ahead by its ingress.
 
 use crate::disjoint::{self, Disjointness, Pair};
-use crate::graph::{Graph, NodeIx};
+use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::module::{Demand, Egress, Module};
 use crate::select::{ANSWER_US, Modules, NOTICE_US, Plan, SLOTS};
 use crate::sets::{EdgeSet, NodeSet};
-use crate::shortest;
+use crate::shortest::{self, Distances};
 use crate::targeted;
 use crate::terms::Tag;
 use crate::tree::{self, Target};
@@ -75,14 +75,13 @@ pub const ROBUST_FACTOR: usize = 4;
 
 /// What each egress of `demand` gets, in its order; without the ingress itself and egresses that no way leads to.
 pub fn ways(graph: &Graph, demand: &Demand) -> Vec<Ways> {
-    let delays = Weights::delay(graph);
-    let tree = shortest::from(graph, &delays, demand.ingress, &NodeSet::new());
+    let search = Pairs::new(graph, demand.ingress, demand.deadline_us);
     let of = |egress: &Egress| {
-        let (shortest_us, shortest) = (tree.to(egress.node)?, tree.path(graph, egress.node)?);
+        let (shortest_us, shortest) = (search.away.to(egress.node)?, search.away.path(graph, egress.node)?);
         let budget = egress.budget_us(demand.deadline_us);
         let in_time = shortest_us <= budget;
-        let pair = pair_in_time(graph, demand.ingress, egress.node, budget, demand.deadline_us)?;
-        let second_us = second_us(&delays, &pair).filter(|later| !in_time || *later <= budget);
+        let pair = search.in_time(egress.node, budget)?;
+        let second_us = second_us(&search.delays, &pair).filter(|later| !in_time || *later <= budget);
         let disjoint = if second_us.is_some() { pair.disjoint } else { Disjointness::Single };
         let shared_risks = disjoint::shared_risks(graph, &pair);
         let first: EdgeSet = pair.first.iter().copied().collect();
@@ -183,22 +182,44 @@ fn slot(module: Modules) -> usize {
     module.0.trailing_zeros() as usize
 }
 
-/// Two ways from `from` to `to` of least expected latency among the edges that lie on some way of at most `budget`
-/// microseconds; among all edges where there is none. Where it can be had in time, they share no carrier and no site. The later of the two may still be late: which pair has the
-/// earliest second way is NP-hard to say (Li, McCormick, Simchi-Levi, 1990).
-pub fn pair_in_time(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64, deadline_us: u32) -> Option<Pair> {
-    let delays = Weights::delay(graph);
-    let weights = Weights::expected(graph, u64::from(deadline_us));
-    let late = |pair: &Pair| pair.second.iter().any(|way| delays.total(way.iter().copied()) > budget);
-    let within = weights.within(graph, &delays, from, to, budget);
-    let found = disjoint::pair_apart(graph, &within, from, to, |pair| !late(pair));
-    let by_delay = |found: Pair| {
-        // The pair of least total delay keeps the deadline more often than that of least expected latency.
-        let other = disjoint::pair(graph, &delays.within(graph, &delays, from, to, budget), from, to);
-        other.filter(|other| !late(other) && other.disjoint == found.disjoint).unwrap_or(found)
-    };
-    let in_time = found.map(|found| if late(&found) { by_delay(found) } else { found });
-    in_time.or_else(|| disjoint::pair(graph, &weights, from, to))
+/// Looks for two ways from one node to others.
+struct Pairs<'a> {
+    graph: &'a Graph,
+    from: NodeIx,
+    delays: Weights,
+    expected: Weights,
+    /// Shortest ways by delay.
+    away: Distances,
+}
+
+impl<'a> Pairs<'a> {
+    fn new(graph: &'a Graph, from: NodeIx, deadline_us: u32) -> Self {
+        let (delays, expected) = (Weights::delay(graph), Weights::expected(graph, u64::from(deadline_us)));
+        let away = shortest::from(graph, &delays, from, &NodeSet::new());
+        Pairs { graph, from, delays, expected, away }
+    }
+
+    /// Two ways to `to` of least expected latency among the edges that lie on some way of at most `budget` microseconds; among all
+    /// edges where there is none. Where it can be had in time, they share no carrier and no site. The later of the two may still be
+    /// late: which pair has the earliest second way is NP-hard to say (Li, McCormick, Simchi-Levi, 1990).
+    fn in_time(&self, to: NodeIx, budget: u64) -> Option<Pair> {
+        let (graph, delays, from) = (self.graph, &self.delays, self.from);
+        let late = |pair: &Pair| pair.second.iter().any(|way| delays.total(way.iter().copied()) > budget);
+        let back = shortest::towards(graph, delays, to, &NodeSet::new());
+        // No way that is in time loses an edge by it.
+        let is_on_time = |edge: EdgeIx| {
+            let ends = self.away.to(graph[edge].from).zip(back.to(graph[edge].to));
+            ends.is_some_and(|(a, b)| a.saturating_add(delays[edge]).saturating_add(b) <= budget)
+        };
+        let found = disjoint::pair_apart(graph, &self.expected.kept(is_on_time), from, to, |pair| !late(pair));
+        let by_delay = |found: Pair| {
+            // The pair of least total delay keeps the deadline more often than that of least expected latency.
+            let other = disjoint::pair(graph, &delays.kept(is_on_time), from, to);
+            other.filter(|other| !late(other) && other.disjoint == found.disjoint).unwrap_or(found)
+        };
+        let in_time = found.map(|found| if late(&found) { by_delay(found) } else { found });
+        in_time.or_else(|| disjoint::pair(graph, &self.expected, from, to))
+    }
 }
 
 fn second_us(delays: &Weights, pair: &Pair) -> Option<u64> {

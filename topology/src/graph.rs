@@ -43,7 +43,7 @@ pub struct Edge {
 /// loss, then cost) stands for all.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
-    names: Vec<NodeName>,
+    names: Arc<[NodeName]>,
     transit: Vec<bool>,
     edges: Vec<Edge>,
     first_out: Vec<u32>,
@@ -171,17 +171,17 @@ impl Graph {
             }
         }
         let edges: Vec<Edge> = best.into_iter().map(|((from, to), metric)| Edge { from, to, metric }).collect();
-        Graph::of(names, transit, edges)
+        Graph::of(names.into(), transit, edges)
     }
 
     /// The same nodes with every edge turned round, without tags and room. Nodes keep their indices, edges do not.
     pub fn reversed(&self) -> Graph {
-        let mut edges: Vec<Edge> = self.edges.clone();
-        for edge in &mut edges {
-            std::mem::swap(&mut edge.from, &mut edge.to);
-        }
-        edges.sort_by_key(|edge| (edge.from, edge.to));
-        Graph::of(self.names.clone(), self.transit.clone(), edges)
+        // Those that enter are by node and by where they come from, which is the order of those that leave, turned round.
+        let turned = |edge: &EdgeIx| {
+            let Edge { from, to, metric } = self[*edge];
+            Edge { from: to, to: from, metric }
+        };
+        Graph::of(self.names.clone(), self.transit.clone(), self.incoming.iter().map(turned).collect())
     }
 
     /// The same graph with the metric of every edge as `measured` gives it.
@@ -247,11 +247,16 @@ impl Graph {
     }
 
     /// `edges` are in the order of (from, to).
-    fn of(names: Vec<NodeName>, transit: Vec<bool>, edges: Vec<Edge>) -> Graph {
-        let mut incoming: Vec<EdgeIx> = (0..edges.len() as u32).map(EdgeIx).collect();
-        incoming.sort_by_key(|edge| (edges[edge.0 as usize].to, *edge));
+    fn of(names: Arc<[NodeName]>, transit: Vec<bool>, edges: Vec<Edge>) -> Graph {
         let first_out = starts(names.len(), edges.iter().map(|edge| edge.from));
         let first_in = starts(names.len(), edges.iter().map(|edge| edge.to));
+        let mut incoming = vec![EdgeIx(0); edges.len()];
+        let mut next = first_in.clone();
+        for (at, edge) in edges.iter().enumerate() {
+            let place = &mut next[edge.to.0 as usize];
+            incoming[*place as usize] = EdgeIx(at as u32);
+            *place += 1;
+        }
         Graph { names, transit, edges, first_out, incoming, first_in, notes: None }
     }
 }
@@ -264,9 +269,9 @@ impl Index<EdgeIx> for Graph {
 }
 
 /// Where each node's share begins in a list sorted by node, and where the last one ends.
-fn starts(nodes: usize, sorted: impl Iterator<Item = NodeIx>) -> Vec<u32> {
+fn starts(nodes: usize, ends: impl Iterator<Item = NodeIx>) -> Vec<u32> {
     let mut first = vec![0; nodes + 1];
-    for node in sorted {
+    for node in ends {
         first[node.0 as usize + 1] += 1;
     }
     for at in 0..nodes {

@@ -2,7 +2,7 @@
 
 use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::sets::{EdgeSet, NodeSet};
-use crate::shortest::{self, Around, Distances};
+use crate::shortest::{self, Around, Detour, Distances};
 use crate::weight::Weights;
 use std::collections::HashMap;
 
@@ -71,6 +71,9 @@ impl Module {
         let mut kept = edges.clone();
         for edge in graph.incoming(demand.ingress) {
             kept.remove(edge);
+        }
+        if kept.is_empty() {
+            return Module::default();
         }
         loop {
             let mut survey = Survey::new(graph, demand, &kept);
@@ -142,10 +145,8 @@ impl<'a> Survey<'a> {
             if !hopeful(&self.to_egress[place]) {
                 continue;
             }
-            let Some(beyond) = self.beyond(place, from, to) else { continue };
-            if until.saturating_add(beyond) > self.to_egress[place].1 {
-                continue;
-            }
+            let most = self.to_egress[place].1.saturating_sub(until);
+            let Some(beyond) = self.beyond(place, from, to, most).filter(|beyond| *beyond <= most) else { continue };
             let rest = beyond + u64::from(egress.last_mile_us);
             rests = Some(rests.map_or((rest, rest), |(min, max)| (min.min(rest), max.max(rest))));
         }
@@ -158,16 +159,19 @@ impl<'a> Survey<'a> {
     fn until(&mut self, edge: EdgeIx) -> Option<u64> {
         let (from, to) = (self.graph[edge].from, self.graph[edge].to);
         let (graph, delays, from_ingress) = (self.graph, &self.delays, &self.from_ingress);
-        let at_start = if from_ingress.passes(graph, from, to) {
-            self.around_head.entry(to).or_insert_with(|| from_ingress.around(graph, delays, to)).to(from)?
-        } else {
+        let at_start = if !from_ingress.passes(graph, from, to) {
             from_ingress.to(from)?
+        } else if let Detour::Is(distance) = from_ingress.detour(graph, delays, from, to) {
+            distance?
+        } else {
+            self.around_head.entry(to).or_insert_with(|| from_ingress.around(graph, delays, to)).to(from)?
         };
         Some(at_start.saturating_add(self.delays[edge]))
     }
 
-    /// The shortest way from `to` to an egress that does not come back to `from`.
-    fn beyond(&mut self, place: usize, from: NodeIx, to: NodeIx) -> Option<u64> {
+    /// The shortest way from `to` to an egress that does not come back to `from`; `None` as well where it is longer than `most`
+    /// and that is seen at once.
+    fn beyond(&mut self, place: usize, from: NodeIx, to: NodeIx, most: u64) -> Option<u64> {
         if from == self.demand.egresses[place].node {
             return None;
         }
@@ -175,6 +179,12 @@ impl<'a> Survey<'a> {
         if !ways.passes(graph, to, from) {
             return ways.to(to);
         }
-        self.around_tail.entry((place, from)).or_insert_with(|| ways.around(graph, delays, from)).to(to)
+        match ways.detour(graph, delays, to, from) {
+            Detour::Is(distance) => distance,
+            Detour::AtLeast(least) if least > most => None,
+            Detour::AtLeast(_) => {
+                self.around_tail.entry((place, from)).or_insert_with(|| ways.around(graph, delays, from)).to(to)
+            }
+        }
     }
 }

@@ -14,27 +14,44 @@ pub type Path = Vec<EdgeIx>;
 /// Shortest ways from one node to all others, or from all others to one.
 #[derive(Clone, Debug)]
 pub struct Distances {
-    reached: Vec<Option<Reached>>,
+    reached: Vec<Reached>,
     direction: Direction,
 }
 
-/// What [`Distances::around`] found: how far the nodes are whose shortest way passes the avoided one.
+/// What [`Distances::around`] found: how far nodes are on ways that do not pass the avoided one.
 #[derive(Clone, Debug)]
 pub struct Around(Vec<u64>);
 
 impl Around {
-    /// How far a node is without the avoided one; `None` where there is no way, or where its shortest way does not pass it anyhow.
+    /// How far a node is without the avoided one; `None` where there is no way.
     pub fn to(&self, node: NodeIx) -> Option<u64> {
         Some(self.0[node.0 as usize]).filter(|distance| *distance != u64::MAX)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What the neighbours of a node tell of its distance without one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detour {
+    /// This is it; `None` where there is no way.
+    Is(Option<u64>),
+    /// It is this or more: the neighbour that is nearest has its own way through the avoided node.
+    AtLeast(u64),
+}
+
+/// How a node is reached. Compared in this order: among equals in distance and hops the lower edge index wins, and edges are in the order of
+/// their nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Reached {
+    /// `u64::MAX` where it is not.
     distance: u64,
     hops: u32,
-    /// The edge by which the way arrives here (or, searching backwards, by which it leaves from here).
-    by: Option<EdgeIx>,
+    /// The edge by which the way arrives here (or, searching backwards, by which it leaves from here); that of the root is none.
+    by: EdgeIx,
+}
+
+impl Reached {
+    const ROOT: Reached = Reached { distance: 0, hops: 0, by: EdgeIx(u32::MAX) };
+    const NOT: Reached = Reached { distance: u64::MAX, hops: u32::MAX, by: EdgeIx(u32::MAX) };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +73,12 @@ pub fn towards(graph: &Graph, weights: &Weights, root: NodeIx, avoid: &NodeSet) 
 impl Distances {
     /// How far `node` is, or `None` where there is no way.
     pub fn to(&self, node: NodeIx) -> Option<u64> {
-        self.reached[node.0 as usize].map(|reached| reached.distance)
+        Some(self.reached[node.0 as usize].distance).filter(|distance| *distance != u64::MAX)
     }
 
     /// The edge next to `node` on its way: the one that arrives there, or leaves from there where ways lead to the root.
     pub fn edge_at(&self, node: NodeIx) -> Option<EdgeIx> {
-        self.reached[node.0 as usize].and_then(|reached| reached.by)
+        Some(self.reached[node.0 as usize].by).filter(|by| by.0 != u32::MAX)
     }
 
     /// Whether the way of `node` passes `through`, or begins or ends there.
@@ -74,7 +91,34 @@ impl Distances {
         true
     }
 
-    /// Distances of the nodes whose way passes `avoided`, on ways that do not: the others' stand. `graph` and `weights` are those
+    /// How far `node` is without `avoided`, as far as its neighbours tell: a way that does not pass the one goes by another, and is as
+    /// long as that one's own way, unless that passes the avoided node, too. `graph` and `weights` are those of the search, which must
+    /// have avoided nothing.
+    pub fn detour(&self, graph: &Graph, weights: &Weights, node: NodeIx, avoided: NodeIx) -> Detour {
+        let (mut least, mut certain) = (u64::MAX, u64::MAX);
+        let mut look = |edge: EdgeIx, next: NodeIx| {
+            let passes = graph.transit(next) || self.is_root(next);
+            if next == avoided || weights[edge] == Weights::UNUSABLE || !passes {
+                return;
+            }
+            let Some(distance) = self.to(next).map(|distance| distance.saturating_add(weights[edge])) else { return };
+            least = least.min(distance);
+            if distance < certain && !self.passes(graph, next, avoided) {
+                certain = distance;
+            }
+        };
+        match self.direction {
+            Direction::Away => graph.incoming(node).for_each(|edge| look(edge, graph[edge].from)),
+            Direction::Towards => graph.outgoing(node).for_each(|edge| look(edge, graph[edge].to)),
+        }
+        if least == certain { Detour::Is((least != u64::MAX).then_some(least)) } else { Detour::AtLeast(least) }
+    }
+
+    fn is_root(&self, node: NodeIx) -> bool {
+        self.reached[node.0 as usize].hops == 0
+    }
+
+    /// Distances on ways that do not pass `avoided`. `graph` and `weights` are those
     /// of the search, which must have avoided nothing. Only the nodes behind `avoided` are searched again.
     pub fn around(&self, graph: &Graph, weights: &Weights, avoided: NodeIx) -> Around {
         let mut behind = NodeSet::from_iter([avoided]);
@@ -93,7 +137,8 @@ impl Distances {
             }
         }
         // By place, not hashed: this is asked for every relay of a large module.
-        let mut distances = vec![u64::MAX; graph.node_count()];
+        let mut distances: Vec<u64> = self.reached.iter().map(|reached| reached.distance).collect();
+        nodes.iter().for_each(|node| distances[node.0 as usize] = u64::MAX);
         let mut open = BinaryHeap::new();
         let passes = |node: NodeIx, distance: u64| distance == 0 && self.edge_at(node).is_none() || graph.transit(node);
         for node in nodes.into_iter().skip(1) {
@@ -160,12 +205,12 @@ impl Distances {
 }
 
 fn search(graph: &Graph, weights: &Weights, root: NodeIx, avoid: &NodeSet, direction: Direction) -> Distances {
-    let mut reached: Vec<Option<Reached>> = vec![None; graph.node_count()];
-    reached[root.0 as usize] = Some(Reached { distance: 0, hops: 0, by: None });
+    let mut reached = vec![Reached::NOT; graph.node_count()];
+    reached[root.0 as usize] = Reached::ROOT;
     let mut open = BinaryHeap::from([Reverse((0, 0, root))]);
     while let Some(Reverse((distance, hops, node))) = open.pop() {
-        let settled = reached[node.0 as usize].map(|best| (best.distance, best.hops));
-        if settled != Some((distance, hops)) || (node != root && !graph.transit(node)) {
+        let settled = &reached[node.0 as usize];
+        if (settled.distance, settled.hops) != (distance, hops) || (node != root && !graph.transit(node)) {
             continue;
         }
         let mut relax = |edge: EdgeIx, next: NodeIx| {
@@ -173,18 +218,15 @@ fn search(graph: &Graph, weights: &Weights, root: NodeIx, avoid: &NodeSet, direc
             if weight == Weights::UNUSABLE || avoid.contains(next) {
                 return;
             }
-            let found = Reached { distance: distance.saturating_add(weight), hops: hops + 1, by: Some(edge) };
-            let slot = &mut reached[next.0 as usize];
-            // Among equals the lower edge index wins: edges are in the order of their nodes.
-            let key = |way: &Reached| (way.distance, way.hops, way.by);
-            if slot.is_some_and(|known| key(&known) <= key(&found)) {
+            let found = Reached { distance: distance.saturating_add(weight), hops: hops + 1, by: edge };
+            let known = &mut reached[next.0 as usize];
+            if *known <= found {
                 return;
             }
-            let nearer = slot.is_none_or(|known| (found.distance, found.hops) < (known.distance, known.hops));
-            *slot = Some(found);
-            if nearer {
+            if (found.distance, found.hops) < (known.distance, known.hops) {
                 open.push(Reverse((found.distance, found.hops, next)));
             }
+            *known = found;
         };
         match direction {
             Direction::Away => graph.outgoing(node).for_each(|edge| relax(edge, graph[edge].to)),

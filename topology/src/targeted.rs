@@ -46,9 +46,13 @@ pub fn destination(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> Edge
         edges.insert(last);
     }
     let small = graph.node_count() <= tree::EXHAUSTIVE;
-    let join = if small { tree::least_edges } else { tree::shortest_paths };
-    for ((weights, _), targets) in ways.iter().zip(&targets) {
-        edges.union_with(&join(graph, weights, from, targets, &avoid));
+    for ((weights, away), targets) in ways.iter().zip(&targets) {
+        let joined = if small {
+            tree::least_edges(graph, weights, from, targets, &avoid)
+        } else {
+            tree::shortest_paths(graph, away, targets)
+        };
+        edges.union_with(&joined);
     }
     edges
 }
@@ -63,17 +67,28 @@ pub fn source(graph: &Graph, mirror: &Graph, from: NodeIx, to: NodeIx, budget: u
 /// Every edge by which a packet can still be in time at some egress: time-constrained flooding, the upper bound of
 /// what any graph delivers. Without edges into the ingress.
 pub fn flood(graph: &Graph, demand: &Demand) -> EdgeSet {
-    let delays = Weights::delay(graph);
-    let egresses = demand.egresses.iter().filter(|egress| egress.node != demand.ingress);
-    egresses.flat_map(|egress| in_time(graph, &delays, demand, egress)).map(|(edge, _)| edge).collect()
+    in_time(graph, demand).flatten().map(|(edge, _)| edge).collect()
 }
 
-/// Every edge by which a packet can be in time at one egress, and how soon it is there by the fastest way over the edge. Such a
-/// way, and every shortest way to its edges, takes no other edges than these.
-fn in_time(graph: &Graph, delays: &Weights, demand: &Demand, egress: &Egress) -> Vec<(EdgeIx, u64)> {
+/// For each egress but the ingress: every edge by which a packet can be in time there, and how soon it is there by the fastest way over the
+/// edge. Such a way, and every shortest way to its edges, takes no other edges than these.
+fn in_time<'a>(graph: &'a Graph, demand: &'a Demand) -> impl Iterator<Item = Vec<(EdgeIx, u64)>> + 'a {
+    let delays = Weights::delay(graph);
+    let away = shortest::from(graph, &delays, demand.ingress, &NodeSet::new());
+    let egresses = demand.egresses.iter().filter(|egress| egress.node != demand.ingress);
+    egresses.map(move |egress| in_time_at(graph, &delays, demand, egress, &away))
+}
+
+fn in_time_at(
+    graph: &Graph,
+    delays: &Weights,
+    demand: &Demand,
+    egress: &Egress,
+    away: &Distances,
+) -> Vec<(EdgeIx, u64)> {
     let budget = egress.budget_us(demand.deadline_us);
-    let away = shortest::from(graph, delays, demand.ingress, &NodeSet::from_iter([egress.node]));
-    let back = shortest::towards(graph, delays, egress.node, &NodeSet::from_iter([demand.ingress]));
+    let back = shortest::towards(graph, delays, egress.node, &NodeSet::new());
+    let (away, back) = (away.around(graph, delays, egress.node), back.around(graph, delays, demand.ingress));
     let by = |edge: EdgeIx| {
         let (from, to) = (graph[edge].from, graph[edge].to);
         if !(from == demand.ingress || graph.transit(from)) || !(to == egress.node || graph.transit(to)) {
@@ -89,10 +104,8 @@ fn in_time(graph: &Graph, delays: &Weights, demand: &Demand, egress: &Egress) ->
 /// them; all of them where there are no more. Detour is measured against the shortest way to the same egress, so that
 /// every edge taken comes with a whole way.
 pub fn robust(graph: &Graph, demand: &Demand, most: usize) -> EdgeSet {
-    let delays = Weights::delay(graph);
     let mut detours: Vec<Option<u64>> = vec![None; graph.edge_count()];
-    for egress in demand.egresses.iter().filter(|egress| egress.node != demand.ingress) {
-        let edges = in_time(graph, &delays, demand, egress);
+    for edges in in_time(graph, demand) {
         let direct = edges.iter().map(|(_, soonest)| *soonest).min().unwrap_or(0).max(1);
         for (edge, soonest) in edges {
             let slot = &mut detours[edge.0 as usize];

@@ -42,10 +42,9 @@ pub fn least_edges(graph: &Graph, delays: &Weights, root: NodeIx, targets: &[Tar
     search.edges(&search.inside(&nodes))
 }
 
-/// The shortest-path tree from `root` to all of `targets` that can be reached, never through `avoid`.
-pub fn shortest_paths(graph: &Graph, delays: &Weights, root: NodeIx, targets: &[Target], avoid: &NodeSet) -> EdgeSet {
-    let away = shortest::from(graph, delays, root, avoid);
-    Search { graph, delays, root, targets, avoid }.edges(&away)
+/// The part of the shortest-path tree `away` that leads to `targets`, those that can be reached.
+pub fn shortest_paths(graph: &Graph, away: &Distances, targets: &[Target]) -> EdgeSet {
+    targets.iter().filter_map(|target| away.path(graph, target.node)).flatten().collect()
 }
 
 struct Search<'a> {
@@ -128,7 +127,7 @@ impl Search<'_> {
     }
 
     fn edges(&self, tree: &Distances) -> EdgeSet {
-        self.targets.iter().filter_map(|target| tree.path(self.graph, target.node)).flatten().collect()
+        shortest_paths(self.graph, tree, self.targets)
     }
 
     fn nodes_of(&self, edges: &EdgeSet) -> NodeSet {

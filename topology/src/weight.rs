@@ -1,8 +1,7 @@
 //! What an edge weighs in a search.
 
-use crate::graph::{EdgeIx, Graph, NodeIx};
-use crate::sets::{EdgeSet, NodeSet};
-use crate::shortest;
+use crate::graph::{EdgeIx, Graph};
+use crate::sets::EdgeSet;
 use std::ops::Index;
 
 /// What a repaired hop needs beyond three times its delay: detection and processing, in microseconds.
@@ -51,22 +50,13 @@ impl Weights {
 
     /// The same, with only the edges of `kept` left.
     pub fn only(&self, kept: &EdgeSet) -> Self {
-        let keep =
-            |(at, weight): (usize, &u64)| if kept.contains(EdgeIx(at as u32)) { *weight } else { Self::UNUSABLE };
-        Weights(self.0.iter().enumerate().map(keep).collect())
+        self.kept(|edge| kept.contains(edge))
     }
 
-    /// The same, without edges that lie on no way from `from` to `to` of at most `budget` by `delays`. No way that is in
-    /// time loses an edge by it.
-    pub fn within(&self, graph: &Graph, delays: &Weights, from: NodeIx, to: NodeIx, budget: u64) -> Self {
-        let none = NodeSet::new();
-        let there = shortest::from(graph, delays, from, &none);
-        let back = shortest::towards(graph, delays, to, &none);
-        let kept = graph.edges().filter(|edge| {
-            let ends = there.to(graph[*edge].from).zip(back.to(graph[*edge].to));
-            ends.is_some_and(|(a, b)| a.saturating_add(delays[*edge]).saturating_add(b) <= budget)
-        });
-        self.only(&kept.collect())
+    /// The same, with those edges left for which `keep` says so.
+    pub fn kept(&self, mut keep: impl FnMut(EdgeIx) -> bool) -> Self {
+        let weigh = |(at, weight): (usize, &u64)| if keep(EdgeIx(at as u32)) { *weight } else { Self::UNUSABLE };
+        Weights(self.0.iter().enumerate().map(weigh).collect())
     }
 
     /// The sum over `edges`.

@@ -9,7 +9,7 @@ use anabranch_topology::dissemination::Route;
 use anabranch_topology::graph::{EdgeIx, Graph, Metric, NodeIx};
 use anabranch_topology::module::{Demand, Egress, Module};
 use anabranch_topology::sets::{EdgeSet, NodeSet};
-use anabranch_topology::shortest;
+use anabranch_topology::shortest::{self, Detour};
 use anabranch_topology::weight::Weights;
 use common::{demands, graphs, inner, is_way, name, simple_paths, total};
 use proptest::prelude::*;
@@ -223,8 +223,13 @@ proptest! {
             let all = find(&graph, &weights, root, &none);
             let (around, plain) = (all.around(&graph, &weights, avoided), find(&graph, &weights, root, &without));
             for node in graph.nodes().filter(|node| *node != avoided) {
-                let found = if all.passes(&graph, node, avoided) { around.to(node) } else { all.to(node) };
-                prop_assert_eq!(found, plain.to(node), "{:?} around {:?}", node, avoided);
+                if node != root && all.passes(&graph, node, avoided) {
+                    match all.detour(&graph, &weights, node, avoided) {
+                        Detour::Is(distance) => prop_assert_eq!(distance, plain.to(node), "{:?} beside {:?}", node, avoided),
+                        Detour::AtLeast(least) => prop_assert!(plain.to(node).is_none_or(|distance| distance >= least)),
+                    }
+                }
+                prop_assert_eq!(around.to(node), plain.to(node), "{:?} around {:?}", node, avoided);
             }
         }
     }
