@@ -135,6 +135,7 @@ pub fn run_case(args: &RunArgs) -> Result<(), Failure> {
 /// A packet of media that has 200 ms from now on.
 fn packet(now: Instant, stream: StreamHandle, seq: u32, payload: Bytes) -> Packet {
     Packet {
+        target: None,
         stream,
         seq: StreamSeq(seq),
         media_time: MediaTime(0),

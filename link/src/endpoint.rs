@@ -9,6 +9,7 @@ use crate::sender::{Sender, Way};
 use crate::stats::{LinkQuality, LinkStats};
 use crate::time::Instant;
 use crate::timing::{Timing, stamp, stamp_age};
+use crate::units::Residual;
 use bytes::{Bytes, BytesMut};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,6 +34,9 @@ pub struct Packet {
     pub payload: Bytes,
     /// When it must have *arrived* at the peer to be of use, on this end's clock: repair goes on until then.
     pub recover_until: Instant,
+    /// What share of packets like it may be left missing; `None`: what the link's policy says. Repair is shared, so that among several that are
+    /// repaired together the strictest counts.
+    pub target: Option<Residual>,
 }
 
 /// How a delivered packet came.

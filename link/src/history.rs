@@ -3,6 +3,7 @@
 use crate::codec::{Arithmetic, Galois, coefficient};
 use crate::frame::BODY_HEADER;
 use crate::time::Instant;
+use crate::units::Residual;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -16,6 +17,8 @@ pub(crate) struct Sent {
     pub(crate) payload: Bytes,
     /// When it must have arrived.
     pub(crate) until: Instant,
+    /// What share of such may be left missing, where it is not the policy's.
+    pub(crate) target: Option<Residual>,
     /// The peer knows it.
     pub(crate) acked: bool,
     /// A repair of it is being planned or waits for its time.

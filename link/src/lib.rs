@@ -86,4 +86,4 @@ mod timing;
 pub use endpoint::{Delivery, Link, LinkConfig, Packet, Recovery, SendError, TimeoutReason};
 pub use ids::{Flags, Label, LinkSeq, MediaTime, StreamHandle, StreamSeq};
 pub use time::Instant;
-pub use units::Bitrate;
+pub use units::{Bitrate, Residual};

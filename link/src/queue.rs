@@ -237,6 +237,7 @@ mod tests {
 
     fn waiting(stream: u16, seq: u32, size: usize, high: bool, until: u64) -> Waiting {
         let packet = Packet {
+            target: None,
             stream: StreamHandle(stream),
             seq: StreamSeq(seq),
             media_time: MediaTime(0),

@@ -29,7 +29,7 @@ use crate::seq;
 use crate::stats::LinkStats;
 use crate::time::Instant;
 use crate::timing::stamp;
-use crate::units::Bitrate;
+use crate::units::{Bitrate, Residual};
 use agenda::Agenda;
 use bytes::BytesMut;
 use code::Code;
@@ -98,7 +98,7 @@ pub(crate) struct Sender {
     max_frame: usize,
     queue: Queue,
     /// The second half of a packet whose first half has left.
-    second_half: Option<(Body, bytes::Bytes, Instant)>,
+    second_half: Option<(Body, bytes::Bytes, Instant, Option<Residual>)>,
     history: History,
     /// Symbols not known to have arrived, in rising order.
     unacked: VecDeque<u64>,
@@ -429,8 +429,13 @@ impl Sender {
         }
     }
 
+    /// The share of packets that may be left missing, where they have a target of their own or have not.
+    fn residual(&self, target: Option<Residual>) -> f64 {
+        target.map_or(self.policy.target_residual, Residual::as_share)
+    }
+
     /// The residual that may be left among packets of a kind that makes up such a share of all.
-    fn target_among(&self, share: f64) -> f64 {
-        (self.policy.target_residual / share.max(1e-6)).clamp(1e-6, 1e-2)
+    fn target_among(&self, share: f64, residual: f64) -> f64 {
+        (residual / share.max(1e-6)).clamp(1e-6, 1e-2)
     }
 }

@@ -1,6 +1,7 @@
 //! Quantities with their units.
 
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Bits per second.
@@ -44,5 +45,34 @@ impl Bitrate {
         }
         let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.0);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// A share of packets that may be left missing, in parts per billion: from 10⁻⁹ to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Residual(NonZeroU32);
+
+impl Residual {
+    const WHOLE: u32 = 1_000_000_000;
+
+    /// From parts per billion, at most all; `None` of 0.
+    pub fn ppb(parts: u32) -> Option<Residual> {
+        NonZeroU32::new(parts.min(Self::WHOLE)).map(Residual)
+    }
+
+    /// From a share, rounded, and up to 10⁻⁹ where it is less; `None` where it is not above 0 or no number.
+    pub fn share(share: f64) -> Option<Residual> {
+        let parts = (share * f64::from(Self::WHOLE)).clamp(1.0, f64::from(Self::WHOLE)).round() as u32;
+        (share > 0.0).then(|| Residual::ppb(parts)).flatten()
+    }
+
+    /// As parts per billion.
+    pub const fn as_ppb(self) -> u32 {
+        self.0.get()
+    }
+
+    /// As a share.
+    pub fn as_share(self) -> f64 {
+        f64::from(self.0.get()) / f64::from(Self::WHOLE)
     }
 }

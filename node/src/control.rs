@@ -187,6 +187,8 @@ pub struct Wants {
     pub rate_kbps: u32,
     /// At most so many links a packet, in hundredths of those of the cheapest tree; 0: no ceiling.
     pub max_cost: u16,
+    /// What share of its packets each hop may leave missing, in parts per billion; 0: what each link's own policy says.
+    pub target_ppb: u32,
 }
 
 /// How a stream is spread over the overlay.
@@ -235,6 +237,9 @@ pub struct StreamOpen {
     /// Whether its payloads are sealed from source to sink. Since 1.2; a relay of 1.1 does not pass it on.
     #[serde(default, deserialize_with = "appended")]
     pub sealed: bool,
+    /// What share of its packets each hop may leave missing, in parts per billion; 0: what each link's own policy says. Since 1.3.
+    #[serde(default, deserialize_with = "appended")]
+    pub target_ppb: u32,
 }
 
 /// The graphs of one stream, computed by its ingress. Modules are sets of directed edges; the label of a packet names
@@ -263,6 +268,9 @@ pub struct Install {
     /// What the stream needs of the links. Since 1.3.
     #[serde(default, deserialize_with = "appended")]
     pub reserve: Reserve,
+    /// What share of its packets each hop may leave missing, in parts per billion; 0: what each link's own policy says. Since 1.3.
+    #[serde(default, deserialize_with = "appended")]
+    pub target_ppb: u32,
 }
 
 /// What a stream needs of links, and of which.

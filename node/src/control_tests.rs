@@ -57,6 +57,7 @@ fn message() -> impl Strategy<Value = Control> {
                 content: Content::Ts,
                 modules,
                 reserve: Reserve { modules: epoch, ..Reserve::default() },
+                target_ppb: 100,
             })
         ),
         (stream(), ".{0,60}").prop_map(|(name, reason)| Control::StreamRefused {
@@ -127,14 +128,26 @@ fn what_an_older_minor_version_leaves_out_is_not_sealed() {
             deadline_us,
             content,
             sealed,
+            target_ppb: 0,
         };
         let (boot, epoch, modules) = (1, 2, vec![Module { edges: Vec::new() }]);
-        let install =
-            Install { name, incarnation, ingress, boot, epoch, deadline_us, content, modules, sealed, reserve };
+        let install = Install {
+            name,
+            incarnation,
+            ingress,
+            boot,
+            epoch,
+            deadline_us,
+            content,
+            modules,
+            sealed,
+            reserve,
+            target_ppb: 0,
+        };
         [Control::Publish(publish), Control::StreamOpen(open), Control::Install(install)]
     };
-    // Beyond that mark, the first and the last say what they ask of links; since 1.3.
-    for ((clear, sealed), beyond) in messages(false).into_iter().zip(messages(true)).zip([2, 0, 3]) {
+    // Beyond that mark they say what is asked of links; since 1.3.
+    for ((clear, sealed), beyond) in messages(false).into_iter().zip(messages(true)).zip([3, 1, 4]) {
         let mut body = encoded(&sealed)[LENGTH..].to_vec();
         assert_eq!(decode(&body).unwrap(), sealed);
         body.truncate(body.len() - beyond);
@@ -161,10 +174,11 @@ fn a_length_that_lies_is_refused() {
         modules: Vec::new(),
         sealed: false,
         reserve: Reserve::default(),
+        target_ppb: 0,
     });
     let mut body = encoded(&install)[LENGTH..].to_vec();
-    // What is reserved, the mark, and the number of modules.
-    assert_eq!(body.split_off(body.len() - 5), [0; 5]);
+    // The target, what is reserved, the mark, and the number of modules.
+    assert_eq!(body.split_off(body.len() - 6), [0; 6]);
     body.extend_from_slice(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     assert!(matches!(decode(&body), Err(CodecError::Malformed(_))));
 }

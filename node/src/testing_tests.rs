@@ -44,6 +44,7 @@ impl EndSystem for Talker {
         self.left -= 1;
         self.next_at = (self.left > 0).then(|| now + Duration::from_millis(1));
         let packet = Packet {
+            target: None,
             stream: StreamHandle(1),
             seq: StreamSeq(self.left),
             media_time: MediaTime(0),

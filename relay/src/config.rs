@@ -222,6 +222,8 @@ pub struct Limits {
     /// The shortest deadline that sources may ask for.
     #[serde(with = "humantime_serde")]
     pub min_deadline: Duration,
+    /// The least share of packets left missing on a hop that sources may ask for.
+    pub min_target_residual: f64,
 }
 
 impl Default for Limits {
@@ -239,6 +241,7 @@ impl Default for Limits {
             allow_high_priority: true,
             allow_modes: Vec::new(),
             min_deadline: Duration::from_millis(1),
+            min_target_residual: 1e-9,
         }
     }
 }

@@ -99,6 +99,10 @@ struct Arguments {
     #[arg(long, value_name = "TIMES")]
     max_cost: Option<f64>,
 
+    /// What share of packets each hop may leave missing, such as 1e-6: the less, the more repair [default: as each link's policy says]
+    #[arg(long, value_name = "SHARE")]
+    target_residual: Option<f64>,
+
     /// Directory with authority.crt and this source's certificate, as made by `anabranch-relay keys`
     #[arg(short, long, value_name = "DIR")]
     keys: Option<PathBuf>,
@@ -210,6 +214,7 @@ fn apply(arguments: &Arguments, config: &mut Config) -> Result<(), Failure> {
     set(&mut config.mode, &arguments.mode);
     set_option(&mut config.rate, &arguments.rate);
     set_option(&mut config.max_cost, &arguments.max_cost);
+    set_option(&mut config.target_residual, &arguments.target_residual);
     set(&mut config.connect_timeout, &arguments.connect_timeout);
     set(&mut config.start_delay, &arguments.start_delay);
     set(&mut config.report_interval, &arguments.interval);

@@ -1,7 +1,7 @@
 //! The configuration of a source. `deploy/source.toml` is the same with every field shown.
 
 use crate::url::{Input, InputError};
-use link::Bitrate;
+use link::{Bitrate, Residual};
 use node::config::optional_rate;
 use node::control::{Dissemination, Wants};
 use node::exit::{Exit, Failure};
@@ -62,6 +62,8 @@ pub struct Config {
     pub rate: Option<Bitrate>,
     /// Ceiling on the links that a packet takes, as a multiple of those of the cheapest tree (1 to 100); none by default.
     pub max_cost: Option<f64>,
+    /// What share of packets each hop may leave missing; without it, what each link's own policy says.
+    pub target_residual: Option<f64>,
     /// How often the report is renewed, and a line printed.
     #[serde(with = "humantime_serde")]
     pub report_interval: Duration,
@@ -98,6 +100,9 @@ pub struct Stream {
     /// In place of the ceiling of all.
     #[serde(default)]
     pub max_cost: Option<f64>,
+    /// In place of the target of all.
+    #[serde(default)]
+    pub target_residual: Option<f64>,
     /// In place of the payload keys of all.
     #[serde(default)]
     pub payload_key: Option<PathBuf>,
@@ -126,6 +131,7 @@ impl Stream {
             mode: None,
             rate: None,
             max_cost: None,
+            target_residual: None,
             payload_key: None,
         }
     }
@@ -161,6 +167,7 @@ impl Default for Config {
             mode: Dissemination::Auto,
             rate: None,
             max_cost: None,
+            target_residual: None,
             report_interval: Duration::from_secs(1),
             streams: Vec::new(),
             identity: None,
@@ -178,7 +185,12 @@ impl Config {
     pub(crate) fn wants_of(&self, stream: &Stream) -> Wants {
         let rate = stream.rate.or(self.rate).map_or(0, |rate| rate.as_bps().div_ceil(1000));
         let max_cost = stream.max_cost.or(self.max_cost).map_or(0.0, |times| times * 100.0);
-        Wants { rate_kbps: u32::try_from(rate).unwrap_or(u32::MAX), max_cost: max_cost.round() as u16 }
+        let target = stream.target_residual.or(self.target_residual).and_then(Residual::share);
+        Wants {
+            rate_kbps: u32::try_from(rate).unwrap_or(u32::MAX),
+            max_cost: max_cost.round() as u16,
+            target_ppb: target.map_or(0, Residual::as_ppb),
+        }
     }
 
     /// What to show a relay and whom to trust.
@@ -257,6 +269,10 @@ impl Config {
         }
         if stream.max_cost.or(self.max_cost).is_some_and(|times| !(1.0..=100.0).contains(&times)) {
             return Some(format!("{}: max_cost: expected 1 to 100 times the cheapest tree", stream.name));
+        }
+        let target = stream.target_residual.or(self.target_residual);
+        if target.is_some_and(|share| !(1e-9..1.0).contains(&share)) {
+            return Some(format!("{}: target_residual: expected a share from 1e-9 to less than 1", stream.name));
         }
         if stream.rate.or(self.rate) == Some(Bitrate::ZERO) {
             return Some(format!("{}: rate: expected more than 0", stream.name));

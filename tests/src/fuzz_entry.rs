@@ -131,6 +131,7 @@ pub fn link_session(data: &[u8]) {
 fn some_packet(now: Instant, seq: u32, data: &mut Reader<'_>) -> Packet {
     let size = usize::from(data.u16()) % (Link::MAX_PAYLOAD + 2);
     Packet {
+        target: None,
         stream: StreamHandle(u16::from(data.u8() % 4)),
         seq: StreamSeq(seq),
         media_time: MediaTime(now.as_micros() as u32),

@@ -129,7 +129,7 @@ fn messages() -> Vec<Control> {
             mode: Dissemination::Disjoint,
             content: Content::Ts,
             sealed: true,
-            wants: Wants { rate_kbps: 8_000, max_cost: 250 },
+            wants: Wants { rate_kbps: 8_000, max_cost: 250, target_ppb: 100 },
         }),
         Control::Published { name: name.clone(), handle: 5 },
         Control::Unpublish { name: name.clone() },
@@ -144,6 +144,7 @@ fn messages() -> Vec<Control> {
             deadline_us,
             content: Content::Ts,
             sealed: true,
+            target_ppb: 0,
         }),
         Control::StreamClose { handle: 5, ended: true },
         Control::Advertise(advertisement),
@@ -158,6 +159,7 @@ fn messages() -> Vec<Control> {
             modules: vec![Module { edges: vec![edge.clone()] }, Module { edges: vec![edge] }],
             sealed: false,
             reserve: Reserve { need: Need { rate_kbps: 8_000, high_priority: true }, modules: 1 },
+            target_ppb: 100,
         }),
         Control::Goodbye { reason: "stopping".into() },
         Control::Rest { name: stream("news/main"), rest_us: 45_000 },
@@ -213,6 +215,7 @@ fn frames() -> Vec<Vec<u8>> {
     for step in 0..400u32 {
         if step % 2 == 0 {
             let packet = Packet {
+                target: None,
                 stream: StreamHandle(1),
                 seq: StreamSeq(step),
                 media_time: MediaTime(now.as_micros() as u32),

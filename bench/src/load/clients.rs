@@ -214,6 +214,7 @@ impl System {
         let (Some(port), Some(handle)) = (self.source, stream.handle) else { return };
         for payload in burst {
             let packet = Packet {
+                target: None,
                 stream: handle,
                 seq: StreamSeq(stream.seq),
                 media_time: MediaTime(now.as_micros() as u32),

@@ -115,6 +115,7 @@ fn shared_under(
             while Instant::ORIGIN + next[number] <= now {
                 next[number] += stream.rate.time_for(SIZE as u64);
                 let packet = Packet {
+                    target: None,
                     stream: StreamHandle(number as u16),
                     seq: StreamSeq(sent[number]),
                     media_time: MediaTime(now.as_micros() as u32),

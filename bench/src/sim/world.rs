@@ -174,6 +174,7 @@ impl<'a> World<'a> {
 
     fn publish(&mut self, number: u64) {
         let packet = Packet {
+            target: None,
             stream: StreamHandle(0),
             seq: StreamSeq(number as u32),
             media_time: MediaTime(self.now.as_micros() as u32),
@@ -241,6 +242,7 @@ impl<'a> World<'a> {
             return;
         };
         let packet = Packet {
+            target: None,
             stream: delivery.stream,
             seq: delivery.seq,
             media_time: delivery.media_time,

@@ -7,6 +7,8 @@ use rand::RngExt;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+mod targets;
+
 /// What one direction of the path does.
 #[derive(Clone, Debug)]
 struct Weather {
@@ -72,6 +74,7 @@ struct World {
     delivered: BTreeMap<(usize, u16, u32), u32>,
     worst_age: Duration,
     due: Duration,
+    target: Option<Residual>,
     /// The longest round trip of the recent past, where it was longer than now's.
     before: Duration,
     /// Until then the first word after a long sleep, itself late, may be all that is known of the clocks.
@@ -109,6 +112,7 @@ impl World {
             delivered: BTreeMap::new(),
             worst_age: Duration::ZERO,
             due: Duration::from_millis(200),
+            target: None,
             before: Duration::ZERO,
             settled: Instant::ORIGIN,
         }
@@ -121,6 +125,7 @@ impl World {
     fn send(&mut self, end: usize, stream: u16, seq: u32, size: usize) -> Result<(), SendError> {
         let now = self.local(end);
         let packet = Packet {
+            target: self.target,
             stream: StreamHandle(stream),
             seq: StreamSeq(seq),
             media_time: MediaTime(self.now.as_micros() as u32),
@@ -364,6 +369,7 @@ fn a_hostile_peer_gains_nothing() {
         let _ = link.send(
             now,
             Packet {
+                target: None,
                 stream: StreamHandle(1),
                 seq: StreamSeq(tick as u32),
                 media_time: MediaTime(0),

@@ -50,7 +50,7 @@ impl Sender {
             return;
         }
         let left = latest - now;
-        let again = self.policy.mode == RepairMode::Arq || self.can_ask_again(left);
+        let again = self.policy.mode == RepairMode::Arq || self.can_ask_again(left, self.residual(sent.target));
         if again {
             let due = self.next_answer.max(now);
             self.next_answer = due + self.answer_pace();
@@ -95,13 +95,14 @@ impl Sender {
                 return None;
             }
         }
+        let residual = self.residual(sent.target);
         self.fail_safe_share.add(1.0);
         let left = last_chance - now;
         let silent = now - self.last_report > SILENT;
         // Where the path may be dead for the moment, a single copy may die with it; but then all packets come to this, and many
         // copies of each take more than there is.
         let (least, most) = if silent { (2, MOST_FAIL_SAFE - 1) } else { (1, MOST_FAIL_SAFE) };
-        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), most);
+        let (copies, _) = self.plan_copies(left, self.fail_safe_share.get(), residual, most);
         let copies = copies.max(least);
         for copy in 1..copies {
             let due = now + left * copy / (copies - 1);
@@ -117,8 +118,8 @@ impl Sender {
 
     /// How many copies beside the first transmission, and how far apart, bring the packets of a kind that is so rare within the
     /// target.
-    pub(super) fn plan_copies(&self, time: Duration, rarity: f64, most: u32) -> (u32, Duration) {
-        let target = self.target_among(rarity);
+    pub(super) fn plan_copies(&self, time: Duration, rarity: f64, residual: f64, most: u32) -> (u32, Duration) {
+        let target = self.target_among(rarity, residual);
         let (mut copies, mut apart) = (1, time);
         for _ in 0..3 {
             let planned = plan::transmissions(1, self.path.loss_planned(), self.path.after_loss_at(apart), target);

@@ -38,13 +38,13 @@ pub(super) enum Ahead {
 
 impl Sender {
     /// The cheapest way for a packet first sent with `left` until its last useful moment.
-    pub(super) fn choose_ahead(&self, left: Duration) -> Ahead {
+    pub(super) fn choose_ahead(&self, left: Duration, residual: f64) -> Ahead {
         let turn = self.turn();
         if left >= turn + super::LONGEST_SPREAD {
             return Ahead::Nothing;
         }
         let loss = self.path.loss_planned();
-        let miss = self.price_of_miss();
+        let miss = self.price_of_miss(residual);
         let plain = loss * self.cost_of_loss(left.checked_sub(turn), miss, MOST_ROUNDS);
         let apart = self.path.spacing().min(left);
         let both = loss * self.path.after_loss_at(apart);
@@ -61,18 +61,18 @@ impl Sender {
 
     /// Whether a loss with `left` until the last useful moment had better be answered by one copy and another report
     /// than for the last time.
-    pub(super) fn can_ask_again(&self, left: Duration) -> bool {
+    pub(super) fn can_ask_again(&self, left: Duration, residual: f64) -> bool {
         let turn = self.turn();
         if left >= turn + super::LONGEST_SPREAD {
             return true;
         }
-        let miss = self.price_of_miss();
+        let miss = self.price_of_miss(residual);
         let again = 1.0 + self.path.loss_planned() * self.cost_of_loss(left.checked_sub(turn), miss, MOST_ROUNDS);
         again < self.cheapest_spread(left, 1, miss)
     }
 
-    fn price_of_miss(&self) -> f64 {
-        1.0 / self.target_among(self.critical_share.get())
+    fn price_of_miss(&self, residual: f64) -> f64 {
+        1.0 / self.target_among(self.critical_share.get(), residual)
     }
 
     /// V' of the module's documentation.

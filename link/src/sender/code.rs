@@ -100,9 +100,12 @@ impl Sender {
             // Beside answers on request, a little is enough.
             return 0.05;
         }
-        let window = self.code_window(now).1 as f64;
+        let (first, count) = self.code_window(now);
+        let targets =
+            (first..first + count as u64).filter_map(|symbol| Some(self.residual(self.history.get(symbol)?.target)));
+        let strictest = targets.reduce(f64::min).unwrap_or(self.policy.target_residual);
         let path = &self.path;
-        plan::code_rate(window, path.loss_planned(), path.after_loss(), self.policy.target_residual.max(1e-9))
+        plan::code_rate(count as f64, path.loss_planned(), path.after_loss(), strictest.max(1e-9))
             .min(self.policy.max_overhead)
     }
 

@@ -9,13 +9,14 @@ use crate::policy::RepairMode;
 use crate::queue::Waiting;
 use crate::time::Instant;
 use crate::timing::stamp;
+use crate::units::Residual;
 use bytes::BytesMut;
 use std::time::Duration;
 
 impl Sender {
     pub(super) fn poll_media(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
-        if let Some((body, payload, until)) = self.second_half.take() {
-            return Some(self.write_media(now, out, body, payload, until));
+        if let Some((body, payload, until, target)) = self.second_half.take() {
+            return Some(self.write_media(now, out, body, payload, until, target));
         }
         if self.pacer.rate().is_some() && !self.queue.is_empty() {
             self.drop_late(now);
@@ -34,10 +35,10 @@ impl Sender {
         let mut payload = packet.payload;
         if payload.len() > self.half_limit() {
             let second = payload.split_off(payload.len().div_ceil(2));
-            self.second_half = Some((Body { part: Part::Second, ..body }, second, packet.recover_until));
+            self.second_half = Some((Body { part: Part::Second, ..body }, second, packet.recover_until, packet.target));
             body.part = Part::First;
         }
-        Some(self.write_media(now, out, body, payload, packet.recover_until))
+        Some(self.write_media(now, out, body, payload, packet.recover_until, packet.target))
     }
 
     pub(super) fn write_media(
@@ -47,11 +48,12 @@ impl Sender {
         body: Body,
         payload: bytes::Bytes,
         until: Instant,
+        target: Option<Residual>,
     ) -> usize {
         let start = out.len();
         let header = body.encode();
         let left = self.latest(now, until) - now;
-        let ahead = self.choose_ahead(left);
+        let ahead = self.choose_ahead(left, self.residual(target));
         let hurried = ahead != Ahead::Nothing;
         let written = frame::MEDIA_PREFIX + header.len() + payload.len();
         let number = self.number(now);
@@ -59,6 +61,7 @@ impl Sender {
             header,
             payload: payload.clone(),
             until,
+            target,
             acked: false,
             planned: false,
             assured: false,

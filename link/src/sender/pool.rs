@@ -179,7 +179,10 @@ impl Sender {
     /// Decides when the next combination of a pool leaves. Returns whether there need be one.
     fn plan_pool(&mut self, now: Instant, place: usize) -> bool {
         self.prune_pool(now, place);
-        let target = self.target_among(self.critical_share.get());
+        let members = self.pools.pools[place].members.iter();
+        let targets = members.map(|(symbol, _)| self.residual(self.history.get(*symbol).and_then(|sent| sent.target)));
+        let strictest = targets.fold(f64::INFINITY, f64::min);
+        let target = self.target_among(self.critical_share.get(), strictest);
         let pool = &mut self.pools.pools[place];
         pool.ticket = None;
         let Some(latest) = pool.latest() else { return false };

@@ -100,6 +100,7 @@ fn local(test: impl Future<Output = ()>) {
 
 fn packet(now: Instant, seq: u32, size: usize) -> Packet {
     Packet {
+        target: None,
         stream: StreamHandle(1),
         seq: StreamSeq(seq),
         media_time: MediaTime(0),

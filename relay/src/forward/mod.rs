@@ -20,7 +20,7 @@ pub mod window;
 mod pull;
 mod stream;
 
-pub use stream::{EPOCHS, Hop, Rest, Trace};
+pub use stream::{EPOCHS, Hop, Rest, Service, Trace};
 
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use handles::{HandleSpace, HandleTable, Target};
@@ -115,8 +115,8 @@ impl Forwarder {
     }
 
     /// Adds a stream that goes nowhere yet.
-    pub fn add_stream(&mut self, deadline: Duration) -> StreamKey {
-        let key = self.streams.insert(Stream::new(deadline));
+    pub fn add_stream(&mut self, service: impl Into<Service>) -> StreamKey {
+        let key = self.streams.insert(Stream::new(service.into()));
         self.share_history();
         StreamKey(key as u32)
     }
@@ -168,10 +168,10 @@ impl Forwarder {
         outputs
     }
 
-    /// Changes the deadline of a stream.
-    pub fn set_deadline(&mut self, key: StreamKey, deadline: Duration) {
+    /// Changes what is promised of a stream.
+    pub fn set_service(&mut self, key: StreamKey, service: Service) {
         if let Some(stream) = self.stream_mut(key) {
-            stream.set_deadline(deadline);
+            stream.set_service(service);
         }
     }
 

@@ -55,11 +55,11 @@ impl Stream {
         let mut newer = interest.after.is_none();
         let mut found = Vec::new();
         let mut sent = 0;
-        for kept in self.history.lately(now, self.deadline).filter(|kept| interest.wants(kept.seq)) {
+        for kept in self.history.lately(now, self.service.deadline).filter(|kept| interest.wants(kept.seq)) {
             newer |= interest.after.is_some_and(|after| kept.seq.distance(after) > 0);
             found.push(kept.seq);
             let delivery = kept.delivery(now);
-            let slack = self.deadline.saturating_sub(delivery.age);
+            let slack = self.service.deadline.saturating_sub(delivery.age);
             if kept.from == output.port || output.way.is_none() || slack.is_zero() {
                 continue;
             }
@@ -67,7 +67,7 @@ impl Stream {
                 continue;
             }
             let label = self.stamp.unwrap_or(delivery.label);
-            let mut sending = Sending::new(now, slack, label, delivery);
+            let mut sending = Sending::new(now, slack, self.service.target, label, delivery);
             sending.send(output, rest, egress);
             kept.note_left(sending.left);
             sent += sending.sent;
@@ -127,7 +127,7 @@ impl Stream {
     #[inline]
     pub(super) fn note_lack(&mut self, now: Instant, from: PortId, delivery: &Delivery) {
         if !self.locals.is_empty() {
-            self.lack.note(now, from, delivery, self.deadline);
+            self.lack.note(now, from, delivery, self.service.deadline);
         }
     }
 

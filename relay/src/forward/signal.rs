@@ -116,6 +116,7 @@ impl Signal {
     /// The packet to send at `now`.
     pub fn packet(&self, now: Instant) -> Packet {
         Packet {
+            target: None,
             stream: SIGNAL,
             seq: StreamSeq(self.number),
             media_time: MediaTime(0),

@@ -8,7 +8,7 @@ use super::pull::Interest;
 use super::window::{Seen, Window};
 use super::{Egress, Verdict};
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
-use link::{Delivery, Instant, Label, Packet, Recovery, SendError, StreamHandle, StreamSeq};
+use link::{Delivery, Instant, Label, Packet, Recovery, Residual, SendError, StreamHandle, StreamSeq};
 use node::PortId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -45,9 +45,25 @@ pub struct Trace {
     pub unknown: BTreeSet<u32>,
 }
 
+/// What is promised of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its one-way deadline.
+    pub deadline: Duration,
+    /// What share of its packets each hop may leave missing; `None`: what each link's policy says.
+    pub target: Option<Residual>,
+}
+
+impl From<Duration> for Service {
+    /// A deadline, and what the links' policies say.
+    fn from(deadline: Duration) -> Service {
+        Service { deadline, target: None }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) deadline: Duration,
+    pub(super) service: Service,
     pub(super) seen: Window,
     /// Oldest first; never more than [`EPOCHS`].
     pub(super) epochs: Vec<Epoch>,
@@ -136,9 +152,9 @@ struct Branch {
 }
 
 impl Stream {
-    pub(super) fn new(deadline: Duration) -> Stream {
+    pub(super) fn new(service: Service) -> Stream {
         Stream {
-            deadline,
+            service,
             seen: Window::new(),
             epochs: Vec::with_capacity(EPOCHS + 1),
             stamp: None,
@@ -193,7 +209,7 @@ impl Stream {
                 return Verdict::Stale;
             }
         }
-        let slack = self.deadline.saturating_sub(delivery.age);
+        let slack = self.service.deadline.saturating_sub(delivery.age);
         if slack.is_zero() {
             self.counters.late += 1;
             input.counters.late += 1;
@@ -206,7 +222,7 @@ impl Stream {
         let from = input.port;
         self.note_lack(now, from, &delivery);
         self.history.push(now, from, label, &delivery);
-        let mut sending = Sending::new(now, slack, label, delivery);
+        let mut sending = Sending::new(now, slack, self.service.target, label, delivery);
         self.send_below(from, &mut sending, egress);
         for &slot in &self.locals {
             if let Some(output) = self.outputs[slot as usize].as_mut()
@@ -251,14 +267,14 @@ impl Stream {
         // Packets that came before the output was there carry labels by which they would not leave on it.
         let newest = self.epochs.last().map(|epoch| epoch.number);
         let mut total = 0;
-        for kept in self.history.lately(now, self.deadline).filter(|kept| kept.from != port) {
+        for kept in self.history.lately(now, self.service.deadline).filter(|kept| kept.from != port) {
             let delivery = kept.delivery(now);
-            let slack = self.deadline.saturating_sub(delivery.age);
+            let slack = self.service.deadline.saturating_sub(delivery.age);
             let label = self.stamp.unwrap_or(delivery.label);
             let label = newest.map_or(label, |epoch| label::label(epoch, label::modules(label)));
             let rest = if output.local { Some(Rest::default()) } else { rest_of(&self.epochs, label, slot as u32) };
             let Some(rest) = rest.filter(|_| !slack.is_zero()) else { continue };
-            let mut sending = Sending::new(now, slack, label, delivery);
+            let mut sending = Sending::new(now, slack, self.service.target, label, delivery);
             sending.send(output, rest, egress);
             kept.note_left(sending.left);
             total += sending.sent;
@@ -294,8 +310,8 @@ impl Stream {
 
     // Configuration: the slow path.
 
-    pub(super) fn set_deadline(&mut self, deadline: Duration) {
-        self.deadline = deadline;
+    pub(super) fn set_service(&mut self, service: Service) {
+        self.service = service;
     }
 
     pub(super) fn set_stamp(&mut self, label: Label) {
@@ -403,6 +419,7 @@ impl Stream {
 pub(super) struct Sending {
     pub(super) now: Instant,
     pub(super) slack: Duration,
+    target: Option<Residual>,
     pub(super) label: Label,
     pub(super) delivery: Delivery,
     pub(super) sent: u32,
@@ -412,8 +429,14 @@ pub(super) struct Sending {
 
 impl Sending {
     #[inline]
-    pub(super) fn new(now: Instant, slack: Duration, label: Label, delivery: Delivery) -> Sending {
-        Sending { now, slack, label, delivery, sent: 0, left: Ways::default() }
+    pub(super) fn new(
+        now: Instant,
+        slack: Duration,
+        target: Option<Residual>,
+        label: Label,
+        delivery: Delivery,
+    ) -> Sending {
+        Sending { now, slack, target, label, delivery, sent: 0, left: Ways::default() }
     }
 
     /// Payload bytes that have left, all copies together.
@@ -463,6 +486,7 @@ impl Sending {
             flags: self.delivery.flags,
             payload: self.delivery.payload.clone(),
             recover_until: self.now + hop,
+            target: self.target,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{RelaySystem, refusal};
 use crate::directory::{Asked, Graphs};
 use crate::events::What;
 use crate::report::{TokenUsage, Usage};
-use link::{Bitrate, Instant};
+use link::{Bitrate, Instant, Residual};
 use node::Ports;
 use node::control::{CloseCode, Control, Publish, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +106,15 @@ impl RelaySystem {
                 "{}: a deadline of {asked} ms; this relay allows {least:?} and more",
                 publish.name
             ));
+        }
+        if let Some(target) = Residual::ppb(publish.wants.target_ppb).map(Residual::as_share) {
+            let least = limits.min_target_residual;
+            if target < least {
+                let name = &publish.name;
+                return forbidden(format!(
+                    "{name}: a residual of {target:e} was asked; this relay allows {least:e} and more"
+                ));
+            }
         }
         Ok(())
     }

@@ -2,12 +2,12 @@
 
 use super::admission::Links;
 use crate::forward::lack::{Along, Ask};
-use crate::forward::{EPOCHS, Hop, Rest, StreamKey, label};
+use crate::forward::{EPOCHS, Hop, Rest, Service, StreamKey, label};
 use crate::report::Usage;
 use crate::sla::LossHop;
-use link::{Instant, Label};
+use link::{Instant, Label, Residual};
 use node::PortId;
-use node::control::{Content, Control, Install, StreamOpen};
+use node::control::{Content, Control, Install, Publish, StreamOpen};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -23,6 +23,9 @@ const SAME: Duration = Duration::from_millis(40);
 /// So many questions are remembered.
 const MOST_ASKED: usize = 16;
 
+/// Longest deadline of a stream, in microseconds.
+pub(super) const MAX_DEADLINE_US: u32 = 60_000_000;
+
 /// An epoch that a newer one has replaced is kept at least this long, and four deadlines.
 const RETIRE_AFTER: Duration = Duration::from_secs(2);
 
@@ -37,6 +40,47 @@ pub struct StreamId {
     pub ingress: NodeName,
 }
 
+/// What is announced of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced {
+    /// What is promised of it.
+    pub service: Service,
+    /// What it carries.
+    pub content: Content,
+    /// Whether its payloads are sealed from source to sink.
+    pub sealed: bool,
+}
+
+impl Announced {
+    /// Packets of a relay's own, which show what the links do by their policies.
+    pub fn test(deadline_us: u32) -> Announced {
+        Announced::new(deadline_us, 0, Content::Datagrams, false)
+    }
+
+    fn new(deadline_us: u32, target_ppb: u32, content: Content, sealed: bool) -> Announced {
+        let deadline = Duration::from_micros(u64::from(deadline_us.min(MAX_DEADLINE_US)));
+        Announced { service: Service { deadline, target: Residual::ppb(target_ppb) }, content, sealed }
+    }
+}
+
+impl From<&Publish> for Announced {
+    fn from(publish: &Publish) -> Announced {
+        Announced::new(publish.deadline_us, publish.wants.target_ppb, publish.content, publish.sealed)
+    }
+}
+
+impl From<&StreamOpen> for Announced {
+    fn from(open: &StreamOpen) -> Announced {
+        Announced::new(open.deadline_us, open.target_ppb, open.content, open.sealed)
+    }
+}
+
+impl From<&Install> for Announced {
+    fn from(install: &Install) -> Announced {
+        Announced::new(install.deadline_us, install.target_ppb, install.content, install.sealed)
+    }
+}
+
 /// A stream carried here.
 #[derive(Debug)]
 pub struct Carried {
@@ -44,8 +88,8 @@ pub struct Carried {
     pub since: Instant,
     /// Its place in the forwarder.
     pub key: StreamKey,
-    /// One-way deadline in microseconds.
-    pub deadline_us: u32,
+    /// What is promised of it.
+    pub service: Service,
     /// What it carries.
     pub content: Content,
     /// Whether its payloads are sealed from source to sink.
@@ -106,11 +150,12 @@ pub enum Adopted {
 
 impl Carried {
     /// A stream without graphs.
-    pub fn new(since: Instant, key: StreamKey, deadline_us: u32, content: Content, sealed: bool) -> Carried {
+    pub fn new(since: Instant, key: StreamKey, announced: Announced) -> Carried {
+        let Announced { service, content, sealed } = announced;
         Carried {
             since,
             key,
-            deadline_us,
+            service,
             content,
             sealed,
             orphan_since: None,
@@ -136,7 +181,17 @@ impl Carried {
 
     /// Its deadline.
     pub fn deadline(&self) -> Duration {
-        Duration::from_micros(u64::from(self.deadline_us))
+        self.service.deadline
+    }
+
+    /// Its deadline in microseconds, as messages say it.
+    pub fn deadline_us(&self) -> u32 {
+        u32::try_from(self.service.deadline.as_micros()).unwrap_or(u32::MAX)
+    }
+
+    /// Its target in parts per billion, as messages say it.
+    pub fn target_ppb(&self) -> u32 {
+        self.service.target.map_or(0, Residual::as_ppb)
     }
 
     /// Takes a graph in, once per epoch.
@@ -313,13 +368,14 @@ mod tests {
             modules: Vec::new(),
             sealed: false,
             reserve: node::control::Reserve::default(),
+            target_ppb: 0,
         };
         Rc::new(Installed { message: Rc::new(Control::Install(install.clone())), install })
     }
 
     fn carried() -> Carried {
         let key = Forwarder::new(0).add_stream(Duration::from_millis(200));
-        Carried::new(Instant::ORIGIN, key, 200_000, Content::Datagrams, false)
+        Carried::new(Instant::ORIGIN, key, Announced::test(200_000))
     }
 
     fn epochs(carried: &Carried) -> Vec<u16> {

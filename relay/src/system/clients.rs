@@ -1,9 +1,8 @@
 //! Sources and sinks: rights, names, bounds; the plans of the streams that enter here.
 
-use super::carried::{Installed, StreamId};
+use super::carried::{Announced, Installed, MAX_DEADLINE_US, StreamId};
 use super::line::HERE;
 use super::plan::{Choice, Plan};
-use super::streams::MAX_DEADLINE_US;
 use super::{Kind, Port, RelaySystem, refusal};
 use crate::directory::Asked;
 use crate::directory::own::delay_moved;
@@ -12,7 +11,7 @@ use crate::forward::police::Police;
 use crate::forward::{StreamKey, label};
 use crate::line;
 use link::{Bitrate, Instant, StreamHandle};
-use node::control::{CloseCode, Content, Control, Dissemination, Install, Publish, Refusal, Reserve};
+use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal, Reserve};
 use node::trust::{Direction, Role};
 use node::{Peer, PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +127,7 @@ impl RelaySystem {
         self.closing.retain(|(_, closing, _)| *closing != id);
         self.ended.retain(|ended| ended.id != id);
         let key = self
-            .carry(now, &id, publish.deadline_us, (publish.content, publish.sealed), ports)
+            .carry(now, &id, Announced::from(&publish), ports)
             .ok_or_else(|| refusal(CloseCode::Overload, "this relay carries as many streams as it may"))?;
         let handle = self
             .forward
@@ -190,7 +189,7 @@ impl RelaySystem {
         let incarnation = Incarnation(self.options.boot.wrapping_add(now.as_micros()));
         let id = StreamId { name: name.clone(), incarnation, ingress: self.name().clone() };
         let deadline_us = deadline.as_micros().min(u128::from(MAX_DEADLINE_US)) as u32;
-        let key = self.carry(now, &id, deadline_us, (Content::Datagrams, false), ports)?;
+        let key = self.carry(now, &id, Announced::test(deadline_us), ports)?;
         let handle = self.forward.open_source(now, key, HERE)?;
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
         let published = Published {
@@ -518,7 +517,7 @@ impl RelaySystem {
     fn compute(&mut self, now: Instant, generation: u64, name: &StreamName, ports: &mut Ports) {
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else { return };
-        let deadline_us = carried.deadline_us.saturating_sub(published.first_mile_us);
+        let deadline_us = carried.deadline_us().saturating_sub(published.first_mile_us);
         let (mode, life, need, max_cost) =
             (published.mode, published.id.incarnation, published.need, published.max_cost);
         let has = carried.reserved();
@@ -526,7 +525,7 @@ impl RelaySystem {
         let mut graphs = self.directory.graphs(name, &asked);
         published.why = std::mem::take(&mut graphs.why);
         let unserved = std::mem::take(&mut graphs.unserved);
-        let rest_us = graphs.rest.as_micros().min(u128::from(carried.deadline_us)) as u32;
+        let rest_us = graphs.rest.as_micros().min(u128::from(carried.deadline_us())) as u32;
         if let Some(port) = published.port
             && rest_us != published.told_rest_us
         {
@@ -554,10 +553,11 @@ impl RelaySystem {
             ingress: id.ingress.clone(),
             boot: self.directory.boot(),
             epoch,
-            deadline_us: carried.deadline_us,
+            deadline_us: carried.deadline_us(),
             content: carried.content,
             modules: published.plan.modules().to_vec(),
             sealed: carried.sealed,
+            target_ppb: carried.target_ppb(),
             reserve: Reserve { need, modules: graphs.reserved.0 },
         };
         let message = self.directory.sealed(Control::Install(install.clone()));

@@ -1,13 +1,13 @@
 //! What is carried: announcements, graphs, the end of a stream.
 
-use super::carried::{Adopted, Carried, Installed, StreamId, hops};
+use super::carried::{Adopted, Announced, Carried, Installed, StreamId, hops};
 use super::line::HERE;
 use super::{Ended, Kind, RelaySystem};
 use crate::events::What;
 use crate::forward::signal::SIGNAL;
 use crate::forward::{StreamKey, label};
 use link::{Instant, StreamHandle};
-use node::control::{Content, Control, StreamOpen};
+use node::control::{Control, StreamOpen};
 use node::{PortId, Ports};
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,9 +26,6 @@ const BELIEVED_FOR: Duration = Duration::from_secs(2);
 /// How long a stream that ended stays known as such.
 const ENDED_FOR: Duration = Duration::from_secs(2);
 
-/// Longest deadline of a stream, in microseconds.
-pub(super) const MAX_DEADLINE_US: u32 = 60_000_000;
-
 /// Most edges in all modules of an installation.
 const MAX_EDGES: usize = 8_192;
 
@@ -38,27 +35,25 @@ impl RelaySystem {
         &mut self,
         now: Instant,
         id: &StreamId,
-        deadline_us: u32,
-        (content, sealed): (Content, bool),
+        announced: Announced,
         ports: &mut Ports,
     ) -> Option<StreamKey> {
-        let deadline_us = deadline_us.min(MAX_DEADLINE_US);
         if let Some(carried) = self.carried.get_mut(id) {
             // A relay of version 1.1 on the way forgets the mark; nobody takes it off.
-            carried.sealed |= sealed;
-            if carried.deadline_us != deadline_us {
-                carried.deadline_us = deadline_us;
-                self.forward.set_deadline(carried.key, carried.deadline());
+            carried.sealed |= announced.sealed;
+            if carried.service != announced.service {
+                carried.service = announced.service;
+                self.forward.set_service(carried.key, carried.service);
             }
             return Some(carried.key);
         }
         if self.carried.len() >= self.options.limits.max_streams {
             return None;
         }
-        let key = self.forward.add_stream(Duration::from_micros(u64::from(deadline_us)));
+        let key = self.forward.add_stream(announced.service);
         let (stream, incarnation, ingress) = (id.name.clone(), id.incarnation.0, id.ingress.clone());
         self.log.note(now, What::StreamStarted { stream, incarnation, ingress });
-        self.carried.insert(id.clone(), Carried::new(now, key, deadline_us, content, sealed));
+        self.carried.insert(id.clone(), Carried::new(now, key, announced));
         self.open_to_sinks(now, &id.name, ports);
         Some(key)
     }
@@ -104,9 +99,10 @@ impl RelaySystem {
             name: id.name.clone(),
             incarnation: id.incarnation,
             ingress: id.ingress.clone(),
-            deadline_us: carried.deadline_us,
+            deadline_us: carried.deadline_us(),
             content: carried.content,
             sealed: carried.sealed,
+            target_ppb: carried.target_ppb(),
         };
         self.fresh.push((carried.key, port));
         if port == HERE {
@@ -126,7 +122,7 @@ impl RelaySystem {
         {
             return;
         }
-        let Some(key) = self.carry(now, &id, open.deadline_us, (open.content, open.sealed), ports) else { return };
+        let Some(key) = self.carry(now, &id, Announced::from(&open), ports) else { return };
         let handle = StreamHandle(open.handle);
         if self.forward.input(port, handle) == Some(key) {
             return;
@@ -209,8 +205,7 @@ impl RelaySystem {
         if from.is_some() && (id.ingress == *self.name() || self.has_ended(&id)) {
             return;
         }
-        let carries = (install.content, install.sealed);
-        let Some(key) = self.carry(now, &id, install.deadline_us, carries, ports) else { return };
+        let Some(key) = self.carry(now, &id, Announced::from(&*install), ports) else { return };
         let Some(carried) = self.carried.get_mut(&id) else { return };
         let install = Rc::new(install);
         match carried.adopt(now, install.clone()) {

@@ -166,7 +166,7 @@ impl RelaySystem {
             let mut known = edges.clone().filter(|edge| edge.from == *from && edge.to == *to);
             known.next().map_or(0, |edge| edge.rest_max_us)
         };
-        let deadline_us = carried.deadline_us;
+        let deadline_us = carried.deadline_us();
         let hop = |to: &NodeName, hop: &HopState| TraceHop {
             from: hop.from.clone(),
             transit_ms: millis(hop.transit_us),

@@ -71,6 +71,7 @@ impl Source {
     fn send(&mut self, now: Instant, flags: Flags, payload: Bytes, ports: &mut Ports) {
         let (Some(port), Some(stream)) = (self.port, self.handle) else { return };
         let packet = Packet {
+            target: None,
             stream,
             seq: StreamSeq(self.next_seq),
             media_time: MediaTime(now.as_micros() as u32),

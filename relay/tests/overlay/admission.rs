@@ -29,7 +29,7 @@ fn bound(overlay: &mut Overlay, from: &str, to: &str, delay: u64, megabits: u64)
 fn source(incarnation: u64, stream: &str) -> Source {
     let mut source = Source::new(incarnation);
     source.publish.name = stream.parse().expect("valid");
-    source.publish.wants = Wants { rate_kbps: RATE, max_cost: 0 };
+    source.publish.wants = Wants { rate_kbps: RATE, ..Wants::default() };
     source
 }
 
@@ -189,6 +189,7 @@ fn no_more_than_the_token_and_the_operator_allow() {
         allow_high_priority: false,
         allow_modes: vec![Dissemination::Auto, Dissemination::Tree],
         min_deadline: Duration::from_millis(100),
+        min_target_residual: 1e-6,
         ..Limits::default()
     };
     overlay.relay("a", |_, system, _| system.set_limits(limits, Duration::from_secs(10)));
@@ -209,6 +210,9 @@ fn no_more_than_the_token_and_the_operator_allow() {
     let mut hasty = source(1, STREAM);
     hasty.publish.deadline_us = 65_000;
     refused(hasty, None, &["65 ms", "100ms"]);
+    let mut strict = source(1, STREAM);
+    strict.publish.wants.target_ppb = 10;
+    refused(strict, None, &["1e-8", "1e-6"]);
 }
 
 #[test]
@@ -242,4 +246,32 @@ fn what_a_token_used_is_counted_over_the_lives_of_its_streams() {
     assert_eq!((usage.len(), usage[0].token.as_str(), usage[0].streams), (1, "studio", 0));
     assert_eq!((usage[0].usage.packets, usage[0].usage.bytes), (total + 2, total * 1316));
     assert_eq!(usage[0].usage.packets_sent, total + 2);
+}
+
+/// The target that a source asks for counts on every hop: what may be missing takes less repair.
+#[test]
+fn the_target_of_a_stream_counts_beyond_its_first_relay() {
+    let repair = |target_ppb: u32| {
+        let mut overlay = Overlay::with_links(&[("a", "b", 10), ("b", "c", 25)]);
+        let sink = overlay.sink("c", "s");
+        let mut source = Source::new(1);
+        source.publish.deadline_us = 130_000;
+        source.publish.wants.target_ppb = target_ppb;
+        let node = overlay.source("a", "camera", source);
+        overlay.run(500);
+        overlay.lossy("b", "c", 25, 60_000, 0.08, 7);
+        overlay.send(node, true);
+        overlay.run(6000);
+        let sent = overlay.send(node, false);
+        overlay.run(500);
+        let came = overlay.of_sink(sink, |sink| sink.count(1));
+        let report = overlay.report("b");
+        let link = report.links.iter().find(|link| link.peer.as_str() == "c").expect("b is next to c");
+        let stats = &link.stats;
+        println!("{target_ppb} ppb: {came} of {sent}, {} repaired", stats.arq_packets_sent + stats.fec_packets_sent);
+        assert!(f64::from(sent - came as u32) <= 0.01 * f64::from(sent));
+        stats.arq_packets_sent + stats.fec_packets_sent
+    };
+    let (loose, usual) = (repair(10_000_000), repair(0));
+    assert!(loose * 10 < usual * 9, "{loose} and {usual}");
 }

@@ -74,6 +74,7 @@ fn what_others_did_not_sign_is_refused_and_counted() {
             content: node::control::Content::Datagrams,
             sealed: false,
             reserve: node::control::Reserve::default(),
+            target_ppb: 0,
             modules: vec![Module { edges: Vec::new() }],
         }),
     ];

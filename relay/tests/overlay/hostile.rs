@@ -81,6 +81,7 @@ impl Hostile {
             }
             self.open(port, ports);
             let packet = Packet {
+                target: None,
                 stream: StreamHandle(OWN),
                 seq,
                 media_time: delivery.media_time,
@@ -117,6 +118,7 @@ fn announcement(claim: bool) -> StreamOpen {
         deadline_us: 200_000,
         content: Content::Datagrams,
         sealed: false,
+        target_ppb: 0,
     }
 }
 

@@ -116,6 +116,7 @@ impl Scene {
             deadline_us: DEADLINE.as_micros() as u32,
             content: Content::Datagrams,
             sealed: false,
+            target_ppb: 0,
         }));
     }
 
@@ -134,6 +135,7 @@ impl Scene {
         let port = self.ends.1.port;
         self.world.with(self.relay, |now, _: &mut StubRelay, ports| {
             let packet = Packet {
+                target: None,
                 stream: StreamHandle(handle),
                 seq: StreamSeq(index),
                 media_time: MediaTime(now.as_micros() as u32),

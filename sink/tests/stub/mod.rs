@@ -153,6 +153,7 @@ impl Server {
                     deadline_us: DEADLINE.as_micros() as u32,
                     content: self.script.content,
                     sealed: false,
+                    target_ppb: 0,
                 };
                 ports.control(port, Control::StreamOpen(open));
                 self.watchers.push(Watcher { port, next: 0, due: now });
@@ -171,6 +172,7 @@ impl Watcher {
     fn step(&mut self, now: Instant, script: Script, ports: &mut Ports) -> bool {
         let end = self.next == script.packets;
         let packet = Packet {
+            target: None,
             stream: StreamHandle(1),
             seq: StreamSeq(script.first + self.next),
             media_time: MediaTime(self.due.as_micros() as u32),

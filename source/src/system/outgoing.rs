@@ -4,7 +4,7 @@ use super::{NotTaken, StreamOptions, max_payload};
 use crate::report::{InputCounters, StreamCounters, StreamReport, StreamState};
 use crate::ts::{self, Continuity};
 use bytes::Bytes;
-use link::{Flags, Instant, Label, MediaTime, Packet, SendError, StreamHandle, StreamSeq};
+use link::{Flags, Instant, Label, MediaTime, Packet, Residual, SendError, StreamHandle, StreamSeq};
 use node::control::{Content, Control, Publish, Refusal};
 use node::payload::{Marks, NotSealed, Sealer, StreamKeys};
 use node::{PortId, Ports};
@@ -239,6 +239,7 @@ impl Outgoing {
             flags: held.flags,
             payload: held.payload.clone(),
             recover_until,
+            target: Residual::ppb(self.options.wants.target_ppb),
         };
         let again = held.fate == Fate::Sent;
         held.fate = Fate::Dropped;
