@@ -24,6 +24,9 @@ pub const RECEIPTS: u64 = 1;
 /// A feature of [`Hello`]: understands [`Control::Survey`] and [`Control::Surveyed`], which are sent to no other.
 pub const SURVEYS: u64 = 2;
 
+/// A feature of [`Hello`]: understands [`Control::Tokens`] and [`Control::Renewed`], which are sent to no other.
+pub const TOKENS: u64 = 4;
+
 /// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
@@ -126,6 +129,16 @@ pub enum Control {
     Survey(Survey),
     /// Relay → relay, the answer of one relay to a `Survey`, passed back the way it came. Since 1.3.
     Surveyed(Surveyed),
+    /// Dialler → answerer: these tokens in place of those of the hello. Since 1.3.
+    Tokens {
+        /// In their text form.
+        tokens: Vec<String>,
+    },
+    /// The answer to `Tokens`. Since 1.3.
+    Renewed {
+        /// Why those before stay, where one of the new ones does not hold.
+        refusal: Option<Refusal>,
+    },
 }
 
 /// Who dials, and what it brings.

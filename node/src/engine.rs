@@ -2,6 +2,7 @@
 
 use crate::control::Control;
 use crate::ports::{Closed, EndSystem, Peer, PortId, Ports};
+use crate::trust::Grant;
 use bytes::Bytes;
 use link::{Instant, LinkConfig};
 
@@ -40,6 +41,13 @@ impl<S: EndSystem> Engine<S> {
     pub fn handle_control(&mut self, now: Instant, port: PortId, message: Control) {
         if self.ports.is_open(port) {
             self.system.handle_control(now, port, message, &mut self.ports);
+        }
+    }
+
+    /// A neighbour has shown other tokens.
+    pub fn handle_rights(&mut self, now: Instant, port: PortId, grants: Vec<Grant>) {
+        if self.ports.is_open(port) {
+            self.system.handle_rights(now, port, grants, &mut self.ports);
         }
     }
 

@@ -68,6 +68,8 @@ pub trait EndSystem {
     fn handle_delivery(&mut self, now: Instant, port: PortId, delivery: Delivery, ports: &mut Ports);
     /// A control message arrived.
     fn handle_control(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports);
+    /// A neighbour has shown other tokens, and this is what they allow. Nothing, where nothing is done by tokens.
+    fn handle_rights(&mut self, _now: Instant, _port: PortId, _grants: Vec<Grant>, _ports: &mut Ports) {}
     /// The neighbour is gone. `ports` no longer knows the port; `peer` is who it was.
     fn handle_closed(&mut self, now: Instant, port: PortId, peer: &Peer, closed: &Closed, ports: &mut Ports);
     /// Something asked for by [`EndSystem::poll_timeout`] has come due.

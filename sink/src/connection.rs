@@ -7,7 +7,7 @@ use crate::system::SinkSystem;
 use link::{Instant, LinkConfig};
 use node::backoff::Backoff;
 use node::clock::Clock;
-use node::control::{CloseCode, Hello, RECEIPTS, VERSION};
+use node::control::{CloseCode, Hello, RECEIPTS, TOKENS, VERSION};
 use node::endpoint::{ConnectError, Endpoint};
 use node::exit::{Exit, Failure};
 use node::trust::Role;
@@ -103,7 +103,7 @@ pub(crate) struct Connector {
     pub(crate) host: Host<SinkSystem<FanOut>>,
     pub(crate) clock: Clock,
     pub(crate) config: Config,
-    pub(crate) tokens: Vec<String>,
+    pub(crate) tokens: Rc<RefCell<Vec<String>>>,
     pub(crate) status: Status,
 }
 
@@ -150,9 +150,9 @@ impl Connector {
         self.status.dial(now, relay);
         let hello = Hello {
             version: VERSION,
-            features: RECEIPTS,
+            features: RECEIPTS | TOKENS,
             role: Role::Sink,
-            tokens: self.tokens.clone(),
+            tokens: self.tokens.borrow().clone(),
             agent: AGENT.into(),
         };
         let patience = match self.status.first() {

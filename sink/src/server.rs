@@ -14,10 +14,11 @@ use node::control::CloseCode;
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::{Exit, Failure};
 use node::payload::KeyFiles;
-use node::trust::{Credentials, Role};
+use node::trust::{Credentials, Role, TokenFile, TrustError};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -41,7 +42,9 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
-    let (sink, mut payload_keys) = Sink::start(config)?;
+    let (sink, mut payload_keys, mut tokens) = Sink::start(config)?;
+    let renewing = sink.renew(&mut tokens);
+    tokio::pin!(renewing);
     let following = sink.follow(&mut payload_keys);
     tokio::pin!(following);
     let connecting = sink.connector()?.run();
@@ -52,6 +55,7 @@ pub async fn run(
             _ = shutdown.wait_for(|stop| *stop) => break Ok(()),
             failure = &mut connecting => break Err(failure),
             never = &mut following => match never {},
+            never = &mut renewing => match never {},
             () = sink.changed.notified() => {}
             () = sink.waited() => {}
             _ = tick.tick() => {
@@ -83,7 +87,8 @@ struct Sink {
     config: Config,
     clock: Clock,
     started: Instant,
-    identity: Identity,
+    /// What it shows to relays.
+    tokens: Rc<RefCell<Vec<String>>>,
     endpoint: Endpoint,
     host: Host<SinkSystem<FanOut>>,
     status: Status,
@@ -95,12 +100,12 @@ struct Sink {
 
 impl Sink {
     /// Everything is made before anything is sent: a sink that cannot do its work says so at once.
-    fn start(config: Config) -> Result<(Sink, KeyFiles), Failure> {
+    fn start(config: Config) -> Result<(Sink, KeyFiles, TokenFile), Failure> {
         config.check().map_err(|what| Failure::new(Exit::Config, what))?;
-        let identity = identity(&config)?;
+        let (credentials, tokens) = identity(&config)?;
         let clock = Clock::start();
         let changed = Arc::new(Notify::new());
-        let endpoint = bind(&config, &identity.credentials)?;
+        let endpoint = bind(&config, &credentials)?;
         let mut outputs = Outputs::new(clock, changed.clone());
         let fanout = FanOut::open(&config.streams, &mut outputs, changed.clone())?;
         let streams = config.streams.iter().map(|stream| {
@@ -121,14 +126,14 @@ impl Sink {
             config,
             clock,
             started,
-            identity,
+            tokens: Rc::new(RefCell::new(tokens.tokens().to_vec())),
             endpoint,
             host,
             status: Status::new(started),
             _outputs: outputs,
             changed,
         };
-        Ok((sink, payload_keys))
+        Ok((sink, payload_keys, tokens))
     }
 
     /// Opens with the keys that the key files hold, from the next packet after a change on.
@@ -140,13 +145,24 @@ impl Sink {
         }
     }
 
+    /// Shows other tokens, to the relay that serves and at every connection from then on, once the token file holds them.
+    async fn renew(&self, file: &mut TokenFile) -> Infallible {
+        loop {
+            let tokens = file.changed().await;
+            if self.host.show_tokens(&tokens) > 0 {
+                tracing::warn!("the relay is of an older version: it is shown the new tokens at the next connection");
+            }
+            *self.tokens.borrow_mut() = tokens;
+        }
+    }
+
     fn connector(&self) -> Result<Connector, Failure> {
         Ok(Connector {
             endpoint: self.endpoint.clone(),
             host: self.host.clone(),
             clock: self.clock,
             config: self.config.clone(),
-            tokens: self.identity.tokens.clone(),
+            tokens: self.tokens.clone(),
             status: self.status.clone(),
         })
     }
@@ -292,9 +308,10 @@ fn bind(config: &Config, credentials: &Credentials) -> Result<Endpoint, Failure>
 }
 
 /// Who the sink is: as given, or from files and the environment.
-fn identity(config: &Config) -> Result<Identity, Failure> {
-    if let Some(identity) = &config.identity {
-        return Ok(identity.clone());
+fn identity(config: &Config) -> Result<(Credentials, TokenFile), Failure> {
+    let unread = |error: TrustError| Failure::new(Exit::Config, format!("token_file {error}"));
+    if let Some(Identity { credentials, tokens }) = config.identity.clone() {
+        return Ok((credentials, TokenFile::open(None, tokens).map_err(unread)?));
     }
     let refused = |error: &dyn std::fmt::Display| Failure::new(Exit::Config, format!("keys: {error}"));
     let keys = config.keys.as_deref().ok_or_else(|| {
@@ -304,22 +321,11 @@ fn identity(config: &Config) -> Result<Identity, Failure> {
     if let Some((name, role)) = credentials.identity().filter(|(_, role)| *role != Role::Sink) {
         return Err(refused(&format!("the certificate of {name} is one of a {role}; expected one of a sink")));
     }
-    let mut tokens: Vec<String> = std::env::var("ANABRANCH_TOKEN").ok().into_iter().collect();
-    if let Some(file) = &config.token_file {
-        tokens.extend(read_tokens(file)?);
-    }
-    if tokens.is_empty() && config.name.is_none() {
+    let tokens = TokenFile::open(config.token_file.as_deref(), std::env::var("ANABRANCH_TOKEN")).map_err(unread)?;
+    if tokens.tokens().is_empty() && config.name.is_none() {
         let expected = "neither a certificate (name) nor a token (token_file, or ANABRANCH_TOKEN): \
                         a relay would not know what this sink may watch";
         return Err(Failure::new(Exit::Config, expected));
     }
-    Ok(Identity { credentials, tokens })
-}
-
-/// One token per line; empty lines and those that begin with `#` say nothing.
-fn read_tokens(file: &Path) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::new(Exit::Config, format!("token_file {}: {error}", file.display())))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(lines.map(str::to_owned).collect())
+    Ok((credentials, tokens))
 }

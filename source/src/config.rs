@@ -5,7 +5,7 @@ use link::{Bitrate, Residual};
 use node::config::optional_rate;
 use node::control::{Dissemination, Wants};
 use node::exit::{Exit, Failure};
-use node::trust::Credentials;
+use node::trust::{Credentials, TokenFile};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -207,18 +207,14 @@ impl Config {
     }
 
     /// The tokens to show: from the file, from the environment, from an embedding program.
-    pub(crate) fn tokens(&self) -> Result<Vec<String>, Failure> {
-        let mut texts: Vec<String> = self.token.iter().cloned().collect();
-        if let Some(file) = &self.token_file {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| Failure::new(Exit::Config, format!("token_file {}: {error}", file.display())))?;
-            texts.push(text);
-        }
+    pub(crate) fn tokens(&self) -> Result<TokenFile, Failure> {
+        let mut fixed: Vec<String> = self.token.iter().cloned().collect();
         if self.identity.is_none() {
-            texts.extend(std::env::var("ANABRANCH_TOKEN"));
+            fixed.extend(std::env::var("ANABRANCH_TOKEN"));
         }
-        let tokens = texts.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect::<Vec<_>>();
-        if tokens.is_empty() && self.identity.is_none() && self.name.is_none() {
+        let tokens = TokenFile::open(self.token_file.as_deref(), fixed)
+            .map_err(|error| Failure::new(Exit::Config, format!("token_file {error}")))?;
+        if tokens.tokens().is_empty() && self.identity.is_none() && self.name.is_none() {
             let message =
                 "expected a certificate (name, --name) or a token (token_file, --token-file, ANABRANCH_TOKEN)";
             return Err(Failure::new(Exit::Config, message));

@@ -12,6 +12,7 @@ use node::clock::Clock;
 use node::control::CloseCode;
 use node::exit::{Exit, Failure};
 use node::payload::KeyFiles;
+use node::trust::TokenFile;
 use node::{Host, PortId};
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -41,7 +42,7 @@ pub async fn run(
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
     config.check()?;
-    let dialler = Dialler::new(&config)?;
+    let (dialler, mut tokens) = Dialler::new(&config)?;
     let (server, mut payload_keys) = Server::open(&config, report)?;
     let mut tasks = JoinSet::new();
     server.feed(&config, &mut tasks);
@@ -50,6 +51,7 @@ pub async fn run(
         failed = server.inputs(&mut tasks) => Err(failed),
         failed = server.watch(config.report_interval) => failed,
         never = server.follow(&mut payload_keys) => match never {},
+        never = server.renew(&dialler, &mut tokens) => match never {},
         _ = shutdown.wait_for(|stop| *stop) => {
             server.stop().await;
             Ok(())
@@ -131,6 +133,17 @@ impl Server {
             for (stream, keys) in files.changed().await {
                 self.host.with(|_, system, _| system.set_payload_keys(StreamIndex(stream), keys));
             }
+        }
+    }
+
+    /// Shows other tokens, to the relay that serves and at every connection from then on, once the token file holds them.
+    async fn renew(&self, dialler: &Dialler, file: &mut TokenFile) -> Infallible {
+        loop {
+            let tokens = file.changed().await;
+            if self.host.show_tokens(&tokens) > 0 {
+                tracing::warn!("the relay is of an older version: it is shown the new tokens at the next connection");
+            }
+            dialler.show(tokens);
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) async fn connect(
     };
     let untrusted = |reason| refused(address, CloseCode::Unauthenticated, reason);
     let config = client_config(endpoint).map_err(untrusted)?;
-    let verifier = endpoint.credentials.verifier().map_err(|error| untrusted(error.to_string()))?;
+    let verifier = endpoint.credentials.verifier();
     match tokio::time::timeout(TIME_LIMIT, shake(endpoint, &config, &addresses, expected, hello, &verifier)).await {
         Ok(Ok(session)) => {
             let (peer, agent) = (&session.peer, &session.agent);

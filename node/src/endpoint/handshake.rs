@@ -3,11 +3,11 @@
 use super::path::{self, Paths};
 use crate::clock::unix_seconds;
 use crate::control::{
-    self, CloseCode, CodecError, Control, Hello, LENGTH, RECEIPTS, Refusal, SURVEYS, VERSION, Version, Welcome,
+    self, CloseCode, CodecError, Control, Hello, LENGTH, RECEIPTS, Refusal, SURVEYS, TOKENS, VERSION, Version, Welcome,
 };
 use crate::ports::{Closed, Peer};
 use crate::rate::RateHandle;
-use crate::trust::{Direction, Identified, Role, Standing, Verifier, peer_identity};
+use crate::trust::{Direction, Grant, Identified, Role, Standing, Verifier, peer_identity};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use rustls_pki_types::CertificateDer;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use topology::NodeName;
 
 /// Optional features of this build, by bit.
-pub(super) const FEATURES: u64 = RECEIPTS | SURVEYS;
+pub(super) const FEATURES: u64 = RECEIPTS | SURVEYS | TOKENS;
 
 /// Largest first message: it is read before its sender is known.
 const MAX_FIRST: usize = 32 * 1024;
@@ -51,6 +51,28 @@ pub(crate) struct Wire {
     pub(crate) early: Vec<Bytes>,
     /// By what the other end came: when that is revoked, it goes.
     pub(crate) standing: Standing,
+    /// What checks other tokens that it shows later; `None` where it was dialled, and has shown none.
+    pub(crate) renewal: Option<Renewal>,
+}
+
+/// Checks tokens in place of those that a peer came with.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    verifier: Verifier,
+    role: Role,
+    /// It has no certificate: without a token for what it came for it has no place here.
+    by_token_alone: bool,
+}
+
+impl Renewal {
+    /// What the tokens allow, where each holds.
+    pub(crate) fn check(&self, tokens: &[String]) -> Result<Vec<Grant>, Refusal> {
+        let grants = self.verifier.grants(tokens, unix_seconds())?;
+        if self.by_token_alone {
+            allows_to_come(self.role, &grants)?;
+        }
+        Ok(grants)
+    }
 }
 
 impl Wire {
@@ -61,7 +83,7 @@ impl Wire {
         rate: RateHandle,
         standing: Standing,
     ) -> Wire {
-        Wire { connection, send, receive, rate, paths: None, early: Vec::new(), standing }
+        Wire { connection, send, receive, rate, paths: None, early: Vec::new(), standing, renewal: None }
     }
 }
 
@@ -98,7 +120,10 @@ pub(super) async fn answer(
             let welcome = Welcome { version: VERSION, features, name: own.clone(), agent: crate::AGENT.to_owned() };
             say(&connection, &mut send, &Control::Welcome(welcome)).await?;
             let agent = printable(&hello.agent);
-            Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate, standing) })
+            let by_token_alone = certificate(&connection).is_none();
+            let renewal = Some(Renewal { verifier: verifier.clone(), role: peer.role, by_token_alone });
+            let wire = Wire { renewal, ..Wire::new(connection, send, receive, rate, standing) };
+            Ok(Session { peer, hello, features, agent, wire })
         }
         Err(Failed::Unacceptable(refusal)) => {
             refuse(&connection, &mut send, &refusal).await;
@@ -190,12 +215,7 @@ async fn greeted(
 /// A peer without certificate needs a token for what it came for. A source keeps the name of its token, so that it is known
 /// again when it restarts; sinks are numbered, because many may share a token.
 fn token_alone(peer: &mut Peer, nth: u64) -> Result<(), Refusal> {
-    let wanted = if peer.role == Role::Sink { Direction::Subscribe } else { Direction::Publish };
-    if !peer.grants.iter().any(|grant| grant.direction == wanted) {
-        let verb = if wanted == Direction::Publish { "publish" } else { "subscribe" };
-        let reason = format!("a {} without certificate needs a token to {verb}; it brought none", peer.role);
-        return Err(Refusal { code: CloseCode::Forbidden, reason });
-    }
+    allows_to_come(peer.role, &peer.grants)?;
     if peer.role == Role::Sink {
         let number = format!(".{nth}");
         let kept: String = peer.name.as_str().chars().take(63 - number.len()).collect();
@@ -205,6 +225,17 @@ fn token_alone(peer: &mut Peer, nth: u64) -> Result<(), Refusal> {
         })?;
     }
     Ok(())
+}
+
+/// Whether there is a token for what a peer without certificate comes for.
+fn allows_to_come(role: Role, grants: &[Grant]) -> Result<(), Refusal> {
+    let wanted = if role == Role::Sink { Direction::Subscribe } else { Direction::Publish };
+    if grants.iter().any(|grant| grant.direction == wanted) {
+        return Ok(());
+    }
+    let verb = if wanted == Direction::Publish { "publish" } else { "subscribe" };
+    let reason = format!("a {role} without certificate needs a token to {verb}; it brought none");
+    Err(Refusal { code: CloseCode::Forbidden, reason })
 }
 
 /// A peer must take datagrams, and our own controller must hold the connection's rate.

@@ -9,17 +9,17 @@ mod socket;
 mod transport;
 
 pub use handshake::Session;
-pub(crate) use handshake::closed_by;
+pub(crate) use handshake::{Renewal, closed_by, printable};
 pub(crate) use path::Paths;
 pub(crate) use transport::DATAGRAM_BUFFER;
 
 use crate::control::{CloseCode, Hello};
-use crate::trust::{Credentials, Verifier};
+use crate::trust::{Credentials, KeyChanges, Verifier};
 use quinn::{EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use std::fmt;
 use std::io::{Error, ErrorKind};
 use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use topology::NodeName;
 
@@ -55,10 +55,16 @@ struct Inner {
     known_payload: Option<u16>,
     segmentation_offload: bool,
     /// What answers who dials; the transport's settings follow from each dialler's announcement.
-    server: Option<ServerConfig>,
+    server: Option<Mutex<Server>>,
     paths: Arc<Paths>,
     local: SocketAddr,
     answering: answer::Answering,
+}
+
+/// How diallers are answered, as of the newest keys.
+struct Server {
+    config: ServerConfig,
+    changes: KeyChanges,
 }
 
 /// Why no session came about.
@@ -113,14 +119,14 @@ impl Endpoint {
         }
         config.max_udp_payload_size(known.unwrap_or(0).max(1472)).map_err(Error::other)?;
         let quinn = quinn::Endpoint::new(config, server.clone(), socket.into(), Arc::new(TokioRuntime))?;
-        let local = quinn.local_addr()?;
-        credentials.revocations().follow();
+        let (local, changes) = (quinn.local_addr()?, credentials.changes());
+        credentials.follow();
         let inner = Inner {
             quinn,
             credentials,
             known_payload: known,
             segmentation_offload: options.segmentation_offload,
-            server,
+            server: server.map(|config| Mutex::new(Server { config, changes })),
             paths: Arc::new(Paths::new()),
             local,
             answering: answer::Answering::default(),
@@ -148,7 +154,7 @@ impl Endpoint {
     /// May be dropped and called again without losing anybody.
     pub async fn accept(&self, verifier: &Verifier) -> Option<Session> {
         let (own, _) = self.inner.credentials.identity()?;
-        self.inner.answering.next(&self.inner, own, verifier).await
+        self.inner.answering.next(&self.inner, &own, verifier).await
     }
 
     /// Moves to another local address; connections go on from there (RFC 9000 section 9).
@@ -171,16 +177,21 @@ impl Inner {
 
     /// How to answer a dialler that announced this UDP payload.
     fn answer_at(&self, announced: u16) -> Option<Arc<ServerConfig>> {
-        let mut server = self.server.clone()?;
+        let mut server = self.server.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        if server.changes.has_changed() {
+            match server_crypto(&self.credentials) {
+                Ok(crypto) => server.config.crypto = crypto,
+                Err(error) => tracing::error!(%error, "the new keys are not shown: diallers see the old ones"),
+            }
+        }
+        let mut server = server.config.clone();
         server.transport_config(self.transport(announced.min(self.known_payload.unwrap_or(path::ASSUMED))));
         Some(Arc::new(server))
     }
 }
 
 fn server_config(credentials: &Credentials) -> Result<ServerConfig, Error> {
-    let tls = credentials.server_tls().map_err(Error::other)?;
-    let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(Error::other)?;
-    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    let mut config = ServerConfig::with_crypto(server_crypto(credentials)?);
     config
         .migration(true)
         // What waits to be answered, before any of it is believed: few and small.
@@ -188,6 +199,12 @@ fn server_config(credentials: &Credentials) -> Result<ServerConfig, Error> {
         .incoming_buffer_size(16 * 1024)
         .incoming_buffer_size_total(4 << 20);
     Ok(config)
+}
+
+fn server_crypto(credentials: &Credentials) -> Result<Arc<dyn quinn::crypto::ServerConfig>, Error> {
+    let tls = credentials.server_tls().map_err(Error::other)?;
+    let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(Error::other)?;
+    Ok(Arc::new(tls))
 }
 
 impl fmt::Debug for Endpoint {

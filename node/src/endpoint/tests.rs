@@ -48,7 +48,7 @@ struct Relay {
 
 fn relay(authority: &Authority, name: &str) -> Relay {
     let credentials = credentials(authority, name, Role::Relay);
-    let verifier = credentials.verifier().unwrap();
+    let verifier = credentials.verifier();
     let endpoint = Endpoint::bind(&on_loopback(1), credentials).unwrap();
     let (to, sessions) = tokio::sync::mpsc::unbounded_channel();
     let accepting = endpoint.clone();
@@ -165,7 +165,7 @@ fn only_relays_answer() {
     local(async {
         let authority = authority();
         let sink = credentials(&authority, "s", Role::Sink);
-        let verifier = sink.verifier().unwrap();
+        let verifier = sink.verifier();
         let endpoint = Endpoint::bind(&on_loopback(1), sink).unwrap();
         let answering = endpoint.clone();
         let accepting = tokio::spawn(async move { answering.accept(&verifier).await.is_none() });
@@ -230,7 +230,7 @@ fn both_families_reach_a_relay_on_all_addresses() {
     local(async {
         let authority = authority();
         let credentials = credentials(&authority, "r", Role::Relay);
-        let verifier = credentials.verifier().unwrap();
+        let verifier = credentials.verifier();
         let relay = Endpoint::bind(&EndpointOptions::default(), credentials).unwrap();
         let port = relay.local_address().port();
         let mut targets = vec![format!("127.0.0.1:{port}"), format!("localhost:{port}")];
@@ -369,7 +369,7 @@ fn revoked_certificates_and_tokens_are_refused_by_either_end() {
     local(async {
         let authority = authority();
         let of_relay = credentials(&authority, "r", Role::Relay);
-        let (revocations, verifier) = (of_relay.revocations().clone(), of_relay.verifier().unwrap());
+        let (keys, verifier) = (of_relay.clone(), of_relay.verifier());
         let endpoint = Endpoint::bind(&on_loopback(1), of_relay).unwrap();
         let (to, sessions) = tokio::sync::mpsc::unbounded_channel();
         let accepting = endpoint.clone();
@@ -399,7 +399,7 @@ fn revoked_certificates_and_tokens_are_refused_by_either_end() {
         trust::revoke(directory.path(), &[file("camera.crt"), file("q.crt"), Revoked::Token("viewer".to_owned())])
             .unwrap();
         let list = std::fs::read_to_string(directory.path().join(trust::REVOCATIONS)).unwrap();
-        revocations.set(&list).unwrap();
+        keys.set_revocations(&list).unwrap();
         for _ in 0..3 {
             let standing = relay.sessions.recv().await.unwrap().wire.standing;
             let refusal = tokio::time::timeout(Duration::from_secs(1), standing.revoked()).await.unwrap();
@@ -417,7 +417,7 @@ fn revoked_certificates_and_tokens_are_refused_by_either_end() {
         let identity = lost.endpoint.inner.credentials.clone();
         let mut list = RevocationList { number: 2, ..RevocationList::default() };
         list.certificates.insert(identity.fingerprint().unwrap());
-        bearer.inner.credentials.revocations().set(&authority.sign_revocations(&list).unwrap()).unwrap();
+        bearer.inner.credentials.set_revocations(&authority.sign_revocations(&list).unwrap()).unwrap();
         let why = refused(&bearer, &lost, hello(Role::Sink, &["secret".to_owned()])).await;
         assert_eq!(why, (CloseCode::Unauthenticated, "the certificate of relay lost was revoked".to_owned()));
         assert!(relay.sessions.try_recv().is_err());

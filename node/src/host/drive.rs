@@ -6,9 +6,9 @@
 
 use super::Inner;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
-use crate::endpoint::closed_by;
+use crate::endpoint::{Renewal, closed_by, printable};
 use crate::ports::{Closed, Closing, EndSystem, PortId};
-use crate::trust::Standing;
+use crate::trust::{Grant, Standing};
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
@@ -47,14 +47,14 @@ pub(super) fn connection<S: EndSystem + 'static>(
     connection: Connection,
     send: SendStream,
     receive: RecvStream,
-    (notify, standing): (Rc<Notify>, Standing),
+    (notify, standing, renewal): (Rc<Notify>, Standing, Option<Renewal>),
 ) {
     spawn_local(write_control(inner.clone(), port, connection.clone(), send, notify));
     let inner = inner.clone();
     spawn_local(async move {
         let media = read_media(&inner, port, &connection);
         // The last control messages are heard before the end.
-        let heard = futures_util::future::join(media, read_control(&inner, port, receive));
+        let heard = futures_util::future::join(media, read_control(&inner, port, receive, &standing, renewal.as_ref()));
         let watched = std::pin::pin!(cut_off(&inner, port, &standing));
         let (error, ()) = match select(std::pin::pin!(heard), watched).await {
             Either::Left((heard, _)) => heard,
@@ -141,12 +141,35 @@ async fn cut_off<S: EndSystem>(inner: &Inner<S>, port: PortId, standing: &Standi
 }
 
 /// Until the stream or the connection ends. A peer that breaks the protocol is closed.
-async fn read_control<S: EndSystem>(inner: &Inner<S>, port: PortId, mut receive: RecvStream) {
+async fn read_control<S: EndSystem>(
+    inner: &Inner<S>,
+    port: PortId,
+    mut receive: RecvStream,
+    standing: &Standing,
+    renewal: Option<&Renewal>,
+) {
     let mut body = Vec::new();
     let mut run = 0;
     loop {
         let message = match next_message(&mut receive, &mut body).await {
             Ok(Some(Control::Hello(_) | Control::Welcome(_))) => Err("a second handshake".to_owned()),
+            Ok(Some(Control::Tokens { tokens })) => match renewal {
+                Some(renewal) => {
+                    renew(inner, port, standing, renewal.check(&tokens));
+                    continue;
+                }
+                None => Err("tokens from a relay".to_owned()),
+            },
+            Ok(Some(Control::Renewed { refusal })) => {
+                match refusal {
+                    Some(Refusal { reason, .. }) => tracing::error!(
+                        reason = printable(&reason),
+                        "the relay refuses the new tokens: those before stand"
+                    ),
+                    None => tracing::info!("the relay has taken the new tokens"),
+                }
+                continue;
+            }
             Ok(Some(message)) => Ok(message),
             Ok(None) => return,
             Err(error) => Err(error.to_string()),
@@ -163,6 +186,23 @@ async fn read_control<S: EndSystem>(inner: &Inner<S>, port: PortId, mut receive:
             yield_now().await;
         }
     }
+}
+
+/// A peer has shown other tokens: they take the place of those it came with, or those stay.
+fn renew<S: EndSystem>(inner: &Inner<S>, port: PortId, standing: &Standing, checked: Result<Vec<Grant>, Refusal>) {
+    let refusal = match checked {
+        Ok(grants) => {
+            tracing::info!(?port, tokens = grants.len(), "peer has shown other tokens");
+            standing.renew(grants.iter().map(|grant| grant.id.clone()).collect());
+            inner.turn(|core, now| core.engine.handle_rights(now, port, grants));
+            None
+        }
+        Err(refusal) => {
+            tracing::warn!(?port, reason = %refusal.reason, "other tokens of a peer refused: those it came with stand");
+            Some(refusal)
+        }
+    };
+    inner.turn(|core, _| core.engine.ports.control(port, Control::Renewed { refusal }));
 }
 
 /// `None` where the stream has ended.

@@ -13,6 +13,7 @@ mod drive;
 mod path_watch;
 
 use crate::clock::Clock;
+use crate::control::{Control, TOKENS};
 use crate::endpoint::Session;
 use crate::exit::{Exit, Failure};
 use crate::ports::{Closed, EndSystem, PortId, Ports};
@@ -124,7 +125,14 @@ impl<S: EndSystem + 'static> Host<S> {
             port
         });
         self.inner.gates.borrow_mut().open.insert(port, Rc::default());
-        drive::connection(&self.inner, port, connection, wire.send, wire.receive, (notify, wire.standing));
+        drive::connection(
+            &self.inner,
+            port,
+            connection,
+            wire.send,
+            wire.receive,
+            (notify, wire.standing, wire.renewal),
+        );
         port
     }
 
@@ -135,6 +143,22 @@ impl<S: EndSystem + 'static> Host<S> {
     /// Where it is called from within itself.
     pub fn with<R>(&self, act: impl FnOnce(Instant, &mut S, &mut Ports) -> R) -> R {
         self.inner.turn(|core, now| act(now, &mut core.engine.system, &mut core.engine.ports))
+    }
+
+    /// Shows tokens to every neighbour that was dialled and understands it, in place of those that they were shown; returns how many do not, and
+    /// will see the new ones at the next connection.
+    pub fn show_tokens(&self, tokens: &[String]) -> usize {
+        self.with(|_, _, ports| {
+            let dialled: Vec<(PortId, bool)> = ports
+                .iter()
+                .filter(|(_, peer, _)| peer.dialled)
+                .map(|(port, peer, _)| (port, peer.features & TOKENS != 0))
+                .collect();
+            for (port, _) in dialled.iter().filter(|(_, understands)| *understands) {
+                ports.control(*port, Control::Tokens { tokens: tokens.to_vec() });
+            }
+            dialled.iter().filter(|(_, understands)| !understands).count()
+        })
     }
 
     /// Waits until a port has closed, and says why. At once where it has already.

@@ -4,6 +4,7 @@ use super::certificate::{common_name, identity_uri, peer_identity, public_key};
 use super::files::{self, content};
 use super::token::TokenIssuer;
 use super::{Credentials, RevocationList, Role, TrustError};
+use ed25519_dalek::pkcs8::DecodePrivateKey;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SigningKey,
@@ -65,8 +66,20 @@ impl Authority {
 
     /// Writes `authority.crt` and `authority.key`; never over what is there.
     pub fn save(&self, directory: &Path) -> Result<(), TrustError> {
-        files::write_new(&directory.join("authority.key"), &self.key.serialize_pem(), true)?;
-        files::write_new(&directory.join("authority.crt"), &pem("CERTIFICATE", &self.certificate), false)
+        files::write_new(&directory.join("authority.key"), &self.key_pem(), true)?;
+        files::write_new(&directory.join("authority.crt"), &self.certificate_pem(), false)
+    }
+
+    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub(super) fn certificate_pem(&self) -> String {
+        pem("CERTIFICATE", &self.certificate)
+    }
+
+    pub(super) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
     }
 
     /// The name of the overlay.
@@ -134,6 +147,19 @@ impl Identity {
         }
         let key = files::private_key(&directory.join(format!("{name}.key")))?;
         Ok(Identity { name: found, role, certificate, key })
+    }
+
+    /// The key, to sign with.
+    pub(super) fn signing_key(&self) -> Result<ed25519_dalek::SigningKey, TrustError> {
+        ed25519_dalek::SigningKey::from_pkcs8_der(self.key.secret_der()).map_err(library)
+    }
+
+    /// Writes `NAME.crt` and `NAME.key` in the place of those that are there. A node that looks between the two sees that they do not
+    /// belong together, and looks again.
+    pub fn replace(&self, directory: &Path) -> Result<(), TrustError> {
+        let key = pem("PRIVATE KEY", self.key.secret_der());
+        files::replace(&directory.join(format!("{}.key", self.name)), &key, true)?;
+        files::replace(&directory.join(format!("{}.crt", self.name)), &pem("CERTIFICATE", &self.certificate), false)
     }
 
     /// Writes `NAME.crt` and `NAME.key`; never over what is there.

@@ -1,29 +1,77 @@
 //! What an endpoint shows and whom it trusts, as TLS configurations.
 
+use super::authorities::Authorities;
 use super::certificate::{fingerprint, peer_identity, public_key};
+use super::files::content;
+use super::revocation::{self, Lists, Revocations};
 use super::seal::Seal;
-use super::{Identity, Revocations, Role, TrustError, Verifier, files};
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::DecodePrivateKey;
+use super::{Identity, Role, TrustError, Verifier};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 use topology::NodeName;
 
 /// The application protocol of every connection (RFC 7301).
 pub const ALPN: &[u8] = b"anabranch/1";
 
-/// What an endpoint shows and whom it trusts: the authority's certificate and, where it has one, its own certificate and key.
+/// How often a node looks whether the files of its keys have changed.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What an endpoint shows and whom it trusts: the certificates of the authorities and, where it has one, its own certificate and key.
+/// Clones share it. Where it comes from a key directory, what changes there comes to be in force ([`Credentials::reload`]): for every
+/// handshake from then on, and for what is signed; connections stand.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    authority: CertificateDer<'static>,
-    identity: Option<Identity>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    loaded: watch::Sender<Arc<Loaded>>,
     revocations: Revocations,
+    /// Where it is read from, and whose it is; `None` where a program that embeds the node gave it.
+    directory: Option<(PathBuf, Option<NodeName>)>,
+    followed: AtomicBool,
+}
+
+/// What was read at once.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) authorities: Authorities,
+    pub(super) identity: Option<Identity>,
+}
+
+impl Loaded {
+    /// Reads `authority.crt` and, where a name is given, `NAME.crt` and `NAME.key`, which must belong together and to an authority.
+    fn read(directory: &Path, name: Option<&NodeName>) -> Result<Loaded, TrustError> {
+        let authorities = Authorities::load(&directory.join("authority.crt"))?;
+        let identity = name.map(|name| Identity::load(directory, name)).transpose()?;
+        if let Some(identity) = &identity {
+            if !authorities.have_signed(&identity.certificate)? {
+                let path = directory.join(format!("{}.crt", identity.name));
+                let reason = "none of the authorities in authority.crt beside it has signed it";
+                return Err(content(&path, "a certificate of this overlay", reason));
+            }
+            if identity.signing_key()?.verifying_key().to_bytes() != public_key(&identity.certificate)? {
+                let path = directory.join(format!("{}.key", identity.name));
+                return Err(content(&path, "the key of the certificate beside it", "it is another one"));
+            }
+        }
+        Ok(Loaded { authorities, identity })
+    }
+
+    fn is_as(&self, other: &Loaded) -> bool {
+        let shown = |loaded: &Loaded| loaded.identity.as_ref().map(|identity| identity.certificate.clone());
+        self.authorities == other.authorities && shown(self) == shown(other)
+    }
 }
 
 impl Credentials {
@@ -31,57 +79,125 @@ impl Credentials {
         authority: CertificateDer<'static>,
         identity: Option<&Identity>,
     ) -> Result<Credentials, TrustError> {
-        let revocations = Revocations::none(public_key(&authority)?);
-        Ok(Credentials { authority, identity: identity.cloned(), revocations })
+        let authorities = Authorities::new(vec![authority])?;
+        Ok(Credentials::over(Loaded { authorities, identity: identity.cloned() }, Lists::new(), None))
+    }
+
+    fn over(loaded: Loaded, lists: Lists, directory: Option<(PathBuf, Option<NodeName>)>) -> Credentials {
+        let (loaded, revocations) = (watch::Sender::new(Arc::new(loaded)), Revocations::new(lists));
+        Credentials { shared: Arc::new(Shared { loaded, revocations, directory, followed: AtomicBool::new(false) }) }
     }
 
     /// Reads `authority.crt`, `revoked.list` if there is one, and, where a name is given, `NAME.crt` and `NAME.key` from `directory`.
     pub fn load(directory: &Path, name: Option<&NodeName>) -> Result<Credentials, TrustError> {
-        let authority = files::certificate(&directory.join("authority.crt"))?;
-        let identity = name.map(|name| Identity::load(directory, name)).transpose()?;
-        let mut credentials = Credentials::new(authority, identity.as_ref())?;
-        credentials.revocations = Revocations::read(directory, public_key(&credentials.authority)?)?;
-        Ok(credentials)
+        let loaded = Loaded::read(directory, name)?;
+        let lists = revocation::load(directory, &loaded.authorities)?;
+        Ok(Credentials::over(loaded, lists, Some((directory.to_owned(), name.cloned()))))
     }
 
-    /// The list of what is no longer believed; shared with every verifier and seal made from these credentials.
-    pub fn revocations(&self) -> &Revocations {
-        &self.revocations
+    /// Reads the files of the key directory again; whether anything but the list of revocations has changed. An error where one of them is
+    /// not as it should be, or makes this node another one: then what was in force stays.
+    pub fn reload(&self) -> Result<bool, TrustError> {
+        let Some((directory, name)) = &self.shared.directory else { return Ok(false) };
+        let new = Loaded::read(directory, name.as_ref())?;
+        let old = self.loaded();
+        if let (Some(new), Some(old)) = (&new.identity, &old.identity)
+            && new.role != old.role
+        {
+            let path = directory.join(format!("{}.crt", new.name));
+            let expected = "a certificate of the same role as before";
+            return Err(content(&path, expected, format!("it is that of a {}, and this is a {}", new.role, old.role)));
+        }
+        self.shared.revocations.replace(revocation::load(directory, &new.authorities)?)?;
+        let changed = !new.is_as(&old);
+        if changed {
+            self.shared.loaded.send_replace(Arc::new(new));
+        }
+        Ok(changed)
+    }
+
+    /// Follows the files for as long as anybody holds the credentials; once for all clones. Must be called inside a runtime.
+    pub(crate) fn follow(&self) {
+        if self.shared.directory.is_none() || self.shared.followed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let weak = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            let mut seen = weak.upgrade().map(|shared| shared.state());
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let Some(shared) = weak.upgrade() else { return };
+                Credentials { shared }.look(&mut seen);
+            }
+        });
+    }
+
+    /// Reads the files where one has changed since `seen`. What is wrong with them is logged once; what is in force stays.
+    fn look(&self, seen: &mut Option<Vec<FileState>>) {
+        let state = self.shared.state();
+        if seen.as_ref() == Some(&state) {
+            return;
+        }
+        *seen = Some(state);
+        match self.reload() {
+            Ok(true) => {
+                tracing::info!("the keys have changed: the new ones are in force for every handshake from now on")
+            }
+            Ok(false) => tracing::info!(number = self.shared.revocations.number(), "list of revocations in force"),
+            Err(error) => tracing::error!(%error, "the keys are not read again: those in force stay"),
+        }
+    }
+
+    /// Tells of every change of what is shown and who is believed.
+    pub fn changes(&self) -> KeyChanges {
+        KeyChanges(self.shared.loaded.subscribe())
+    }
+
+    /// Puts the list of revocations in `text` in force. An error where it is not signed by an authority or is older than the one in force;
+    /// that one stays.
+    pub fn set_revocations(&self, text: &str) -> Result<(), TrustError> {
+        self.shared.revocations.replace(revocation::open(text, &self.loaded().authorities)?)
+    }
+
+    pub(super) fn loaded(&self) -> Arc<Loaded> {
+        self.shared.loaded.borrow().clone()
+    }
+
+    pub(super) fn revocations(&self) -> &Revocations {
+        &self.shared.revocations
     }
 
     /// Name and role in its own certificate, where it has one.
-    pub fn identity(&self) -> Option<(&NodeName, Role)> {
-        self.identity.as_ref().map(|identity| (&identity.name, identity.role))
+    pub fn identity(&self) -> Option<(NodeName, Role)> {
+        self.loaded().identity.as_ref().map(|identity| (identity.name.clone(), identity.role))
     }
 
     /// SHA-256 of its own certificate, where it has one: by this it is revoked.
     pub fn fingerprint(&self) -> Option<[u8; 32]> {
-        self.identity.as_ref().map(|identity| fingerprint(&identity.certificate))
+        self.loaded().identity.as_ref().map(|identity| fingerprint(&identity.certificate))
     }
 
-    /// What checks the peers that dial this node.
-    pub fn verifier(&self) -> Result<Verifier, TrustError> {
-        Ok(Verifier::new(public_key(&self.authority)?, self.revocations.clone()))
+    /// What checks the peers that dial this node, and the relays that it dials.
+    pub fn verifier(&self) -> Verifier {
+        Verifier::new(self.clone())
     }
 
     /// What signs this node's statements and checks those of others; `None` for who has no key.
     pub fn seal(&self) -> Result<Option<Seal>, TrustError> {
-        let Some(identity) = &self.identity else { return Ok(None) };
-        let key = SigningKey::from_pkcs8_der(identity.key.secret_der()).map_err(library)?;
-        let (certificate, authority) = (identity.certificate.to_vec(), public_key(&self.authority)?);
-        Ok(Some(Seal::new(key, certificate, authority, self.revocations.clone())))
+        if self.loaded().identity.is_none() { Ok(None) } else { Seal::new(self.clone()).map(Some) }
     }
 
     /// For dialling: the server must show a relay's certificate of this overlay, by whatever address it was reached.
     pub fn client_tls(&self) -> Result<ClientConfig, TrustError> {
         let provider = Arc::new(provider());
-        let verifier = RelayVerifier { roots: self.roots()?, provider: provider.clone() };
+        let loaded = self.loaded();
+        let verifier = RelayVerifier { roots: loaded.authorities.roots()?, provider: provider.clone() };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(library)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match &self.identity {
+        let mut config = match &loaded.identity {
             Some(Identity { certificate, key, .. }) => {
                 builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).map_err(library)?
             }
@@ -93,14 +209,16 @@ impl Credentials {
 
     /// For answering: a client may show a certificate of this overlay, or none and come with a token.
     pub fn server_tls(&self) -> Result<ServerConfig, TrustError> {
-        let Some(Identity { certificate, key, role: Role::Relay, .. }) = &self.identity else {
+        let loaded = self.loaded();
+        let Some(Identity { certificate, key, role: Role::Relay, .. }) = &loaded.identity else {
             return Err(TrustError::Library("only a relay with its certificate and key can be dialled".to_owned()));
         };
         let provider = Arc::new(provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(library)?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(loaded.authorities.roots()?), provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(library)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(library)?
@@ -117,18 +235,50 @@ impl Credentials {
     /// A secret of this node for one purpose, the same in every run: derived from its private key (HKDF, RFC 5869).
     /// `None` for who has none.
     pub(crate) fn derived_secret(&self, purpose: &str) -> Option<[u8; 32]> {
-        let key = &self.identity.as_ref()?.key;
+        let loaded = self.loaded();
+        let key = &loaded.identity.as_ref()?.key;
         let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13()?;
         let expander = suite.hkdf_provider.extract_from_secret(Some(b"anabranch"), key.secret_der());
         let mut secret = [0; 32];
         expander.expand_slice(&[purpose.as_bytes()], &mut secret).ok()?;
         Some(secret)
     }
+}
 
-    fn roots(&self) -> Result<RootCertStore, TrustError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.clone()).map_err(library)?;
-        Ok(roots)
+/// What tells whether a file has changed.
+pub(super) type FileState = Option<(SystemTime, u64)>;
+
+/// What a file is like now; `None` where there is none.
+pub(super) fn file_state(path: &Path) -> FileState {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+impl Shared {
+    /// Of each file that is followed.
+    fn state(&self) -> Vec<FileState> {
+        let Some((directory, name)) = &self.directory else { return Vec::new() };
+        let own = name.iter().flat_map(|name| [format!("{name}.crt"), format!("{name}.key")]);
+        let files = ["authority.crt".to_owned(), revocation::FILE.to_owned()].into_iter().chain(own);
+        files.map(|file| file_state(&directory.join(file))).collect()
+    }
+}
+
+/// Tells of changes of [`Credentials`].
+#[derive(Debug)]
+pub struct KeyChanges(watch::Receiver<Arc<Loaded>>);
+
+impl KeyChanges {
+    /// Returns at the next change; `false` when there will be none any more.
+    pub async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+
+    /// Whether there has been one since this was last asked.
+    pub fn has_changed(&mut self) -> bool {
+        let changed = self.0.has_changed().unwrap_or(false);
+        self.0.mark_unchanged();
+        changed
     }
 }
 

@@ -56,9 +56,18 @@ pub(super) fn make_directory(path: &Path) -> Result<(), TrustError> {
         .map_err(|cause| TrustError::File { path: path.to_owned(), cause })
 }
 
+/// The first certificate of a file.
 pub(super) fn certificate(path: &Path) -> Result<CertificateDer<'static>, TrustError> {
-    CertificateDer::from_pem_slice(read(path)?.as_bytes())
-        .map_err(|reason| content(path, "a certificate in PEM", reason.to_string()))
+    Ok(certificates(path)?.swap_remove(0))
+}
+
+/// All certificates of a file: at least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let wrong = |reason: String| content(path, "a certificate in PEM", reason);
+    let text = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let found = found.map_err(|reason| wrong(reason.to_string()))?;
+    if found.is_empty() { Err(wrong("it holds none".to_owned())) } else { Ok(found) }
 }
 
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TrustError> {

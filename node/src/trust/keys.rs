@@ -1,11 +1,14 @@
 //! What `anabranch-relay keys` does: a key directory made, and looked into, in one step each.
 
+use super::authorities::Authorities;
+use super::authority::pem;
 use super::certificate::{common_name, expires, fingerprint, peer_identity};
 use super::files::{self, content};
 use super::revocation::{self, RevocationList};
 use super::stream_keys::{self, StreamKeys};
 use super::token::peek;
-use super::{Authority, Claims, Role, TokenIssuer, TrustError, hex};
+use super::{Authority, Claims, Identity, Role, TokenIssuer, TrustError, hex};
+use rustls_pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use topology::NodeName;
@@ -48,7 +51,8 @@ pub enum Revoked {
 /// Certificates are revoked one by one, so that a node can have a new one under the same name. Tokens are revoked by id: every token of that id.
 pub fn revoke(directory: &Path, what: &[Revoked]) -> Result<RevocationList, TrustError> {
     let authority = Authority::load(directory)?;
-    let mut list = RevocationList::load(directory, &authority.public_key()?)?;
+    let mut lists = revocation::load(directory, &authorities(directory)?)?;
+    let mut list = lists.remove(&authority.public_key()?).unwrap_or_default();
     for revoked in what {
         match revoked {
             Revoked::Token(id) => drop(list.tokens.insert(id.clone())),
@@ -67,8 +71,80 @@ pub fn revoke(directory: &Path, what: &[Revoked]) -> Result<RevocationList, Trus
         }
     }
     list.number += 1;
-    files::replace(&directory.join(revocation::FILE), &authority.sign_revocations(&list)?, false)?;
+    write_revocations(directory, &authority, &list)?;
     Ok(list)
+}
+
+/// Puts a new authority above the one in `directory`, and a new key that signs tokens: from now on it issues everything, and who has the new
+/// `authority.crt`, which holds both, believes both. What the old one has revoked the new one revokes, too. The keys of the old one are
+/// moved to `authority.old.key` and `token.old.key`.
+pub fn rotate_authority(directory: &Path, now: u64, lifetime: Duration) -> Result<(), TrustError> {
+    let old = Authority::load(directory)?;
+    let path = directory.join("authority.crt");
+    let believed = Authorities::load(&path)?;
+    if believed.certificates().len() > 1 {
+        let reason = "it holds another one already: end that rotation first (keys rotate authority --finish)";
+        return Err(content(&path, "one authority", reason));
+    }
+    let new = Authority::create(old.overlay(), now, lifetime)?;
+    let lists = revocation::load(directory, &believed)?;
+    for (file, kept) in [("authority.key", "authority.old.key"), ("token.key", "token.old.key")] {
+        let (file, kept) = (directory.join(file), directory.join(kept));
+        if file.exists() {
+            files::write_new(&kept, &files::read(&file)?, true)?;
+        }
+    }
+    if let Some(list) = lists.values().next() {
+        write_revocations(directory, &new, list)?;
+    }
+    files::replace(&path, &(new.certificate_pem() + &old.certificate_pem()), false)?;
+    files::replace(&directory.join("authority.key"), &new.key_pem(), true)?;
+    new.token_issuer(now, lifetime)?.replace(directory)
+}
+
+/// Ends a rotation: from now on who has the new `authority.crt` believes the new authority alone.
+pub fn finish_authority(directory: &Path) -> Result<(), TrustError> {
+    let path = directory.join("authority.crt");
+    let believed = Authorities::load(&path)?;
+    let [newest, _, ..] = believed.certificates() else {
+        return Err(content(&path, "two authorities", "it holds one: no rotation is under way"));
+    };
+    let alone = Authorities::new(vec![newest.clone()])?;
+    let authority = Authority::load(directory)?;
+    if let Some(list) = revocation::load(directory, &alone)?.values().next() {
+        files::replace(&directory.join(revocation::FILE), &authority.sign_revocations(list)?, false)?;
+    }
+    files::replace(&path, &pem("CERTIFICATE", newest), false)
+}
+
+/// Issues a new certificate and key to the node that has `NAME.crt` in `directory`, of the same role, in the place of the old ones.
+pub fn rotate_node(directory: &Path, name: &NodeName, now: u64, lifetime: Duration) -> Result<Role, TrustError> {
+    let Identity { role, .. } = Identity::load(directory, name)?;
+    Authority::load(directory)?.issue(name, role, now, lifetime)?.replace(directory)?;
+    Ok(role)
+}
+
+/// Makes a new key that signs tokens in the place of the old one. Tokens that the old one has signed stay good.
+pub fn rotate_token_key(directory: &Path, now: u64, lifetime: Duration) -> Result<(), TrustError> {
+    Authority::load(directory)?.token_issuer(now, lifetime)?.replace(directory)
+}
+
+fn authorities(directory: &Path) -> Result<Authorities, TrustError> {
+    Authorities::load(&directory.join("authority.crt"))
+}
+
+/// Puts the list of an authority first in the file. The lines of the others stay.
+fn write_revocations(directory: &Path, authority: &Authority, list: &RevocationList) -> Result<(), TrustError> {
+    let path = directory.join(revocation::FILE);
+    let mut text = authority.sign_revocations(list)?;
+    let own = Authorities::new(vec![authority.certificate().clone()])?;
+    if path.exists() {
+        for line in files::read(&path)?.lines().filter(|line| revocation::open(line, &own).is_err()) {
+            text += line;
+            text.push('\n');
+        }
+    }
+    files::replace(&path, &text, false)
 }
 
 /// Says in words what a file of a key directory, or a token (its text, or a file that holds it), is: name, role, expiry (UTC), and the
@@ -92,11 +168,16 @@ pub fn inspect(what: &str) -> Result<String, TrustError> {
     if path.extension().is_some_and(|extension| extension == "key") {
         return describe_key(path);
     }
-    let certificate = files::certificate(path)?;
-    let (until, print) = (date(expires(&certificate)?), hex(&fingerprint(&certificate)));
-    let whose = match peer_identity(&certificate) {
+    let described: Result<Vec<String>, TrustError> =
+        files::certificates(path)?.iter().map(describe_certificate).collect();
+    Ok(described?.join("\n"))
+}
+
+fn describe_certificate(certificate: &CertificateDer<'static>) -> Result<String, TrustError> {
+    let (until, print) = (date(expires(certificate)?), hex(&fingerprint(certificate)));
+    let whose = match peer_identity(certificate) {
         Ok((name, role)) => format!("{role} {name}"),
-        Err(_) => format!("the authority of overlay {:?}", common_name(&certificate)?),
+        Err(_) => format!("the authority of overlay {:?}", common_name(certificate)?),
     };
     Ok(format!("certificate of {whose}, expires {until}, sha256:{print}"))
 }

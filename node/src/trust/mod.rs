@@ -7,14 +7,16 @@
 //!
 //! | file | what | who needs it |
 //! |---|---|---|
-//! | `authority.crt` | the authority's certificate | everyone |
+//! | `authority.crt` | the authority's certificate; while another takes its place both, the newer first | everyone |
 //! | `authority.key` | its key | nobody but `keys`: keep it off the network |
 //! | `token.key` | the key that signs tokens, with the authority's word for it | who issues tokens |
 //! | any, by choice | payload keys of streams ([`stream_keys`]) | the sources and sinks of these streams, no relay |
 //! | `revoked.list` | what the authority has revoked, where it has; public | everyone |
 //! | `NAME.crt`, `NAME.key` | certificate and key of a node | that node |
 
+mod authorities;
 mod authority;
+mod bearer;
 mod certificate;
 mod credentials;
 mod files;
@@ -26,11 +28,15 @@ mod token;
 mod verifier;
 
 pub use authority::{Authority, Identity};
+pub use bearer::TokenFile;
 pub use certificate::peer_identity;
-pub use credentials::{ALPN, Credentials};
-pub use keys::{Revoked, init, inspect, issue_node, issue_token, revoke};
+pub use credentials::{ALPN, Credentials, KeyChanges, LOOK_EVERY};
+pub use keys::{
+    Revoked, finish_authority, init, inspect, issue_node, issue_token, revoke, rotate_authority, rotate_node,
+    rotate_token_key,
+};
 pub(crate) use revocation::Standing;
-pub use revocation::{FILE as REVOCATIONS, LOOK_EVERY, RevocationList, Revocations};
+pub use revocation::{FILE as REVOCATIONS, RevocationList};
 pub use seal::Seal;
 pub use token::{Claims, TokenIssuer};
 pub use verifier::{Identified, Verifier};

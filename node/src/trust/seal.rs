@@ -1,13 +1,15 @@
 //! What relays say to all others, signed by the key of their certificate, so that who passes it on can forge nothing.
 
-use super::certificate::{expires, fingerprint, peer_identity, public_key, signed_by};
-use super::{Revocations, Role, TrustError};
+use super::certificate::{expires, fingerprint, peer_identity, public_key};
+use super::credentials::Loaded;
+use super::{Credentials, Role, TrustError};
 use crate::control::{CodecError, Control, LENGTH, Signed, decode, encode};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rustls_pki_types::CertificateDer;
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use topology::NodeName;
 
 /// What is signed begins with it, so that no signature of another purpose can be taken for one of these.
@@ -19,13 +21,19 @@ const REMEMBERED: usize = 2_048;
 /// Larger ones are none of ours.
 const MOST_CERTIFICATE: usize = 4_096;
 
-/// A relay's key with its certificate, and the authority by which those of others are judged.
+/// A relay's key with its certificate, and the authorities by which those of others are judged: as they are at the moment.
 pub struct Seal {
+    credentials: Credentials,
+    state: RefCell<State>,
+}
+
+/// What follows from the credentials as they were last seen.
+struct State {
+    of: Arc<Loaded>,
     key: SigningKey,
     certificate: Vec<u8>,
-    authority: [u8; 32],
-    revocations: Revocations,
-    known: RefCell<BTreeMap<Vec<u8>, Known>>,
+    /// Certificates that were checked.
+    known: BTreeMap<Vec<u8>, Known>,
 }
 
 #[derive(Clone)]
@@ -37,8 +45,20 @@ struct Known {
 }
 
 impl Seal {
-    pub(super) fn new(key: SigningKey, certificate: Vec<u8>, authority: [u8; 32], revocations: Revocations) -> Seal {
-        Seal { key, certificate, authority, revocations, known: RefCell::default() }
+    pub(super) fn new(credentials: Credentials) -> Result<Seal, TrustError> {
+        let state = State::new(credentials.loaded())?;
+        Ok(Seal { credentials, state: RefCell::new(state) })
+    }
+
+    /// The state that belongs to the credentials in force. Those that have no key that can be read leave the one before.
+    fn state(&self) -> RefMut<'_, State> {
+        let (loaded, mut state) = (self.credentials.loaded(), self.state.borrow_mut());
+        if !Arc::ptr_eq(&loaded, &state.of)
+            && let Ok(new) = State::new(loaded)
+        {
+            *state = new;
+        }
+        state
     }
 
     /// Signs a message.
@@ -46,33 +66,44 @@ impl Seal {
         let mut encoded = Vec::new();
         encode(message, &mut encoded)?;
         let body = encoded.split_off(LENGTH);
-        let signature = self.key.sign(&[CONTEXT, &body].concat()).to_bytes().to_vec();
-        Ok(Signed { body, certificate: self.certificate.clone(), signature })
+        let state = self.state();
+        let signature = state.key.sign(&[CONTEXT, &body].concat()).to_bytes().to_vec();
+        Ok(Signed { body, certificate: state.certificate.clone(), signature })
     }
 
     /// The message, and the relay that signed it. `unix` is the time in seconds since 1970.
     pub fn open(&self, signed: &Signed, unix: u64) -> Result<(NodeName, Control), TrustError> {
-        let signer = self.signer(&signed.certificate)?;
+        let signer = self.state().signer(&signed.certificate)?;
         if signer.expires <= unix {
             return Err(TrustError::Expired { what: "certificate of a relay", at: signer.expires });
         }
-        self.revocations.certificate(&signer.fingerprint, &format!("relay {}", signer.name))?;
+        self.credentials.revocations().certificate(&signer.fingerprint, &format!("relay {}", signer.name))?;
         let forged = |_| malformed("the signature is not that of its certificate's key");
         let signature = Signature::from_slice(&signed.signature).map_err(forged)?;
         signer.key.verify_strict(&[CONTEXT, &signed.body].concat(), &signature).map_err(forged)?;
         let message = decode(&signed.body).map_err(|error| malformed(&error.to_string()))?;
         Ok((signer.name, message))
     }
+}
 
-    fn signer(&self, certificate: &[u8]) -> Result<Known, TrustError> {
-        if let Some(known) = self.known.borrow().get(certificate) {
+impl State {
+    fn new(of: Arc<Loaded>) -> Result<State, TrustError> {
+        let Some(identity) = &of.identity else {
+            return Err(TrustError::Library("who has no key signs nothing".to_owned()));
+        };
+        let (key, certificate) = (identity.signing_key()?, identity.certificate.to_vec());
+        Ok(State { of, key, certificate, known: BTreeMap::new() })
+    }
+
+    fn signer(&mut self, certificate: &[u8]) -> Result<Known, TrustError> {
+        if let Some(known) = self.known.get(certificate) {
             return Ok(known.clone());
         }
         if certificate.len() > MOST_CERTIFICATE {
             return Err(malformed("its certificate is too large"));
         }
         let der = CertificateDer::from(certificate);
-        if !signed_by(&der, &self.authority)? {
+        if !self.of.authorities.have_signed(&der)? {
             return Err(TrustError::Foreign("certificate of a relay"));
         }
         let (name, role) = peer_identity(&der)?;
@@ -81,11 +112,10 @@ impl Seal {
         }
         let key = VerifyingKey::from_bytes(&public_key(&der)?).map_err(|error| malformed(&error.to_string()))?;
         let known = Known { name, key, expires: expires(&der)?, fingerprint: fingerprint(&der) };
-        let mut cache = self.known.borrow_mut();
-        if cache.len() >= REMEMBERED {
-            cache.clear();
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
         }
-        cache.insert(certificate.to_vec(), known.clone());
+        self.known.insert(certificate.to_vec(), known.clone());
         Ok(known)
     }
 }

@@ -98,9 +98,18 @@ impl TokenIssuer {
 
     /// Writes `token.key`; never over what is there.
     pub fn save(&self, directory: &Path) -> Result<(), TrustError> {
+        files::write_new(&directory.join("token.key"), &self.text()?, true)
+    }
+
+    /// Writes `token.key` in the place of the one that is there.
+    pub(super) fn replace(&self, directory: &Path) -> Result<(), TrustError> {
+        files::replace(&directory.join("token.key"), &self.text()?, true)
+    }
+
+    fn text(&self) -> Result<String, TrustError> {
         let bytes = postcard::to_allocvec(&(self.key.to_bytes(), &self.delegation))
             .map_err(|error| TrustError::Library(error.to_string()))?;
-        files::write_new(&directory.join("token.key"), &(URL_SAFE_NO_PAD.encode(bytes) + "\n"), true)
+        Ok(URL_SAFE_NO_PAD.encode(bytes) + "\n")
     }
 }
 
@@ -111,11 +120,14 @@ impl fmt::Debug for TokenIssuer {
     }
 }
 
-/// Checks a token's text against the authority's public key at `now` (seconds since 1970, UTC). Never panics, whatever the text.
-pub(super) fn verify(text: &str, authority: &[u8; 32], now: u64) -> Result<Grant, TrustError> {
+/// Checks a token's text against the public keys of the authorities at `now` (seconds since 1970, UTC). Never panics, whatever the text.
+pub(super) fn verify(text: &str, authorities: &[[u8; 32]], now: u64) -> Result<Grant, TrustError> {
     let (token, claims) = decode(text)?;
     let delegation = &token.delegation;
-    check(authority, &delegation_message(&delegation.key, delegation.expires), &delegation.signature)?;
+    let message = delegation_message(&delegation.key, delegation.expires);
+    if !authorities.iter().any(|authority| check(authority, &message, &delegation.signature).is_ok()) {
+        return Err(TrustError::Foreign("token"));
+    }
     check(&delegation.key, &[CLAIMS_CONTEXT, &token.claims].concat(), &token.signature)?;
     if delegation.expires <= now {
         return Err(TrustError::Expired { what: "key that signed the token", at: delegation.expires });

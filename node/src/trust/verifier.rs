@@ -1,6 +1,6 @@
 //! Checks what a dialling peer brings, once TLS has checked its certificate's signature.
 
-use super::{Grant, Revocations, Role, Standing, TrustError, certificate, token};
+use super::{Credentials, Grant, Role, Standing, TrustError, certificate, token};
 use crate::control::{CloseCode, Refusal};
 use rustls_pki_types::CertificateDer;
 use topology::NodeName;
@@ -8,11 +8,10 @@ use topology::NodeName;
 /// Most tokens of one peer.
 const MAX_TOKENS: usize = 64;
 
-/// Knows an overlay's authority, and what it has revoked. Cheap to clone.
+/// Knows the authorities of an overlay, and what they have revoked, as they are at the moment. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    authority: [u8; 32],
-    revocations: Revocations,
+    credentials: Credentials,
 }
 
 /// A peer whose claims hold.
@@ -27,22 +26,30 @@ pub struct Identified {
 }
 
 impl Verifier {
-    pub(super) fn new(authority: [u8; 32], revocations: Revocations) -> Verifier {
-        Verifier { authority, revocations }
+    pub(super) fn new(credentials: Credentials) -> Verifier {
+        Verifier { credentials }
     }
 
     /// Checks one token at `now` (seconds since 1970, UTC).
     pub fn token(&self, text: &str, now: u64) -> Result<Grant, TrustError> {
-        let grant = token::verify(text, &self.authority, now)?;
-        self.revocations.token(&grant.id)?;
+        let grant = token::verify(text, self.credentials.loaded().authorities.keys(), now)?;
+        self.credentials.revocations().token(&grant.id)?;
         Ok(grant)
+    }
+
+    /// What tokens allow, every one of which must hold.
+    pub fn grants(&self, tokens: &[String], now: u64) -> Result<Vec<Grant>, Refusal> {
+        if tokens.len() > MAX_TOKENS {
+            return Err(refusal(CloseCode::Overload, format!("{} tokens; at most {MAX_TOKENS}", tokens.len())));
+        }
+        tokens.iter().map(|text| self.token(text, now)).collect::<Result<_, _>>().map_err(of_token)
     }
 
     /// By what a peer that was identified stands.
     pub(crate) fn standing(&self, certificate: Option<&CertificateDer<'_>>, who: &Identified) -> Standing {
         let certificate = certificate.map(|der| (certificate::fingerprint(der), format!("{} {}", who.role, who.name)));
         let tokens = who.grants.iter().map(|grant| grant.id.clone()).collect();
-        Standing::new(self.revocations.clone(), certificate, tokens)
+        Standing::new(self.credentials.revocations().clone(), certificate, tokens)
     }
 
     /// Who a peer is, from the certificate that TLS accepted (if it showed one), the role it claims and the tokens it brings.
@@ -56,15 +63,12 @@ impl Verifier {
         tokens: &[String],
         now: u64,
     ) -> Result<Identified, Refusal> {
-        if tokens.len() > MAX_TOKENS {
-            return Err(refusal(CloseCode::Overload, format!("{} tokens; at most {MAX_TOKENS}", tokens.len())));
-        }
-        let grants =
-            tokens.iter().map(|text| self.token(text, now)).collect::<Result<Vec<_>, _>>().map_err(of_token)?;
+        let grants = self.grants(tokens, now)?;
         if let Some(certificate) = certificate {
             let (name, role) = certificate::peer_identity(certificate)
                 .map_err(|error| refusal(CloseCode::Unauthenticated, error.to_string()))?;
-            self.revocations
+            self.credentials
+                .revocations()
                 .certificate(&certificate::fingerprint(certificate), &format!("{role} {name}"))
                 .map_err(|error| refusal(CloseCode::Unauthenticated, error.to_string()))?;
             if role != claimed {

@@ -17,6 +17,9 @@ pub(super) enum Keys {
     Node(Node),
     /// Make a token: the right to publish or to watch streams, until it expires. Prints its text
     Token(Token),
+    /// Make a new authority, certificate or token key in the place of the one there is, while everything runs
+    #[command(subcommand)]
+    Rotate(Rotate),
     /// Take back certificates or tokens: they are refused, and whoever came by them is cut off. Writes `revoked.list`, for every node
     Revoke(Revoke),
     /// Make or rotate the payload keys of streams that are sealed from source to sink
@@ -107,6 +110,49 @@ pub(super) struct Revoke {
     files: Vec<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum Rotate {
+    /// Put a new authority above the old one: both are believed by who has the new authority.crt, until --finish
+    Authority(RotateAuthority),
+    /// Make a new certificate and key for a node, of the same name and role
+    Node(RotateNode),
+    /// Make a new key for signing tokens. Tokens that the old one signed stay good until they expire or are revoked
+    TokenKey(RotateTokenKey),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateAuthority {
+    #[command(flatten)]
+    directory: Directory,
+    /// How long the new authority is good
+    #[arg(long, value_name = "TIME", default_value = "10years", value_parser = super::duration)]
+    expires: Duration,
+    /// The last step: believe the new authority alone
+    #[arg(long, conflicts_with = "expires")]
+    finish: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateNode {
+    #[command(flatten)]
+    directory: Directory,
+    /// How long the new certificate is good
+    #[arg(long, value_name = "TIME", default_value = "2years", value_parser = super::duration)]
+    expires: Duration,
+    /// The node's name
+    #[arg(value_name = "NAME")]
+    name: NodeName,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateTokenKey {
+    #[command(flatten)]
+    directory: Directory,
+    /// How long the key may sign
+    #[arg(long, value_name = "TIME", default_value = "10years", value_parser = super::duration)]
+    expires: Duration,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// A file of a key directory, a token's text, or a file that holds one
@@ -134,11 +180,50 @@ impl Keys {
                 })
             }
             Keys::Token(token) => token.issue(now),
+            Keys::Rotate(rotate) => rotate.execute(now),
             Keys::Revoke(revoke) => revoke.execute(),
             Keys::StreamKey(stream_key) => stream_key.execute(),
             Keys::Inspect(Inspect { what }) => trust::inspect(&what).map(|text| text + "\n"),
         };
         super::print(&done.map_err(failure)?)
+    }
+}
+
+impl Rotate {
+    fn execute(self, now: u64) -> Result<String, TrustError> {
+        match self {
+            Rotate::Authority(RotateAuthority { directory: Directory { dir }, finish: true, .. }) => {
+                trust::finish_authority(&dir)?;
+                Ok(format!(
+                    "{0}/authority.crt holds the new authority alone\n\
+                     next: copy it and {1} into the key directory of every node; destroy authority.old.key and token.old.key\n",
+                    dir.display(),
+                    trust::REVOCATIONS
+                ))
+            }
+            Rotate::Authority(RotateAuthority { directory: Directory { dir }, expires, .. }) => {
+                trust::rotate_authority(&dir, now, expires)?;
+                Ok(format!(
+                    "{0}/authority.crt holds the new authority and the old one; authority.key and token.key are the new one's\n\
+                     next: copy authority.crt, and {1} if there is one, into the key directory of every node; when all have \
+                     it, keys rotate node NAME for each, and new tokens; at last keys rotate authority --finish\n",
+                    dir.display(),
+                    trust::REVOCATIONS
+                ))
+            }
+            Rotate::Node(RotateNode { directory: Directory { dir }, expires, name }) => {
+                let role = trust::rotate_node(&dir, &name, now, expires)?;
+                Ok(format!(
+                    "{role} {name}: copy {name}.crt and {name}.key from {} into its key directory; they are in force there \
+                     within seconds\n",
+                    dir.display()
+                ))
+            }
+            Rotate::TokenKey(RotateTokenKey { directory: Directory { dir }, expires }) => {
+                trust::rotate_token_key(&dir, now, expires)?;
+                Ok(format!("tokens are signed with a new key: {}/token.key\n", dir.display()))
+            }
+        }
     }
 }
 

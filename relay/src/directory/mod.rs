@@ -296,6 +296,12 @@ impl Directory {
         self.floods.push_back(Flood { news: News { origin, message }, to });
     }
 
+    /// Says all that this relay says of itself again: its key is another one.
+    pub fn sign_anew(&mut self) {
+        self.own.repeat();
+        self.troubles_told = None;
+    }
+
     /// A message of this relay as it is sent: signed, where there is a key.
     pub fn sealed(&self, message: Control) -> Rc<Control> {
         let signed = self.seal.as_ref().map(|seal| seal.sign(&message));

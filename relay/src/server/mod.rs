@@ -197,6 +197,12 @@ impl Relay {
                 }
             });
         }
+        let (anew, mut changes) = (shared.clone(), credentials.changes());
+        tasks.spawn_local(async move {
+            while changes.next().await {
+                anew.host.with(|now, system, ports| system.sign_anew(now, ports));
+            }
+        });
         let (place, traits) = (shared.config.borrow().place(), shared.config.borrow().traits());
         shared.host.with(|now, system, ports| {
             system.set_place(place);
@@ -454,7 +460,7 @@ pub(crate) fn identity(config: &Config) -> Result<Identity, Failure> {
     let untrusted = |error: TrustError| Failure::new(Exit::Config, error.to_string());
     let credentials = Credentials::load(keys, Some(name)).map_err(untrusted)?;
     let name = match credentials.identity() {
-        Some((found, Role::Relay)) if found == name => name.clone(),
+        Some((found, Role::Relay)) if found == *name => found,
         Some((found, role)) => {
             let what = format!(
                 "{}/{name}.crt: it is the certificate of {role} {found}; expected relay {name}",
@@ -464,7 +470,7 @@ pub(crate) fn identity(config: &Config) -> Result<Identity, Failure> {
         }
         None => return Err(wrong("keys: no certificate of this relay")),
     };
-    let verifier = credentials.verifier().map_err(untrusted)?;
+    let verifier = credentials.verifier();
     Ok(Identity { name, credentials, verifier })
 }
 

@@ -115,11 +115,15 @@ impl Relay {
     pub(super) fn reload(&mut self, config: Result<Config, Failure>) -> Result<Reloaded, String> {
         let checked = config.map_err(|failure| failure.message).and_then(|config| {
             config.check()?;
-            Ok(config)
+            let renewed = self.credentials.reload().map_err(|error| format!("keys: {error}"))?;
+            Ok((config, renewed))
         });
         match checked {
-            Ok(config) => {
-                let reloaded = self.apply(config);
+            Ok((config, renewed)) => {
+                let mut reloaded = self.apply(config);
+                if renewed {
+                    reloaded.applied.push("the files in keys".into());
+                }
                 self.reloads.done += 1;
                 self.reloads.last_error = None;
                 let Reloaded { applied, restart, covered } = &reloaded;

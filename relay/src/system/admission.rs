@@ -14,7 +14,7 @@ use crate::events::What;
 use crate::report::{TokenUsage, Usage};
 use link::{Bitrate, Instant, Residual};
 use node::Ports;
-use node::control::{CloseCode, Control, Publish, Refusal};
+use node::control::{CloseCode, Control, Publish, Refusal, Wants};
 use std::collections::{BTreeMap, BTreeSet};
 use topology::lsdb::Incarnation;
 use topology::terms::{Full, LinkTerms, MOST_DECLINED, MOST_UNSERVED, Need, Room, Unserved};
@@ -70,11 +70,16 @@ impl RelaySystem {
 
     /// The rate that a source is held to and the links are asked for: the least of what it says, its token and the operator
     /// allow.
-    pub(super) fn granted(&self, publish: &Publish, token: Option<Bitrate>) -> (Option<Bitrate>, Need) {
-        let wanted = (publish.wants.rate_kbps > 0).then(|| Bitrate::bps(u64::from(publish.wants.rate_kbps) * 1000));
+    pub(super) fn granted(
+        &self,
+        wants: &Wants,
+        high_priority: bool,
+        token: Option<Bitrate>,
+    ) -> (Option<Bitrate>, Need) {
+        let wanted = (wants.rate_kbps > 0).then(|| Bitrate::bps(u64::from(wants.rate_kbps) * 1000));
         let rate = [wanted, token, self.options.limits.max_stream_rate].into_iter().flatten().min();
         let rate_kbps = rate.map_or(0, |rate| kbps(rate.as_bps() as f64));
-        (rate, Need { rate_kbps, high_priority: publish.high_priority })
+        (rate, Need { rate_kbps, high_priority })
     }
 
     /// Whether the operator lets sources ask for this.

@@ -3,16 +3,16 @@
 use super::carried::{Announced, Installed, MAX_DEADLINE_US, StreamId};
 use super::line::HERE;
 use super::plan::{Choice, Plan};
+use super::rights::Right;
 use super::{Kind, Port, RelaySystem, refusal};
 use crate::directory::Asked;
 use crate::directory::own::delay_moved;
 use crate::events::What;
 use crate::forward::police::Police;
 use crate::forward::{StreamKey, label};
-use crate::line;
-use link::{Bitrate, Instant, StreamHandle};
-use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal, Reserve};
-use node::trust::{Direction, Role};
+use link::{Instant, StreamHandle};
+use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal, Reserve, Wants};
+use node::trust::Direction;
 use node::{Peer, PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub(super) struct Published {
     pub(super) token: String,
     /// What it needs of each link.
     pub(super) need: Need,
-    /// Ceiling on its cost, as its source has it.
-    pub(super) max_cost: u16,
+    /// What its source asks for.
+    pub(super) wants: Wants,
     /// Egresses that it is not carried to for want of room, each with a link that has none.
     pub(super) unserved: Vec<(NodeName, Full)>,
     /// Why its graphs are not what delays alone would make them.
@@ -80,14 +80,6 @@ pub(super) struct Wanted {
     unwanted_since: Option<Instant>,
     /// The link that is too full for it, as sinks were told.
     pub(super) full: Option<(NodeName, NodeName)>,
-}
-
-/// What a peer may do with a stream.
-struct Right {
-    /// The token that lasts longest, by its id.
-    token: String,
-    expires: u64,
-    max_rate: Option<Bitrate>,
 }
 
 impl RelaySystem {
@@ -118,7 +110,7 @@ impl RelaySystem {
         let right = self.right(now, port, Direction::Publish, &publish.name)?;
         self.check_publish(port, &publish)?;
         self.check_service(&publish, right.max_rate)?;
-        let (rate, need) = self.granted(&publish, right.max_rate);
+        let (rate, need) = self.granted(&publish.wants, publish.high_priority, right.max_rate);
         let (name, ingress) = (publish.name.clone(), self.name().clone());
         let id = StreamId { name: name.clone(), incarnation: publish.incarnation, ingress };
         self.check_room(&id, &publish, need)?;
@@ -146,7 +138,7 @@ impl RelaySystem {
         let mode = publish.mode;
         let (source, port_of, gone_since, ending) = (port, Some(port), None, None);
         let (port, told_rest_us) = (port_of, 0);
-        let (max_cost, token) = (publish.wants.max_cost, right.token);
+        let (wants, token) = (publish.wants, right.token);
         self.note_token(&token);
         let (unserved, why) = Default::default();
         let published = Published {
@@ -161,7 +153,7 @@ impl RelaySystem {
             told_rest_us,
             token,
             need,
-            max_cost,
+            wants,
             unserved,
             why,
         };
@@ -205,7 +197,7 @@ impl RelaySystem {
             token: String::new(),
             // It is refused nothing: it is to show what the links carry.
             need: Need::default(),
-            max_cost: 0,
+            wants: Wants::default(),
             unserved: Vec::new(),
             why: Vec::new(),
         };
@@ -456,26 +448,6 @@ impl RelaySystem {
         }
     }
 
-    /// Ends what is published or watched by rights that have expired.
-    pub(super) fn expire_rights(&mut self, now: Instant, ports: &mut Ports) {
-        let unix = self.unix(now);
-        let mut expired: Vec<(PortId, Role, StreamName)> = Vec::new();
-        for (port, state) in &self.ports {
-            if let Kind::Client(streams) = &state.kind {
-                let over = streams.iter().filter(|(_, expires)| **expires <= unix);
-                expired.extend(over.map(|(name, _)| (*port, state.peer.role, name.clone())));
-            }
-        }
-        for (port, role, name) in expired {
-            match role {
-                Role::Source => self.unpublish(now, port, &name),
-                _ => self.unsubscribe(now, port, &name, ports),
-            }
-            let refusal = refusal(CloseCode::Expired, format!("the right to {name} has expired"));
-            ports.control(port, Control::StreamRefused { name, refusal });
-        }
-    }
-
     /// Computes graphs where the overlay or the stream has changed, and stamps the labels in force.
     pub(super) fn follow_plans(&mut self, now: Instant, ports: &mut Ports) {
         let generation = self.directory.generation();
@@ -519,7 +491,7 @@ impl RelaySystem {
         let Some(carried) = self.carried.get(&published.id) else { return };
         let deadline_us = carried.deadline_us().saturating_sub(published.first_mile_us);
         let (mode, life, need, max_cost) =
-            (published.mode, published.id.incarnation, published.need, published.max_cost);
+            (published.mode, published.id.incarnation, published.need, published.wants.max_cost);
         let has = carried.reserved();
         let asked = Asked { deadline_us, mode, life, need, max_cost, has: &has };
         let mut graphs = self.directory.graphs(name, &asked);
@@ -563,44 +535,6 @@ impl RelaySystem {
         let message = self.directory.sealed(Control::Install(install.clone()));
         self.install(now, None, Installed { install, message }, ports);
         self.note_unserved(now, name, unserved);
-    }
-
-    /// Whether a peer's tokens allow it what it asks for, and until when.
-    fn right(&self, now: Instant, port: PortId, direction: Direction, name: &StreamName) -> Result<Right, Refusal> {
-        if line::is_reserved(name) {
-            let reason = format!("{name} is a name of line tests, which relays alone publish and watch");
-            return Err(refusal(CloseCode::Forbidden, reason));
-        }
-        let unix = self.unix(now);
-        let peer = &self.ports[&port].peer;
-        let fitting = peer.grants.iter().filter(|grant| grant.direction == direction && grant.streams.matches(name));
-        let (valid, expired): (Vec<_>, Vec<_>) = fitting.partition(|grant| grant.expires > unix);
-        let act = if direction == Direction::Publish { "publishing" } else { "watching" };
-        match (valid.iter().max_by_key(|grant| grant.expires), expired.first()) {
-            (Some(longest), _) => {
-                let unlimited = valid.iter().any(|grant| grant.max_rate.is_none());
-                let most = valid.iter().filter_map(|grant| grant.max_rate).max();
-                let (token, max_rate) = (longest.id.clone(), most.filter(|_| !unlimited));
-                Ok(Right { token, expires: longest.expires, max_rate })
-            }
-            (None, Some(grant)) => {
-                Err(refusal(CloseCode::Expired, format!("token {} for {act} {name} has expired", grant.id)))
-            }
-            (None, None) => Err(refusal(CloseCode::Forbidden, format!("no token of this peer allows {act} {name}"))),
-        }
-    }
-
-    /// Notes what a source or sink publishes or watches, and until when it may.
-    fn note(&mut self, port: PortId, name: StreamName, expires: u64) {
-        if let Some(Kind::Client(streams)) = self.ports.get_mut(&port).map(|port| &mut port.kind) {
-            streams.insert(name, expires);
-        }
-    }
-
-    fn unnote(&mut self, port: PortId, name: &StreamName) {
-        if let Some(Kind::Client(streams)) = self.ports.get_mut(&port).map(|port| &mut port.kind) {
-            streams.remove(name);
-        }
     }
 }
 

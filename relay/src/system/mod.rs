@@ -38,6 +38,7 @@ mod overview;
 mod past;
 mod pull;
 mod report;
+mod rights;
 mod signals;
 mod streams;
 mod survey;
@@ -58,7 +59,7 @@ use line::Lines;
 use link::policy::Policy;
 use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
-use node::trust::{Role, Seal};
+use node::trust::{Grant, Role, Seal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use past::Past;
 use signals::{Echo, Neighbour as RelayPort};
@@ -296,6 +297,15 @@ impl RelaySystem {
         self.settle(now, ports);
     }
 
+    /// This relay's key or certificate is another one: all that it has said is said again under it, for the day when the old one is believed no
+    /// more.
+    pub fn sign_anew(&mut self, now: Instant, ports: &mut Ports) {
+        self.directory.sign_anew();
+        self.published.values_mut().for_each(|published| published.plan.renew());
+        self.plan_due = Some(now);
+        self.settle(now, ports);
+    }
+
     /// Changes what peers can make this relay hold, and how long it waits for a source that vanished. What is held already stays; the
     /// bounds on relays and on the history of streams are those of the start.
     pub fn set_limits(&mut self, limits: Limits, source_grace: Duration) {
@@ -460,6 +470,10 @@ impl EndSystem for RelaySystem {
                 self.hold(now, port, delivery);
             }
         }
+    }
+
+    fn handle_rights(&mut self, now: Instant, port: PortId, grants: Vec<Grant>, ports: &mut Ports) {
+        self.renew_rights(now, port, grants, ports);
     }
 
     fn handle_control(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports) {

@@ -75,7 +75,7 @@ impl Overlay {
         let thread = std::thread::spawn(move || {
             let serve = async move {
                 let options = EndpointOptions { listen, udp_payload: Some(1452), segmentation_offload: true };
-                let verifier = credentials.verifier().unwrap();
+                let verifier = credentials.verifier();
                 let endpoint = Endpoint::bind(&options, credentials).unwrap();
                 bound.send(endpoint.local_address()).unwrap();
                 let host = Host::new(Clock::start(), Server::new(script));

@@ -4,10 +4,10 @@ use super::random;
 use crate::config::Config;
 use link::LinkConfig;
 use node::backoff::Backoff;
-use node::control::{CloseCode, Hello, VERSION};
+use node::control::{CloseCode, Hello, TOKENS, VERSION};
 use node::endpoint::{ConnectError, Endpoint, EndpointOptions, Session};
 use node::exit::Failure;
-use node::trust::{Credentials, Role};
+use node::trust::{Credentials, Role, TokenFile};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Dials the configured relays.
 pub(super) struct Dialler {
     relays: Vec<String>,
-    hello: Hello,
+    hello: RefCell<Hello>,
     credentials: Credentials,
     options: EndpointOptions,
     /// Bound when first needed.
@@ -45,13 +45,14 @@ pub(super) struct NotDialled {
 }
 
 impl Dialler {
-    pub(super) fn new(config: &Config) -> Result<Dialler, Failure> {
-        let credentials = config.credentials()?;
+    /// With it come the tokens it shows, which are to be followed.
+    pub(super) fn new(config: &Config) -> Result<(Dialler, TokenFile), Failure> {
+        let (credentials, tokens) = (config.credentials()?, config.tokens()?);
         let hello = Hello {
             version: VERSION,
-            features: 0,
+            features: TOKENS,
             role: Role::Source,
-            tokens: config.tokens()?,
+            tokens: tokens.tokens().to_vec(),
             agent: concat!("anabranch-source/", env!("CARGO_PKG_VERSION")).into(),
         };
         let any = EndpointOptions::default().listen;
@@ -60,14 +61,20 @@ impl Dialler {
             udp_payload: config.path_mtu,
             segmentation_offload: config.segmentation_offload,
         };
-        Ok(Dialler {
+        let dialler = Dialler {
             relays: config.relays.clone(),
-            hello,
+            hello: RefCell::new(hello),
             credentials,
             options,
             endpoint: RefCell::default(),
             seed: random()?,
-        })
+        };
+        Ok((dialler, tokens))
+    }
+
+    /// Shows these tokens from the next connection on.
+    pub(super) fn show(&self, tokens: Vec<String>) {
+        self.hello.borrow_mut().tokens = tokens;
     }
 
     /// Tries every relay once, in order of preference. `trying` hears of each.
@@ -105,7 +112,8 @@ impl Dialler {
     async fn dial_one(&self, address: &str) -> Result<Session, ConnectError> {
         let endpoint = self.endpoint().map_err(|reason| unreachable(address, reason))?;
         // Shorter than the endpoint's own patience: the next relay may answer at once.
-        match tokio::time::timeout(ANSWER_WITHIN, endpoint.connect(address, self.hello.clone())).await {
+        let hello = self.hello.borrow().clone();
+        match tokio::time::timeout(ANSWER_WITHIN, endpoint.connect(address, hello)).await {
             Ok(answer) => answer,
             Err(_) => {
                 Err(unreachable(address, format!("nothing within {}", humantime::format_duration(ANSWER_WITHIN))))

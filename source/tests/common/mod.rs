@@ -135,7 +135,7 @@ async fn serve(
     system: StubSystem,
     bound: std::sync::mpsc::Sender<SocketAddr>,
 ) {
-    let verifier = credentials.verifier().unwrap();
+    let verifier = credentials.verifier();
     let options = EndpointOptions { listen, ..EndpointOptions::default() };
     let endpoint = Endpoint::bind(&options, credentials).unwrap();
     bound.send(endpoint.local_address()).unwrap();
