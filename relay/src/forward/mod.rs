@@ -168,6 +168,13 @@ impl Forwarder {
         outputs
     }
 
+    /// Says whether the source of a stream may mark packets to go before others. Where it may not, the mark is taken off them.
+    pub fn set_may_go_first(&mut self, key: StreamKey, may: bool) {
+        if let Some(stream) = self.streams.get_mut(key.0 as usize) {
+            stream.set_may_go_first(may);
+        }
+    }
+
     /// Changes what is promised of a stream.
     pub fn set_service(&mut self, key: StreamKey, service: Service) {
         if let Some(stream) = self.stream_mut(key) {

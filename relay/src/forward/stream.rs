@@ -70,6 +70,8 @@ pub(super) struct Stream {
     /// The label of packets that enter the overlay here.
     pub(super) stamp: Option<Label>,
     police: Option<Police>,
+    /// Whether its source may mark packets to go first.
+    may_go_first: bool,
     /// Slots keep their index while they are in use: handles and epochs point at them.
     inputs: Vec<Option<Input>>,
     pub(super) outputs: Vec<Option<Output>>,
@@ -159,6 +161,7 @@ impl Stream {
             epochs: Vec::with_capacity(EPOCHS + 1),
             stamp: None,
             police: None,
+            may_go_first: false,
             inputs: Vec::new(),
             outputs: Vec::new(),
             locals: Vec::new(),
@@ -176,7 +179,7 @@ impl Stream {
         &mut self,
         now: Instant,
         input: u32,
-        delivery: Delivery,
+        mut delivery: Delivery,
         egress: &mut impl Egress,
     ) -> Verdict {
         let Some(input) = self.inputs.get_mut(input as usize).and_then(Option::as_mut) else {
@@ -190,6 +193,7 @@ impl Stream {
                 self.counters.policed += 1;
                 return Verdict::Policed;
             }
+            delivery.flags.high_priority &= self.may_go_first;
             self.stamp.unwrap_or_default()
         } else {
             delivery.label
@@ -309,6 +313,10 @@ impl Stream {
     }
 
     // Configuration: the slow path.
+
+    pub(super) fn set_may_go_first(&mut self, may: bool) {
+        self.may_go_first = may;
+    }
 
     pub(super) fn set_service(&mut self, service: Service) {
         self.service = service;

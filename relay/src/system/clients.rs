@@ -126,6 +126,7 @@ impl RelaySystem {
             .open_source(now, key, port)
             .ok_or_else(|| refusal(CloseCode::Overload, "no free handle on this connection"))?;
         self.forward.set_police(key, rate.map(Police::new));
+        self.forward.set_may_go_first(key, publish.high_priority);
         let (incarnation, deadline_us) = (publish.incarnation, publish.deadline_us);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
         let first_mile_us = first_mile_us(now, port, ports);
@@ -183,6 +184,7 @@ impl RelaySystem {
         let deadline_us = deadline.as_micros().min(u128::from(MAX_DEADLINE_US)) as u32;
         let key = self.carry(now, &id, Announced::test(deadline_us), ports)?;
         let handle = self.forward.open_source(now, key, HERE)?;
+        self.forward.set_may_go_first(key, true);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
         let published = Published {
             id: id.clone(),

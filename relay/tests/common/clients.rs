@@ -15,7 +15,7 @@ pub(crate) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Publishes one stream, and sends a packet a millisecond while it is told to.
+/// Publishes one stream, and sends a packet every so often (a millisecond, where nothing else is said) while it is told to.
 pub(crate) struct Source {
     pub(crate) publish: Publish,
     pub(crate) sending: bool,
@@ -27,6 +27,9 @@ pub(crate) struct Source {
     /// What the relay says lies between it and the farthest sink.
     pub(crate) rest: Duration,
     pub(crate) port: Option<PortId>,
+    pub(crate) every: Duration,
+    /// Whether it marks its packets to go first.
+    pub(crate) marks_high: bool,
     pub(crate) due: Instant,
 }
 
@@ -51,6 +54,8 @@ impl Source {
             handle: None,
             rest: Duration::ZERO,
             port: None,
+            every: ms(1),
+            marks_high: false,
             due: Instant::ORIGIN,
         }
     }
@@ -62,10 +67,14 @@ impl Source {
 
     pub(crate) fn unpublish(&mut self, now: Instant, ports: &mut Ports) {
         self.sending = false;
-        self.send(now, Flags { end: true, ..Flags::default() }, Bytes::new(), ports);
+        self.send(now, Flags { end: true, ..self.flags() }, Bytes::new(), ports);
         if let Some(port) = self.port {
             ports.control(port, Control::Unpublish { name: self.publish.name.clone() });
         }
+    }
+
+    fn flags(&self) -> Flags {
+        Flags { high_priority: self.marks_high, end: false }
     }
 
     fn send(&mut self, now: Instant, flags: Flags, payload: Bytes, ports: &mut Ports) {
@@ -110,8 +119,8 @@ impl EndSystem for Source {
         }
     }
     fn handle_timeout(&mut self, now: Instant, ports: &mut Ports) {
-        self.due = self.due.max(now) + ms(1);
-        self.send(now, Flags::default(), Bytes::from_static(&[7; 1316]), ports);
+        self.due = self.due.max(now) + self.every;
+        self.send(now, self.flags(), Bytes::from_static(&[7; 1316]), ports);
     }
     fn poll_timeout(&self) -> Option<Instant> {
         self.sending.then_some(self.due)

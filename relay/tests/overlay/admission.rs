@@ -16,7 +16,7 @@ const OTHER: &str = "tenant/other";
 const RATE: u32 = 11_000;
 
 /// From now on `from` admits to the link to `to` what makes 80 % of so many megabits per second.
-fn bound(overlay: &mut Overlay, from: &str, to: &str, delay: u64, megabits: u64) {
+pub(crate) fn bound(overlay: &mut Overlay, from: &str, to: &str, delay: u64, megabits: u64) {
     let policy = Policy { capacity: Some(Bitrate::mbps(megabits)), ..Policy::default() };
     let options = LinkOptions { delay: Some(ms(delay)), policy, ..LinkOptions::default() };
     overlay.relay(from, |now, system, ports| {

@@ -6,6 +6,7 @@ mod auto;
 mod clients;
 mod clocks;
 mod failures;
+mod fairness;
 mod forgery;
 mod harness;
 mod hostile;
