@@ -8,7 +8,7 @@ use node::clock::{Clock, unix_seconds};
 use node::trust::{Direction, Role};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,9 +79,20 @@ struct Collected {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts it with nothing to read.
     pub fn start(command: &mut Command) -> Process {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Process::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it, and gives what it reads on its standard input.
+    pub fn start_fed(command: &mut Command) -> (Process, ChildStdin) {
+        let mut process = Process::spawn(command.stdin(Stdio::piped()));
+        let input = process.child.stdin.take().expect("it is piped");
+        (process, input)
+    }
+
+    fn spawn(command: &mut Command) -> Process {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (out, err): (Option<ChildStdout>, Option<ChildStderr>) = (child.stdout.take(), child.stderr.take());
         Process {
@@ -121,6 +132,12 @@ impl Process {
             assert!(clock.now() < end, "it did not say {text:?} within {patience:?}:\n{out}\n{err}");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
+        assert!(status.success());
     }
 
     /// Ends it as `kill -9` does.
