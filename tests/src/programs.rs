@@ -176,10 +176,22 @@ impl Collected {
         let shared = text.clone();
         let thread = std::thread::spawn(move || {
             let mut from = BufReader::new(from);
-            let mut line = Vec::new();
-            while from.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                shared.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&line));
-                line.clear();
+            // As it comes, not line by line: what draws on a terminal ends none.
+            let mut pending = Vec::new();
+            while let Ok(piece) = from.fill_buf()
+                && !piece.is_empty()
+            {
+                let taken = piece.len();
+                pending.extend_from_slice(piece);
+                from.consume(taken);
+                // What is cut in the middle of a character waits for its rest.
+                let whole = match std::str::from_utf8(&pending) {
+                    Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                    _ => pending.len(),
+                };
+                let text = String::from_utf8_lossy(&pending[..whole]).into_owned();
+                shared.lock().expect("nobody panics with it").push_str(&text);
+                pending.drain(..whole);
             }
         });
         Collected { text, thread: Some(thread) }
