@@ -22,7 +22,7 @@ use std::io::{self, IsTerminal, Stderr};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// Keys are answered within this time, and a view that is told to end does.
@@ -176,6 +176,8 @@ fn enter() -> io::Result<Screen> {
     let mut taken = taken();
     enable_raw_mode()?;
     *taken = true;
+    // What was said before stands above the view, not in it.
+    lines::stderr().flush(LOOK);
     lines::stderr().hold();
     let entered = execute!(io::stderr(), EnterAlternateScreen);
     let screen = entered.and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(io::stderr())));
@@ -186,14 +188,33 @@ fn enter() -> io::Result<Screen> {
 /// Gives the terminal back as it was, if it is taken, and writes what was logged meanwhile. To be called before a program ends in any other way than by
 /// returning.
 pub fn restore() {
-    let drawing = DRAWING.get();
     // A panic while drawing: this thread has the lock, and will not draw on.
-    let mut guard = (!drawing).then(taken);
-    if guard.as_mut().is_none_or(|taken| std::mem::take(&mut **taken)) {
-        let _ = disable_raw_mode();
-        let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
-        lines::stderr().release();
+    if !DRAWING.get() {
+        let Some(mut taken) = taken_soon() else {
+            // It is drawn on, and reads no more. It can be told nothing, and whoever ends the program shall not wait.
+            let _ = disable_raw_mode();
+            return;
+        };
+        if !std::mem::take(&mut *taken) {
+            return;
+        }
     }
+    let _ = disable_raw_mode();
+    let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
+    lines::stderr().release();
+}
+
+/// The lock, unless whoever has it does not let go of it soon.
+fn taken_soon() -> Option<MutexGuard<'static, bool>> {
+    let step = Duration::from_millis(10);
+    for _ in 0..lines::LAST_WORDS.as_millis() / step.as_millis() {
+        match TAKEN.try_lock() {
+            Ok(taken) => return Some(taken),
+            Err(TryLockError::Poisoned(taken)) => return Some(taken.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(step),
+        }
+    }
+    None
 }
 
 fn follow(screen: &mut Screen, view: &mut impl View, interval: Duration, stop: &AtomicBool) -> io::Result<()> {
@@ -214,8 +235,8 @@ fn follow(screen: &mut Screen, view: &mut impl View, interval: Duration, stop: &
             drawn?;
         }
         let wait = rest.min(LOOK);
+        rest -= wait;
         if !event::poll(wait)? {
-            rest -= wait;
             continue;
         }
         let Event::Key(key) = event::read()? else { continue };

@@ -1,6 +1,7 @@
 //! The live view on a pseudo terminal (`script`, which every Debian has): it is shown where nothing else is on the terminal, and whatever ends it, the
 //! terminal is as it was and what was logged meanwhile stands there.
 
+use anabranch_tests::flow::free_port;
 use anabranch_tests::programs::{Files, Process, Program};
 use bench::rig::Trial;
 use node::trust::Direction;
@@ -95,11 +96,20 @@ fn what_is_piped_or_asked_to_be_plain_gets_no_view() {
 fn json_lines_go_on_while_there_is_no_relay() {
     let trial = Trial::new().unwrap();
     let files = Files::new(&trial);
-    let line = format!("timeout --foreground -s TERM 4 {} --json --interval 200ms 2>/dev/null", sink(&files, &trial));
-    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let reports: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(reports.len() >= 5, "{text}");
-    assert!(reports[..reports.len() - 1].iter().all(|report| report["connection"]["state"] == "connecting"), "{text}");
-    assert_eq!(reports.last().unwrap()["connection"]["state"], "stopped", "{text}");
+    let program = Program::Source.command().get_program().to_string_lossy().into_owned();
+    let token = files.token(&trial, "publish", "**", Direction::Publish);
+    let (keys, input) = (files.path().display(), free_port());
+    let source = format!(
+        "{program} --relay 127.0.0.1:9 --keys {keys} --token-file {token} --connect-timeout 60s a/b=udp://{input}"
+    );
+    for (program, last) in [(sink(&files, &trial), "stopped"), (source, "closed")] {
+        let line = format!("timeout --foreground -s TERM 4 {program} --json --interval 200ms 2>/dev/null");
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let reports: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(reports.len() >= 5, "{text}");
+        let (end, before) = reports.split_last().unwrap();
+        assert!(before.iter().all(|report| report["connection"]["state"] == "connecting"), "{text}");
+        assert_eq!(end["connection"]["state"], last, "{text}");
+    }
 }
