@@ -89,7 +89,9 @@ function result() {
   const lost = test.lost.map(({ from, to, packets }) => `${from} → ${to}: ${count(packets)}`);
   if (test.lost_unknown > 0) lost.push(`not known where: ${count(test.lost_unknown)}`);
   const heads = (...texts) => el("thead", {}, el("tr", {}, texts.map(text => el("th", { scope: "col" }, text))));
-  const delivered = test.delivered.map(({ deadline_ms, packets, share }) =>
+  // Deadlines that make no difference are left out, but for the one asked for, which is the last.
+  const telling = test.delivered.filter(({ packets }, i, all) => i === all.length - 1 || packets !== (all[i - 1]?.packets ?? 0));
+  const delivered = telling.map(({ deadline_ms, packets, share }) =>
     el("tr", {}, el("th", { scope: "row" }, ms(deadline_ms)), el("td", {}, count(packets)), el("td", {}, whole(share))));
   const hops = test.hops.map(hop => el("tr", {}, el("th", { scope: "row" }, `${hop.from} → ${hop.to}${hop.used ? "" : " (ready)"}`),
     el("td", {}, ms(hop.delay_ms)), el("td", {}, share(hop.lost)), el("td", {}, share(hop.left)), el("td", {}, share(hop.overhead))));
