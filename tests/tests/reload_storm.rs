@@ -108,7 +108,10 @@ fn storm(reloads: usize, span: Duration) {
     let door = listen[0].to_string();
     let source = ["--relay", &door, "--keys", &keys, "--name", "studio", "--token-file", &publish, "--mode", "tree"];
     let source = [&source[..], &["--deadline", "1s", "--start-delay", "1s", "test/storm=-?content=bytes"]].concat();
-    let (source, input) = Process::start_fed(Program::Source.command().args(source));
+    let (mut source, input) = Process::start_fed(Program::Source.command().args(source));
+    // What is written before the stream begins comes at once when it does, faster than any link.
+    source.wait_for("published", PATIENCE);
+    std::thread::sleep(Duration::from_millis(1500));
     let feeding = std::thread::spawn(move || feed(input, span));
     wait_for("media flows through the middle", || {
         let streams = report(1)["streams"].as_array().cloned().unwrap_or_default();
