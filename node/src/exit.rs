@@ -53,6 +53,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Ends the program at once, because it was told to for the second time; the terminal is given back first.
+pub fn at_once() -> ! {
+    crate::terminal::restore();
+    lines::finish();
+    std::process::exit(130)
+}
+
 /// Prints the failure of a program, if any, and gives the code for `main` to return.
 pub fn finish(program: &str, result: Result<(), Failure>) -> std::process::ExitCode {
     let code = match result {

@@ -18,8 +18,10 @@ pub mod payload;
 pub mod ports;
 pub mod rate;
 pub mod telemetry;
+pub mod terminal;
 pub mod testing;
 pub mod trust;
+pub mod ts;
 
 pub use host::Host;
 pub use ports::{Closed, EndSystem, Peer, PortId, Ports};

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Bytes that may wait for a reader; a single longer piece may, too, where nothing else waits.
 const ROOM: usize = 256 * 1024;
 
+/// Lines that are kept while an output is held.
+const MOST_HELD: usize = 500;
+
 /// How long a program that ends waits for its last words to be read.
 pub const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -40,6 +43,8 @@ struct Waiting {
     closed: bool,
     /// Dropped since one was last written.
     dropped: u64,
+    /// What was put while the output is held: something else is shown there.
+    held: Option<VecDeque<Vec<u8>>>,
 }
 
 /// Pieces thrown away in this process, of all outputs.
@@ -94,6 +99,13 @@ impl Lines {
     pub fn put(&self, line: impl Into<Vec<u8>>) {
         let line = line.into();
         let mut waiting = self.0.lock();
+        if let Some(held) = &mut waiting.held {
+            if held.len() == MOST_HELD {
+                held.pop_front();
+            }
+            held.push_back(line);
+            return;
+        }
         let fits = waiting.lines.is_empty() || waiting.bytes + line.len() <= self.0.room;
         if waiting.closed || !fits {
             waiting.dropped += 1;
@@ -103,6 +115,25 @@ impl Lines {
         waiting.bytes += line.len();
         waiting.lines.push_back(line);
         self.0.changed.notify_all();
+    }
+
+    /// From now on nothing is written: the newest lines are kept, to be looked at ([`Lines::held`]) and to be written by [`Lines::release`].
+    pub fn hold(&self) {
+        self.0.lock().held.get_or_insert_default();
+    }
+
+    /// The newest of the lines held, at most so many, oldest first.
+    pub fn held(&self, most: usize) -> Vec<String> {
+        let waiting = self.0.lock();
+        let held = waiting.held.iter().flatten();
+        let newest = held.skip(waiting.held.as_ref().map_or(0, VecDeque::len).saturating_sub(most));
+        newest.map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+    }
+
+    /// Writes what was held, and is as before.
+    pub fn release(&self) {
+        let held = self.0.lock().held.take();
+        held.into_iter().flatten().for_each(|line| self.put(line));
     }
 
     /// Waits until all is written, at most so long; whether it is.
@@ -234,6 +265,27 @@ mod tests {
         lines.put([b'x'; 500]);
         assert!(lines.flush(Duration::from_secs(10)));
         assert_eq!(read.lock().unwrap().len(), 500);
+    }
+
+    #[test]
+    fn what_is_held_is_kept_and_written_later() {
+        let (lines, permit, read) = slow(100_000);
+        permit.send(100_000).expect("it is read");
+        lines.put("before\n");
+        assert!(lines.flush(Duration::from_secs(10)));
+        lines.hold();
+        for n in 0..MOST_HELD + 2 {
+            lines.put(format!("{n}\n"));
+        }
+        assert!(lines.flush(Duration::from_secs(10)));
+        assert_eq!(*read.lock().unwrap(), b"before\n", "nothing is written meanwhile");
+        assert_eq!(lines.held(2), [format!("{MOST_HELD}\n"), format!("{}\n", MOST_HELD + 1)]);
+        lines.release();
+        lines.put("after\n");
+        assert!(lines.flush(Duration::from_secs(10)));
+        let text = String::from_utf8(read.lock().unwrap().clone()).unwrap();
+        assert!(text.starts_with("before\n2\n3\n") && text.ends_with("after\n"), "{text}");
+        assert!(lines.held(5).is_empty());
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub struct Span {
     pub on_time_share: Option<f64>,
     /// Where they were missed, the worst first.
     pub hops: Vec<HopMisses>,
-    /// Packets missed of which the hop is not known: all that came late are among them.
+    /// Packets missed of which the hop is not known: all that came to the sink too late are among them.
     pub unknown: u64,
     /// How old packets were when they came here, late ones too: what is left to the deadline is the margin. Empty where the sink does not tell:
     /// it speaks a protocol before 1.3.

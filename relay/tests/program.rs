@@ -311,6 +311,27 @@ fn a_line_test_that_cannot_be_made_says_why() {
     }
 }
 
+/// What `deploy/kubernetes` gives every relay: one file for all, and of its own only what the environment says.
+#[test]
+fn the_configuration_for_kubernetes_is_accepted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let manifests = include_str!("../../deploy/kubernetes/relays.yaml");
+    run(at, &["keys", "init", "--dir", "keys"], Exit::Ok);
+    run(at, &["keys", "node", "--dir", "keys", "anabranch-0"], Exit::Ok);
+    let keys = at.join("keys").display().to_string();
+    let own = [("NAME", "anabranch-0"), ("ADDRESS", "anabranch-0.anabranch:4400")];
+    let mut check = relay();
+    for (field, value) in own {
+        let variable = format!("ANABRANCH_RELAY_{field}");
+        assert!(manifests.contains(&format!("- name: {variable}\n")), "{variable}");
+        check.env(variable, value);
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/relay.toml");
+    check.env("ANABRANCH_RELAY_KEYS", keys).args(["check", "--config"]).arg(file);
+    check.assert().success();
+}
+
 #[test]
 fn ctl_reload_says_what_it_changed_and_what_was_wrong() {
     let directory = overlay("ops = \"127.0.0.1:0\"\n");

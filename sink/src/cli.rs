@@ -3,16 +3,18 @@
 use crate::config::{Config, StreamConfig};
 use crate::output::{OutputSpec, Start, Target};
 use crate::report::{ConnectionState, Report, StreamReport};
+use crate::screen::Screen;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use node::exit::{Exit, Failure};
 use node::lines;
 use node::telemetry::{LogFormat, init_logs};
+use node::terminal::{Follow, Live, ViewChoice};
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use topology::{NodeName, StreamName};
 
 const PROGRAM: &str = "anabranch-sink";
@@ -123,8 +125,13 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub interval: Option<Duration>,
 
-    /// No line of statistics on the terminal
-    #[arg(short, long)]
+    /// What is shown on the terminal: all of it live, a line, or nothing. By default all of it where neither input nor
+    /// output is piped, else a line
+    #[arg(long, value_name = "WHAT", conflicts_with = "json")]
+    pub view: Option<ViewChoice>,
+
+    /// The same as --view none
+    #[arg(short, long, conflicts_with = "view")]
     pub quiet: bool,
 
     /// What to log: error, warn, info, debug, trace, or a list of target=level
@@ -158,24 +165,27 @@ fn start(matches: &ArgMatches) -> Result<(), Failure> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     init_logs(cli.log_format, &cli.log)?;
     let config = cli.configure(matches)?;
-    let show = Show::new(&cli, &config);
+    let show = Show::new(&cli, &config)?;
     node::host::block_on_local(run(config, show))
 }
 
 async fn run(config: Config, show: Show) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
+    let asked = Arc::new(Notify::new());
+    let live = show.live(&reports, &asked, config.report_interval)?;
     let shower = tokio::task::spawn_local(show.follow(reports));
-    let signals = tokio::task::spawn_local(stop_on_signal(stop));
+    let signals = tokio::task::spawn_local(stop_on_signal(stop, asked));
     let result = crate::server::run(config, stopped, report).await;
     signals.abort();
+    drop(live);
     // The sender is gone: the follower shows the last report and ends.
     let _ = shower.await;
     result.map(|_| ())
 }
 
-/// The first signal stops in good order, the second at once.
-async fn stop_on_signal(stop: watch::Sender<bool>) {
+/// The first signal, or key, stops in good order, the second at once.
+async fn stop_on_signal(stop: watch::Sender<bool>, asked: Arc<Notify>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -186,10 +196,11 @@ async fn stop_on_signal(stop: watch::Sender<bool>) {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = asked.notified() => {}
         }
         if again {
             tracing::warn!("stopped at once; what was held is lost");
-            std::process::exit(130);
+            node::exit::at_once();
         }
         tracing::info!("stopping; once more to stop at once");
         stop.send_replace(true);
@@ -261,6 +272,8 @@ fn parse_start(text: &str) -> Result<Start, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Show {
     Nothing,
+    /// The whole terminal.
+    Screen,
     /// A line on the terminal, ever anew.
     Line,
     JsonToStdout,
@@ -268,30 +281,56 @@ enum Show {
 }
 
 impl Show {
-    fn new(cli: &Cli, config: &Config) -> Show {
+    fn new(cli: &Cli, config: &Config) -> Result<Show, Failure> {
         let mut outputs = config.streams.iter().flat_map(|stream| &stream.outputs);
         let media_on_stdout = outputs.any(|output| matches!(output.target, Target::Stdout { .. }));
-        match (cli.json, media_on_stdout) {
+        let asked = if cli.quiet { Some(ViewChoice::None) } else { cli.view };
+        Ok(match (cli.json, media_on_stdout) {
             (true, true) => Show::JsonToStderr,
             (true, false) => Show::JsonToStdout,
-            (false, _) if !cli.quiet && std::io::stderr().is_terminal() => Show::Line,
-            (false, _) => Show::Nothing,
+            (false, _) => match ViewChoice::decide(asked)? {
+                ViewChoice::Screen => Show::Screen,
+                ViewChoice::Line => Show::Line,
+                ViewChoice::None => Show::Nothing,
+            },
+        })
+    }
+
+    /// Takes the terminal, where that is asked for.
+    fn live(
+        self,
+        reports: &watch::Receiver<Report>,
+        asked: &Arc<Notify>,
+        interval: Duration,
+    ) -> Result<Option<Live>, Failure> {
+        if self != Show::Screen {
+            return Ok(None);
         }
+        let mut screen = Screen::default();
+        let page = move |report| {
+            screen.take(report);
+            screen.page()
+        };
+        let live = Live::start(Follow::new(reports.clone(), asked.clone(), page), interval);
+        live.map(Some).map_err(|error| Failure::new(Exit::Io, format!("the terminal: {error}")))
     }
 
     async fn follow(self, mut reports: watch::Receiver<Report>) {
         while reports.changed().await.is_ok() {
             self.show(&reports.borrow_and_update());
         }
-        if self == Show::Line {
-            lines::stderr().put("\n");
+        match self {
+            Show::Line => lines::stderr().put("\n"),
+            // What was on the screen is gone; how it ended stays.
+            Show::Screen => lines::stderr().put(line(&reports.borrow()) + "\n"),
+            _ => {}
         }
     }
 
     fn show(self, report: &Report) {
         let json = || serde_json::to_string(report).unwrap_or_default() + "\n";
         match self {
-            Show::Nothing => {}
+            Show::Nothing | Show::Screen => {}
             Show::JsonToStdout => lines::stdout().put(json()),
             Show::JsonToStderr => lines::stderr().put(json()),
             // Back to the start of the line, and clear what is left of the one before.
@@ -417,6 +456,7 @@ mod tests {
             arrival: Default::default(),
             sealed: None,
             trouble: None,
+            ts: None,
             outputs: Vec::new(),
         });
         let shown = line(&report);

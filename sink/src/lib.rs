@@ -11,6 +11,7 @@ mod fanout;
 pub mod output;
 pub mod playout;
 pub mod report;
+pub mod screen;
 mod server;
 pub mod system;
 

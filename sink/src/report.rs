@@ -2,6 +2,7 @@
 
 use link::stats::{LinkQuality, LinkStats};
 use node::control::Content;
+use node::ts::TsHealth;
 use serde::Serialize;
 use topology::StreamName;
 
@@ -73,6 +74,8 @@ pub struct StreamReport {
     pub sealed: Option<bool>,
     /// Why its packets cannot be used, where they cannot.
     pub trouble: Option<String>,
+    /// How the transport stream is as it is released; `None` where it is none.
+    pub ts: Option<TsHealth>,
     /// Its outputs.
     pub outputs: Vec<OutputReport>,
 }

@@ -6,9 +6,10 @@ use crate::playout::{Arrival, Event, Playout, PlayoutConfig, Release};
 use crate::report::{Counters, StreamReport, StreamState};
 use link::{Delivery, Instant, StreamHandle};
 use node::ages::Ages;
-use node::control::{CloseCode, Control, RECEIPTS, Receipt, Refusal, StreamOpen};
+use node::control::{CloseCode, Content, Control, RECEIPTS, Receipt, Refusal, StreamOpen};
 use node::payload::StreamKeys;
 use node::trust::Role;
+use node::ts::TsMeter;
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use payloads::{Payloads, Trouble};
 use std::collections::{BTreeMap, VecDeque};
@@ -56,6 +57,8 @@ struct Stream {
     name: StreamName,
     playout: Playout,
     payloads: Payloads,
+    /// Looks at what is released.
+    meter: TsMeter,
     /// As it was last announced.
     sealed: Option<bool>,
     /// When the first packet ever and the latest came.
@@ -94,6 +97,7 @@ impl<O: Outlets> SinkSystem<O> {
             name,
             playout: Playout::new(config),
             payloads: Payloads::default(),
+            meter: TsMeter::default(),
             sealed: None,
             seen: None,
             ended: false,
@@ -240,6 +244,7 @@ impl<O: Outlets> SinkSystem<O> {
                     if std::mem::take(&mut stream.ended) {
                         self.outlets.changed(index);
                     }
+                    stream.look(&release);
                     self.outlets.release(index, release);
                 }
                 Event::Ended => {
@@ -349,6 +354,15 @@ impl Stream {
         }
     }
 
+    fn look(&mut self, release: &Release) {
+        if release.content == Content::Ts {
+            if release.restart {
+                self.meter.restart();
+            }
+            self.meter.feed(release.at, &release.payload);
+        }
+    }
+
     fn state(&self, now: Instant) -> StreamState {
         match (&self.refusal, self.seen) {
             (Some(_), _) => StreamState::Refused,
@@ -372,6 +386,7 @@ impl Stream {
             arrival: self.playout.arrival_delays(),
             sealed: self.sealed,
             trouble: self.payloads.trouble().map(Trouble::to_string),
+            ts: (self.playout.content() == Some(Content::Ts)).then(|| self.meter.health()),
             outputs: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Priority, Stream};
 use crate::report::{ConnectionState, Report, StreamReport, StreamState};
+use crate::screen;
 use bytesize::ByteSize;
 use clap::{CommandFactory, Parser};
 use node::config::Layers;
@@ -9,13 +10,14 @@ use node::control::Dissemination;
 use node::exit::{Exit, Failure};
 use node::lines;
 use node::telemetry::LogFormat;
+use node::terminal::{Follow, Live, ViewChoice};
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use topology::{NodeName, StreamName};
 
 const EXAMPLES: &str = "\
@@ -147,8 +149,13 @@ struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
 
-    /// No status line on the terminal
-    #[arg(short, long)]
+    /// What is shown on the terminal: all of it live, a line, or nothing. By default all of it where neither input nor
+    /// output is piped, else a line
+    #[arg(long, value_name = "WHAT", conflicts_with = "json")]
+    view: Option<ViewChoice>,
+
+    /// The same as --view none
+    #[arg(short, long, conflicts_with = "view")]
     quiet: bool,
 
     /// What to log on the standard error: error, warn, info, debug, trace, or target=level,…
@@ -175,10 +182,10 @@ pub fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Result<(), Failure> {
     let config = configure(arguments)?;
     node::telemetry::init_logs(arguments.log_format, &arguments.log)?;
-    let style = match (arguments.json, arguments.quiet) {
-        (true, _) => Style::Json,
-        (false, false) if std::io::stderr().is_terminal() => Style::Line,
-        _ => Style::Silent,
+    let asked = if arguments.quiet { Some(ViewChoice::None) } else { arguments.view };
+    let style = match arguments.json {
+        true => Style::Json,
+        false => Style::View(ViewChoice::decide(asked)?),
     };
     node::host::block_on_local(supervise(config, style))
 }
@@ -262,8 +269,7 @@ fn parse_mode(text: &str) -> Result<Dissemination, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
     Json,
-    Line,
-    Silent,
+    View(ViewChoice),
 }
 
 /// Runs the source, stops it on the first signal, shows its reports.
@@ -271,27 +277,42 @@ async fn supervise(config: Config, style: Style) -> Result<(), Failure> {
     let interval = config.report_interval;
     let (stop, shutdown) = watch::channel(false);
     let (sender, reports) = watch::channel(Report::default());
+    let asked = Arc::new(Notify::new());
+    let live = match style {
+        Style::View(ViewChoice::Screen) => {
+            let view = Follow::new(reports.clone(), asked.clone(), |report: Report| screen::page(&report));
+            let failed = |error| Failure::new(Exit::Io, format!("the terminal: {error}"));
+            Some(Live::start(view, interval).map_err(failed)?)
+        }
+        _ => None,
+    };
     let signals = tokio::task::spawn_local(async move {
-        stopped().await;
+        stopped(&asked).await;
         tracing::info!("stopping: the streams end for their sinks; once more to stop at once");
         stop.send_replace(true);
-        stopped().await;
-        std::process::exit(130);
+        stopped(&asked).await;
+        node::exit::at_once();
     });
     let shown = tokio::task::spawn_local(show(reports, interval, style));
     let result = crate::run(config, shutdown, sender).await;
     signals.abort();
     shown.abort();
+    drop(live);
     if let Ok(report) = &result {
-        print(report, style);
+        match style {
+            // What was on the screen is gone; how it ended stays.
+            Style::View(ViewChoice::Screen) => lines::stderr().put(line(report) + "\n"),
+            _ => print(report, style),
+        }
     }
-    if style == Style::Line {
+    if style == Style::View(ViewChoice::Line) {
         lines::stderr().put("\n");
     }
     result.map(|_| ())
 }
 
-async fn stopped() {
+/// A signal, or a key.
+async fn stopped(asked: &Notify) {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
         match signal(SignalKind::terminate()) {
@@ -304,6 +325,7 @@ async fn stopped() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         () = terminated => {}
+        () = asked.notified() => {}
     }
 }
 
@@ -319,8 +341,8 @@ async fn show(reports: watch::Receiver<Report>, interval: Duration, style: Style
 
 fn print(report: &Report, style: Style) {
     match style {
-        Style::Silent => {}
-        Style::Line => {
+        Style::View(ViewChoice::None | ViewChoice::Screen) => {}
+        Style::View(ViewChoice::Line) => {
             // Written over the line before, cut where the terminal ends, and left so that a line of the log overwrites it.
             lines::stderr().put(format!("\r\x1b[?7l{}\x1b[?7h\x1b[K\r", line(report)));
         }

@@ -3,7 +3,6 @@
 //! | module | what it decides | holds |
 //! |---|---|---|
 //! | `url` | what an input's URL means | pure |
-//! | `ts` | where transport stream packets begin, and what their clocks and counters say | pure |
 //! | `packetize` | how a stream of bytes becomes payloads | pure |
 //! | `pacing` | when the bytes of a file are due, by its clock references | pure |
 //! | `looping` | how a file plays again and again as one endless stream | pure |
@@ -24,9 +23,9 @@ pub mod packetize;
 pub mod playback;
 pub mod report;
 pub mod rtp;
+pub mod screen;
 pub mod server;
 pub mod system;
-pub mod ts;
 pub mod url;
 
 pub use config::{Config, Stream};

@@ -9,7 +9,7 @@
 
 use crate::pacing::LARGEST_STEP;
 use crate::pacing::NoClock;
-use crate::ts::{self, NULL_PID, PIDS, Pcr, PesTimes, Pts};
+use node::ts::{self, NULL_PID, PIDS, Pcr, PesTimes, Pts};
 
 /// Rewrites the packets of a file for endless play.
 ///

@@ -5,8 +5,8 @@
 //! where a recording was cut, are not followed: the bytes over the jump are due at the rate before it.
 
 use crate::packetize::PAYLOAD;
-use crate::ts::{self, Pcr};
 use bytes::{Bytes, BytesMut};
+use node::ts::{self, Pcr};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -177,8 +177,8 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ts::PACKET;
-    use crate::ts::tests::packet;
+    use node::ts::PACKET;
+    use node::ts::testing::packet;
     use proptest::prelude::*;
 
     /// Ticks that one packet takes at 1.504 Mbit/s: exactly one millisecond.

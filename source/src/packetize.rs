@@ -4,9 +4,9 @@
 //! by itself. Whatever else the bytes hold, all of them come out, in order: bytes between packets travel in payloads of
 //! their own.
 
-use crate::ts::{PACKET, PACKETS_PER_PAYLOAD, SYNC};
 use bytes::{Bytes, BytesMut};
 use link::Instant;
+use node::ts::{PACKET, PACKETS_PER_PAYLOAD, SYNC};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ pub fn recognise(bytes: &[u8], end: bool) -> Recognition {
     let confirmed = |stride: usize, wanted: usize| {
         (0..bytes.len()).any(|at| (0..wanted).all(|n| bytes.get(at + n * stride) == Some(&SYNC)))
     };
-    let whole = crate::ts::is_whole(&bytes[..bytes.len() - bytes.len() % PACKET]);
+    let whole = node::ts::is_whole(&bytes[..bytes.len() - bytes.len() % PACKET]);
     if confirmed(PACKET, CONFIRM + 1) || (end && whole) {
         return Recognition::TransportStream;
     }
@@ -245,8 +245,8 @@ fn append(mut bytes: &[u8], partial: &mut BytesMut, ready: &mut VecDeque<Bytes>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ts::is_whole;
-    use crate::ts::tests::packet;
+    use node::ts::is_whole;
+    use node::ts::testing::packet;
     use proptest::prelude::*;
 
     fn at(ms: u64) -> Instant {

@@ -3,8 +3,8 @@
 use crate::looping::Looper;
 use crate::pacing::{Due, NoClock, Pacer};
 use crate::packetize::{Framer, Unit};
-use crate::ts::PACKET;
 use bytes::BytesMut;
+use node::ts::PACKET;
 
 /// Turns the bytes of a file into payloads with their times.
 ///
@@ -77,8 +77,8 @@ impl Playback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ts::Pcr;
-    use crate::ts::tests::packet;
+    use node::ts::Pcr;
+    use node::ts::testing::packet;
     use std::time::Duration;
 
     #[test]

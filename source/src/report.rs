@@ -2,6 +2,7 @@
 
 use link::stats::{LinkQuality, LinkStats};
 use node::control::{Content, Dissemination};
+use node::ts::TsHealth;
 use serde::Serialize;
 use std::net::SocketAddr;
 use topology::{NodeName, StreamName};
@@ -99,6 +100,8 @@ pub struct StreamReport {
     pub silent_s: Option<f64>,
     /// The input's counters.
     pub input_counters: InputCounters,
+    /// How the transport stream is that came in; `None` where it is none.
+    pub ts: Option<TsHealth>,
     /// The stream's counters.
     pub counters: StreamCounters,
 }

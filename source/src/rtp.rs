@@ -8,10 +8,10 @@
 //! Everything else in RTP needs its header and passes untouched, byte-exact, in the order of arrival.
 
 use crate::report::InputCounters;
-use crate::ts;
 use crate::url::{Rtp, RtpHeader};
 use bytes::Bytes;
 use link::Instant;
+use node::ts;
 use rtp_types::RtpPacket;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -170,7 +170,7 @@ impl Unwrapper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ts::tests::packet;
+    use node::ts::testing::packet;
     use proptest::prelude::*;
     use std::time::Duration;
 

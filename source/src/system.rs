@@ -103,7 +103,7 @@ impl SourceSystem {
         let relay = self.relay;
         let stream = &mut self.streams[stream.0];
         stream.check(&payload)?;
-        stream.look(now, &payload, relay, ports);
+        stream.look(now, arrival, &payload, relay, ports);
         Ok(stream.push(now, arrival, payload, false, relay, ports)?)
     }
 

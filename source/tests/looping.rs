@@ -3,8 +3,8 @@
 
 use anabranch_source::looping::Looper;
 use anabranch_source::pacing::Pacer;
-use anabranch_source::ts::{self, NULL_PID, PACKET, Pcr, PesTimes};
 use mpeg2ts_reader::packet::{ContinuityCounter, Packet};
+use node::ts::{self, NULL_PID, PACKET, Pcr, PesTimes};
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use node::clock::{Clock, unix_seconds};
 use node::trust::{Direction, Role};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,9 +79,20 @@ struct Collected {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts it with nothing to read.
     pub fn start(command: &mut Command) -> Process {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Process::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it, and gives what it reads on its standard input.
+    pub fn start_fed(command: &mut Command) -> (Process, ChildStdin) {
+        let mut process = Process::spawn(command.stdin(Stdio::piped()));
+        let input = process.child.stdin.take().expect("it is piped");
+        (process, input)
+    }
+
+    fn spawn(command: &mut Command) -> Process {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (out, err): (Option<ChildStdout>, Option<ChildStderr>) = (child.stdout.take(), child.stderr.take());
         Process {
@@ -123,6 +134,12 @@ impl Process {
         }
     }
 
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Ends it as `kill -9` does.
     pub fn kill(mut self) {
         self.child.kill().expect("it is ours");
@@ -159,10 +176,22 @@ impl Collected {
         let shared = text.clone();
         let thread = std::thread::spawn(move || {
             let mut from = BufReader::new(from);
-            let mut line = Vec::new();
-            while from.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                shared.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&line));
-                line.clear();
+            // As it comes, not line by line: what draws on a terminal ends none.
+            let mut pending = Vec::new();
+            while let Ok(piece) = from.fill_buf()
+                && !piece.is_empty()
+            {
+                let taken = piece.len();
+                pending.extend_from_slice(piece);
+                from.consume(taken);
+                // What is cut in the middle of a character waits for its rest.
+                let whole = match std::str::from_utf8(&pending) {
+                    Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                    _ => pending.len(),
+                };
+                let text = String::from_utf8_lossy(&pending[..whole]).into_owned();
+                shared.lock().expect("nobody panics with it").push_str(&text);
+                pending.drain(..whole);
             }
         });
         Collected { text, thread: Some(thread) }

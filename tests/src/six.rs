@@ -17,7 +17,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 /// The relays.
@@ -192,7 +191,7 @@ impl Six {
     /// Stops a relay as its operator would: it drains, and ends.
     pub fn stop(&mut self, relay: &str) {
         let process = self.relays.get_mut(relay).unwrap().process.take().unwrap();
-        signal("TERM", &process);
+        process.signal("TERM");
         let ended = process.wait(PATIENCE);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
@@ -204,12 +203,12 @@ impl Six {
 
     /// A relay does nothing any more, and keeps all it has.
     pub fn freeze(&self, relay: &str) {
-        signal("STOP", self.relays[relay].process.as_ref().unwrap());
+        self.relays[relay].process.as_ref().unwrap().signal("STOP");
     }
 
     /// It goes on where it was.
     pub fn thaw(&self, relay: &str) {
-        signal("CONT", self.relays[relay].process.as_ref().unwrap());
+        self.relays[relay].process.as_ref().unwrap().signal("CONT");
     }
 
     /// Does something to a link, in one direction (of two neighbours) or both.
@@ -397,9 +396,4 @@ fn forwarded(status: &Value, to: &str) -> BTreeMap<String, u64> {
         Some((stream["name"].as_str()?.to_owned(), output["counters"]["forwarded"].as_u64()?))
     };
     streams.iter().filter_map(of).collect()
-}
-
-fn signal(what: &str, process: &Process) {
-    let status = Command::new("kill").args([&format!("-{what}"), &process.id().to_string()]).status().unwrap();
-    assert!(status.success());
 }

@@ -236,6 +236,7 @@ fn the_dashboard_shows_the_overlay_and_changes_it() {
         page.shoot("link").await;
         a_stream_is_lit_up(&page).await;
         the_keyboard_reaches_everything(&page, ops).await;
+        a_line_is_tested(&page).await;
         it_fits_a_phone(&page).await;
         assert_eq!(page.complaints().await, [""; 0]);
         page.browser.clone().close().await.unwrap();
@@ -322,8 +323,50 @@ async fn a_stream_is_lit_up(page: &Page) {
     page.until("its panel", "document.querySelector('#panel').textContent.includes('In force: ')").await;
     page.until("its receiver", "document.querySelector('.sla')?.textContent.includes('monitor')").await;
     page.until("what it had", "document.querySelector('.sla td')?.textContent.includes('%')").await;
+    page.until("how old packets were", "document.querySelector('[data-ages^=monitor] .bar')").await;
+    let words = "document.querySelector('[data-ages^=monitor] svg').getAttribute('aria-label')";
+    page.until("in words", &format!("/99 % up to \\d+ ms.*deadline 200 ms/.test({words})")).await;
+    page.until(
+        "where the deadline is",
+        "document.querySelector('[data-ages^=monitor] .deadline, [data-ages^=monitor] .bar.past')",
+    )
+    .await;
     tokio::time::sleep(Duration::from_millis(600)).await;
+    page.eval("document.querySelector('#panel').scrollIntoView()").await;
     page.shoot("stream").await;
+    page.eval("scrollTo(0, 0)").await;
+}
+
+/// By keyboard alone: opened, filled in, started; its result read.
+async fn a_line_is_tested(page: &Page) {
+    page.tab_to("at.tagName === 'SUMMARY' && at.parentElement.id === 'test'").await;
+    page.keys(ENTER).await;
+    page.tab_to("at.id === 'test-to'").await;
+    page.keys("mil").await;
+    page.until("who is tested", "document.querySelector('#test-to').value === 'mil'").await;
+    page.tab_to("at.id === 'test-rate'").await;
+    page.eval("document.activeElement.select()").await;
+    page.keys("fast").await;
+    page.keys(ENTER).await;
+    page.until("refused", "document.querySelector('#test-said.wrong')?.textContent.includes('rate')").await;
+    let complaints = page.complaints().await;
+    assert!(complaints.iter().all(|entry| entry.contains("422")), "{complaints:?}");
+    page.eval("document.activeElement.select()").await;
+    page.keys("1 Mbit/s").await;
+    page.tab_to("at.id === 'test-duration'").await;
+    page.eval("document.activeElement.select()").await;
+    page.keys("3").await;
+    page.keys(ENTER).await;
+    page.until("it runs", "document.querySelector('#test-said').textContent.includes('lon → mil')").await;
+    page.until("it is done", "document.querySelector('#test-said').textContent.endsWith('done')").await;
+    let rows = "[...document.querySelectorAll('.delivered tbody tr')].map(row => row.innerText)";
+    page.until("what came by when", &format!("{rows}.some(row => row.startsWith('200 ms') && row.includes('%'))"))
+        .await;
+    page.until("the links on the way", "/lon → (par|fra)/.test(document.querySelector('#test-result').textContent)")
+        .await;
+    page.eval("document.querySelector('#test').scrollIntoView()").await;
+    page.shoot("test").await;
+    page.eval("scrollTo(0, 0)").await;
 }
 
 async fn the_keyboard_reaches_everything(page: &Page, ops: SocketAddr) {

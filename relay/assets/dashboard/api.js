@@ -23,6 +23,14 @@ export const setRepair = (from, to, change) => ask(link(from, to), {
   body: JSON.stringify(change),
 });
 
+export const lineTest = () => ask("api/v1/test");
+export const stopTest = () => ask("api/v1/test", { method: "DELETE" });
+export const startTest = wanted => ask("api/v1/test", {
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(wanted),
+});
+
 export const resetRepair = (from, to, persist) =>
   ask(`${link(from, to)}${persist ? "?persist=true" : ""}`, { method: "DELETE" });
 

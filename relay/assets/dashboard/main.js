@@ -7,6 +7,7 @@ import { draw, pairs } from "./map.js";
 import { drawStreams, streamPanel } from "./streams.js";
 import { followEvents } from "./events.js";
 import { linkPanel } from "./link.js";
+import { lineTest } from "./test.js";
 
 const EVERY = 1000;
 
@@ -35,7 +36,7 @@ async function look() {
     state.overview = await api.overlay();
     heard = performance.now();
     changed();
-    await panel?.update(state.overview);
+    await Promise.all([panel?.update(state.overview), lineTest(state.overview)]);
     trouble("");
   } catch (error) {
     trouble(error.message);

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { $, count, el, many, ms, say, set, share, span, whole } from "./words.js";
+import { agesFigure } from "./ages.js";
 import { changed, choose, state } from "./state.js";
 
 const rows = new Map();
@@ -71,6 +72,18 @@ function detail(report, sinks, here) {
     el("dl", { class: "facts" }, facts.map(([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value)))),
     el("h3", {}, `Receivers at ${here}`),
     sinks.length > 0 ? receivers(sinks) : el("p", { class: "quiet" }, "No sink here has reported of it. Sinks at other relays are told of there."),
+    ...ages(sinks, report.deadline_ms),
+  ];
+}
+
+/** How old packets were when they came to each receiver that tells it. */
+function ages(sinks, deadline) {
+  const figures = sinks.map(sink => agesFigure(sink, deadline)).filter(Boolean);
+  if (figures.length === 0) return [];
+  return [
+    el("h3", {}, "Age on arrival"),
+    el("div", { class: "charts" }, figures),
+    el("p", { class: "quiet" }, `From the source to the receiver; the upright line is the deadline of ${ms(deadline)}. What is left to it is the margin.`),
   ];
 }
 

@@ -6,9 +6,12 @@ mod screen;
 use super::ctl::{At, get};
 use clap::Args;
 use node::exit::{Exit, Failure};
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use node::terminal::{self, View};
+use ratatui::Frame;
+use ratatui::crossterm::event::KeyCode;
 use screen::{Order, Screen};
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -22,45 +25,42 @@ pub(super) struct Top {
 
 impl Top {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
             let what = "top needs a terminal; `anabranch-relay ctl status` and `ctl links` print the same";
             return Err(Failure::new(Exit::Usage, what));
         }
         // Where nobody answers at first, that is told as by `ctl`; a relay that is gone later is waited for.
         let mut screen = Screen::new(self.at.ops);
         screen.take(Ok(get(self.at.ops, "/api/v1/overlay")?));
-        let mut terminal = ratatui::try_init().map_err(|error| failed(&error))?;
-        let result = self.follow(&mut terminal, screen);
-        ratatui::restore();
-        result
-    }
-
-    fn follow(&self, terminal: &mut ratatui::DefaultTerminal, mut screen: Screen) -> Result<(), Failure> {
-        loop {
-            terminal.draw(|frame| screen.draw(frame)).map_err(|error| failed(&error))?;
-            if event::poll(self.interval).map_err(|error| failed(&error))? {
-                match event::read().map_err(|error| failed(&error))? {
-                    Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
-                        KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
-                        KeyCode::Up | KeyCode::Char('k') => screen.scroll(-1),
-                        KeyCode::Down | KeyCode::Char('j') => screen.scroll(1),
-                        KeyCode::PageUp => screen.scroll(-10),
-                        KeyCode::PageDown => screen.scroll(10),
-                        KeyCode::Char('w') => screen.order(Order::Worst),
-                        KeyCode::Char('m') => screen.order(Order::Media),
-                        KeyCode::Char('n') => screen.order(Order::Name),
-                        _ => {}
-                    },
-                    _ => {}
-                }
-                continue;
-            }
-            screen.take(get(self.at.ops, "/api/v1/overlay").map_err(|failure| failure.message));
-        }
+        terminal::run(&mut Live { ops: self.at.ops, screen }, self.interval)
     }
 }
 
-fn failed(error: &std::io::Error) -> Failure {
-    Failure::new(Exit::Io, format!("the terminal: {error}"))
+/// The screen, and where what it shows comes from.
+struct Live {
+    ops: SocketAddr,
+    screen: Screen,
+}
+
+impl View for Live {
+    fn draw(&mut self, frame: &mut Frame<'_>, _: &[String]) {
+        self.screen.draw(frame);
+    }
+
+    fn refresh(&mut self) {
+        self.screen.take(get(self.ops, "/api/v1/overlay").map_err(|failure| failure.message));
+    }
+
+    fn key(&mut self, key: KeyCode) {
+        match key {
+            KeyCode::Up | KeyCode::Char('k') => self.screen.scroll(-1),
+            KeyCode::Down | KeyCode::Char('j') => self.screen.scroll(1),
+            KeyCode::PageUp => self.screen.scroll(-10),
+            KeyCode::PageDown => self.screen.scroll(10),
+            KeyCode::Char('w') => self.screen.order(Order::Worst),
+            KeyCode::Char('m') => self.screen.order(Order::Media),
+            KeyCode::Char('n') => self.screen.order(Order::Name),
+            _ => {}
+        }
+    }
 }

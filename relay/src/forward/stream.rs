@@ -39,9 +39,9 @@ pub struct Hop {
 pub struct Trace {
     /// Were here in time, and were to go there.
     pub had: BTreeSet<u32>,
-    /// Never came here.
+    /// Never came here, or after the deadline: a relay that stands still for a while gets all of it then.
     pub absent: BTreeSet<u32>,
-    /// Came too late, went another way, or too long ago to tell.
+    /// Went another way, or too long ago to tell.
     pub unknown: BTreeSet<u32>,
 }
 
@@ -304,7 +304,8 @@ impl Stream {
             let number = StreamSeq(*seq);
             let to = match self.seen.knows(number) {
                 Some(false) => &mut trace.absent,
-                Some(true) if !self.late.contains(&number) && was_to_leave(seq) => &mut trace.had,
+                Some(true) if self.late.contains(&number) => &mut trace.absent,
+                Some(true) if was_to_leave(seq) => &mut trace.had,
                 _ => &mut trace.unknown,
             };
             to.insert(*seq);

@@ -19,7 +19,7 @@ macro_rules! parts {
     };
 }
 
-const PARTS: [(&str, &str, &str); 14] = parts! {
+const PARTS: [(&str, &str, &str); 16] = parts! {
     "icon.svg": SVG,
     "style.css": CSS,
     "main.js": JS,
@@ -33,6 +33,8 @@ const PARTS: [(&str, &str, &str); 14] = parts! {
     "link.js": JS,
     "policy.js": JS,
     "streams.js": JS,
+    "ages.js": JS,
+    "test.js": JS,
     "events.js": JS,
 };
 

@@ -123,12 +123,6 @@ fn reloads_under_load_lose_nothing() {
 }
 
 #[test]
-#[ignore = "long: a hundred reloads in a minute"]
-fn a_storm_of_reloads_loses_nothing() {
-    on_local(storm(100, Duration::from_secs(60)));
-}
-
-#[test]
 fn a_neighbour_that_is_gone_from_the_configuration_is_let_go_without_loss() {
     on_local(async {
         let mut net = Net::new();

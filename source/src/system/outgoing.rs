@@ -2,11 +2,11 @@
 
 use super::{NotTaken, StreamOptions, max_payload};
 use crate::report::{InputCounters, StreamCounters, StreamReport, StreamState};
-use crate::ts::{self, Continuity};
 use bytes::Bytes;
 use link::{Flags, Instant, Label, MediaTime, Packet, Residual, SendError, StreamHandle, StreamSeq};
 use node::control::{Content, Control, Publish, Refusal};
 use node::payload::{Marks, NotSealed, Sealer, StreamKeys};
+use node::ts::{self, TsMeter};
 use node::{PortId, Ports};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(super) struct Outgoing {
     latest: Instant,
     held: VecDeque<Held>,
     held_bytes: usize,
-    continuity: Continuity,
+    meter: TsMeter,
     pub(super) input: InputCounters,
     pub(super) counters: StreamCounters,
     pub(super) trouble: Option<String>,
@@ -134,7 +134,7 @@ impl Outgoing {
             latest: Instant::ORIGIN,
             held: VecDeque::new(),
             held_bytes: 0,
-            continuity: Continuity::default(),
+            meter: TsMeter::default(),
             input: InputCounters::default(),
             counters: StreamCounters::default(),
             trouble: None,
@@ -160,7 +160,14 @@ impl Outgoing {
     }
 
     /// Learns from a payload what the stream carries, and counts what is wrong with it.
-    pub(super) fn look(&mut self, now: Instant, payload: &[u8], relay: Option<PortId>, ports: &mut Ports) {
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        arrival: Instant,
+        payload: &[u8],
+        relay: Option<PortId>,
+        ports: &mut Ports,
+    ) {
         let whole = ts::is_whole(payload);
         let first = self.input.packets == 0;
         self.input.packets += 1;
@@ -183,7 +190,8 @@ impl Outgoing {
             }
         }
         if whole {
-            self.input.ts_discontinuities += self.continuity.gaps(payload);
+            self.meter.feed(arrival, payload);
+            self.input.ts_discontinuities = self.meter.health().continuity_errors;
         } else if self.content == Some(Content::Ts) {
             self.input.ts_garbage_bytes += payload.len() as u64;
         }
@@ -405,6 +413,7 @@ impl Outgoing {
             sent_bps: self.rates.sent_bps,
             silent_s: self.last_input.map(|last| now.saturating_since(last).as_secs_f64()),
             input_counters: self.input,
+            ts: (self.content == Some(Content::Ts)).then(|| self.meter.health()),
             counters: self.counters,
         }
     }

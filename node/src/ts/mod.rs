@@ -1,7 +1,14 @@
 //! Transport stream packets: where they begin, and what their clocks and counters say (ISO/IEC 13818-1, 2.4.3).
 //!
-//! Only what pacing, looping and counting need. Functions on a packet take the slice of its [`PACKET`] bytes and answer
+//! Only what pacing, looping, counting and [`health`] need. Functions on a packet take the slice of its [`PACKET`] bytes and answer
 //! `None` where it does not hold what is asked for; none panics on any content.
+
+pub mod health;
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use health::{TsHealth, TsMeter};
 
 /// Bytes of a packet.
 pub const PACKET: usize = 188;
@@ -66,6 +73,11 @@ pub fn is_whole(payload: &[u8]) -> bool {
 /// The packet identifier.
 pub fn pid(packet: &[u8]) -> u16 {
     u16::from_be_bytes([packet[1] & 0x1f, packet[2]])
+}
+
+/// Whether the packet is marked as damaged before it came here.
+pub fn transport_error(packet: &[u8]) -> bool {
+    packet[1] & 0x80 != 0
 }
 
 /// Whether the packet carries payload, not only an adaptation field.
@@ -213,103 +225,5 @@ impl Continuity {
         self.last[usize::from(pid)] = counter;
         let expected = if has_payload(packet) { last.wrapping_add(1) & 0x0f } else { last };
         last == UNSEEN || counter == expected || counter == last || discontinuity(packet)
-    }
-
-    /// Takes every packet of a payload that [`is_whole`]; how many gaps there are.
-    pub fn gaps(&mut self, payload: &[u8]) -> u64 {
-        payload.chunks_exact(PACKET).filter(|packet| !self.follows(packet)).count() as u64
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use mpeg2ts_reader::packet::Packet;
-    use proptest::prelude::*;
-
-    /// A packet of a PID with a counter, a reference if asked, and filler.
-    pub(crate) fn packet(pid: u16, counter: u8, pcr: Option<Pcr>) -> [u8; PACKET] {
-        let mut packet = [0xaa; PACKET];
-        packet[..4].copy_from_slice(&[SYNC, (pid >> 8) as u8, pid as u8, 0x10 | counter & 0x0f]);
-        if let Some(pcr) = pcr {
-            packet[3] |= 0x20;
-            packet[4..12].copy_from_slice(&[7, 0x10, 0, 0, 0, 0, 0, 0]);
-            set_pcr(&mut packet, pcr);
-        }
-        packet
-    }
-
-    /// The same with a PES packet of a video stream that begins in it.
-    pub(crate) fn pes_packet(pid: u16, counter: u8, pcr: Option<Pcr>, pts: Pts, dts: Option<Pts>) -> [u8; PACKET] {
-        let mut packet = packet(pid, counter, pcr);
-        packet[1] |= 0x40;
-        let at = if pcr.is_some() { 12 } else { 4 };
-        let (flags, length) = if dts.is_some() { (0xc0, 10) } else { (0x80, 5) };
-        packet[at..at + 9].copy_from_slice(&[0, 0, 1, 0xe0, 0, 0, 0x80, flags, length]);
-        packet[at + 9] = if dts.is_some() { 0x30 } else { 0x20 };
-        write_time(&mut packet[at + 9..], pts);
-        if let Some(dts) = dts {
-            packet[at + 14] = 0x10;
-            write_time(&mut packet[at + 14..], dts);
-        }
-        packet
-    }
-
-    proptest! {
-        #[test]
-        fn clock_references_are_read_as_the_reference_reader_does(ticks in 0..Pcr::MODULUS, counter in 0u8..16) {
-            let bytes = packet(0x100, counter, Some(Pcr(ticks)));
-            prop_assert_eq!(pcr(&bytes), Some(Pcr(ticks)));
-            let reader = Packet::new(&bytes);
-            let reference = reader.adaptation_field().unwrap().pcr().unwrap();
-            prop_assert_eq!(u64::from(reference), ticks);
-            prop_assert_eq!(u16::from(reader.pid()), pid(&bytes));
-            prop_assert_eq!(reader.continuity_counter().count(), counter);
-        }
-
-        #[test]
-        fn times_are_moved_and_nothing_else(pts in 0..1u64 << 33, dts in proptest::option::of(0..1u64 << 33), later: u64) {
-            let before = pes_packet(0x100, 3, Some(Pcr(1)), Pts(pts), dts.map(Pts));
-            let times = PesTimes::find(&before).unwrap();
-            prop_assert_eq!((times.pts(&before), times.dts(&before)), (Pts(pts), dts.map(Pts)));
-            let mut after = before;
-            times.delay(&mut after, later);
-            let expected = pes_packet(0x100, 3, Some(Pcr(1)), Pts(pts).plus(later), dts.map(|dts| Pts(dts).plus(later)));
-            prop_assert_eq!(after, expected);
-        }
-
-        #[test]
-        fn no_content_panics(bytes in proptest::collection::vec(any::<u8>(), PACKET)) {
-            let mut bytes = bytes;
-            set_pcr(&mut bytes, Pcr(1));
-            let _ = (pcr(&bytes), discontinuity(&bytes), Continuity::default().follows(&bytes));
-            if let Some(times) = PesTimes::find(&bytes) {
-                times.delay(&mut bytes, 1);
-            }
-        }
-    }
-
-    #[test]
-    fn differences_reach_over_the_wrap() {
-        let late = Pcr(Pcr::MODULUS - 10);
-        assert_eq!(late.plus(25), Pcr(15));
-        assert_eq!(Pcr(15).since(late), 25);
-        assert_eq!(Pts(5).distance(Pts((1 << 33) - 5)), 10);
-        assert_eq!(Pts((1 << 33) - 5).distance(Pts(5)), -10);
-    }
-
-    #[test]
-    fn gaps_in_the_counters_are_seen_and_repeats_are_not_gaps() {
-        let mut continuity = Continuity::default();
-        let mut follows = |counter: u8| continuity.follows(&packet(0x100, counter, None));
-        assert!(follows(14) && follows(15) && follows(0) && follows(0) && follows(1));
-        assert!(!follows(3));
-        assert!(follows(4));
-        let mut adaptation_only = packet(0x100, 4, Some(Pcr(0)));
-        adaptation_only[3] &= !0x10;
-        assert!(continuity.follows(&adaptation_only));
-        let mut jump = packet(0x100, 9, Some(Pcr(0)));
-        jump[5] |= 0x80;
-        assert!(continuity.follows(&jump));
     }
 }
