@@ -8,13 +8,14 @@ use crate::report::{ConnectionReport, ConnectionState, LinkReport, Report, Strea
 use crate::system::{SourceSystem, StreamIndex, StreamOptions};
 use dial::{Dialled, Dialler, NotDialled};
 use link::Instant;
+use link::stats::LinkStats;
 use node::clock::Clock;
 use node::control::CloseCode;
 use node::exit::{Exit, Failure};
 use node::payload::KeyFiles;
 use node::trust::TokenFile;
 use node::{Host, PortId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -72,9 +73,32 @@ struct Server {
     host: Host<SourceSystem>,
     inputs: RefCell<Vec<Option<Opened>>>,
     connection: RefCell<Connection>,
+    links: Cell<Links>,
     /// The first failure of an input.
     failed_input: RefCell<Option<Failure>>,
     report: watch::Sender<Report>,
+}
+
+/// What the links to relays have counted, one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Links {
+    past: LinkStats,
+    now: Option<(PortId, LinkStats)>,
+}
+
+impl Links {
+    /// With what is counted by now on the link to the relay that serves.
+    fn with(mut self, relay: Option<PortId>, ports: &node::Ports) -> Links {
+        let now = relay.and_then(|port| Some((port, ports.link(port)?.stats())));
+        if let Some((_, last)) = self.now.filter(|(port, _)| now.is_some_and(|(new, _)| new != *port)) {
+            self.past = self.past.plus(&last);
+        }
+        Links { now: now.or(self.now), ..self }
+    }
+
+    fn total(&self) -> LinkStats {
+        self.now.map_or(self.past, |(_, stats)| self.past.plus(&stats))
+    }
 }
 
 /// How it stands with the relays.
@@ -121,6 +145,7 @@ impl Server {
             host,
             inputs: RefCell::new(inputs),
             connection: RefCell::new(connection),
+            links: Cell::default(),
             failed_input: RefCell::default(),
             report,
         };
@@ -274,9 +299,11 @@ impl Server {
         loop {
             look.tick().await;
             let now = self.clock.now();
-            let (done, hopeless, lost) = self.host.with(|_, system, _| {
+            let (done, hopeless, lost) = self.host.with(|_, system, ports| {
                 let hopeless = system.hopeless().map(|(name, refusal)| format!("{name}: {}", refusal.reason));
-                (system.is_done(), hopeless, system.lost())
+                let links = self.links.get().with(system.relay(), ports);
+                self.links.set(links);
+                (system.is_done(), hopeless, system.lost(&links.total()))
             });
             if let Some(message) = hopeless {
                 return Err(Failure::new(Exit::Refused, message));
@@ -332,6 +359,7 @@ impl Server {
         let now = self.clock.now();
         let (streams, link) = self.host.with(|now, system, ports| {
             let link = system.relay().and_then(|port| link_report(now, port, ports));
+            self.links.set(self.links.get().with(system.relay(), ports));
             (system.report(now), link)
         });
         let connection = self.connection.borrow();
@@ -376,4 +404,21 @@ fn finished(lost: u64) -> Result<(), Failure> {
 
 fn random() -> Result<u64, Failure> {
     getrandom::u64().map_err(|error| Failure::new(Exit::Software, format!("no randomness: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_dropped_after_taking_it_was_lost() {
+        let system = SourceSystem::new(Vec::new());
+        assert_eq!(system.lost(&LinkStats::default()), 0);
+        let one = LinkStats { dropped_low_priority: 1_092, dropped_late: 3, ..LinkStats::default() };
+        assert_eq!(system.lost(&one), 1_095);
+        let other = LinkStats { dropped_standing: 5, ..LinkStats::default() };
+        let links = Links { past: one, now: Some((PortId(2), other)) };
+        assert_eq!(system.lost(&links.total()), 1_100);
+        assert!(finished(system.lost(&links.total())).is_err());
+    }
 }

@@ -8,6 +8,7 @@ mod outgoing;
 
 use crate::report::{InputCounters, StreamReport};
 use bytes::Bytes;
+use link::stats::LinkStats;
 use link::{Instant, Link, StreamHandle};
 use node::control::{CloseCode, Content, Control, Dissemination, Refusal, Wants};
 use node::payload::{NotSealed, OVERHEAD, StreamKeys};
@@ -161,9 +162,16 @@ impl SourceSystem {
         self.farewell.as_ref()
     }
 
-    /// Packets that did not leave in time, all streams together.
-    pub fn lost(&self) -> u64 {
-        self.streams.iter().map(|stream| stream.counters.late + stream.counters.queue_full).sum()
+    /// Packets that did not leave in time, all streams together. `links` is what the links to relays have counted: what one had taken it may have
+    /// dropped later.
+    pub fn lost(&self, links: &LinkStats) -> u64 {
+        let late: u64 = self.streams.iter().map(|stream| stream.counters.late).sum();
+        let full: u64 = self.streams.iter().map(|stream| stream.counters.queue_full).sum();
+        // What a link refuses as late or for want of room it counts, too.
+        late.max(links.dropped_late)
+            + full.max(links.dropped_queue_full)
+            + links.dropped_low_priority
+            + links.dropped_standing
     }
 
     /// The port of the relay that serves.

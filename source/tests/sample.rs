@@ -73,7 +73,8 @@ fn commented_fields_show_their_defaults() {
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| shown_fields(line).len() == 1)
         .filter(|line| {
-            !["bind", "path_mtu", "payload_key", "rate", "max_cost"].iter().any(|unset| line.starts_with(unset))
+            let unset = ["bind", "path_mtu", "payload_key", "rate", "max_cost", "target_residual"];
+            !unset.iter().any(|unset| line.starts_with(unset))
         })
         .map(|line| format!("{line}\n"))
         .collect();
