@@ -11,6 +11,7 @@
 //! | `authority.key` | its key | nobody but `keys`: keep it off the network |
 //! | `token.key` | the key that signs tokens, with the authority's word for it | who issues tokens |
 //! | any, by choice | payload keys of streams ([`stream_keys`]) | the sources and sinks of these streams, no relay |
+//! | any, by choice | the token of operations ports ([`OpsToken`]) | relays that ask for it, who may ask them |
 //! | `revoked.list` | what the authority has revoked, where it has; public | everyone |
 //! | `NAME.crt`, `NAME.key` | certificate and key of a node | that node |
 
@@ -19,6 +20,7 @@ mod certificate;
 mod credentials;
 mod files;
 mod keys;
+mod ops_token;
 mod revocation;
 mod seal;
 pub mod stream_keys;
@@ -29,6 +31,7 @@ pub use authority::{Authority, Identity};
 pub use certificate::peer_identity;
 pub use credentials::{ALPN, Credentials};
 pub use keys::{Revoked, init, inspect, issue_node, issue_token, revoke};
+pub use ops_token::{OpsToken, create_ops_token};
 pub(crate) use revocation::Standing;
 pub use revocation::{FILE as REVOCATIONS, LOOK_EVERY, RevocationList, Revocations};
 pub use seal::Seal;
