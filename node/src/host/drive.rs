@@ -5,6 +5,7 @@
 //! message was written until quinn has sent all the datagrams it held: at most 25 ms of the link's rate.
 
 use super::Inner;
+use super::control_pace::ControlPace;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
 use crate::endpoint::closed_by;
 use crate::ports::{Closed, Closing, EndSystem, PortId};
@@ -144,10 +145,16 @@ async fn cut_off<S: EndSystem>(inner: &Inner<S>, port: PortId, standing: &Standi
 async fn read_control<S: EndSystem>(inner: &Inner<S>, port: PortId, mut receive: RecvStream) {
     let mut body = Vec::new();
     let mut run = 0;
+    let mut pace = ControlPace::default();
+    let mut held_back = Duration::ZERO;
+    let mut told = false;
     loop {
         let message = match next_message(&mut receive, &mut body).await {
-            Ok(Some(Control::Hello(_) | Control::Welcome(_))) => Err("a second handshake".to_owned()),
-            Ok(Some(message)) => Ok(message),
+            Ok(Some((Control::Hello(_) | Control::Welcome(_), _))) => Err("a second handshake".to_owned()),
+            Ok(Some((message, size))) => {
+                held_back = pace.after(inner.clock.now(), &message, size);
+                Ok(message)
+            }
             Ok(None) => return,
             Err(error) => Err(error.to_string()),
         };
@@ -158,6 +165,15 @@ async fn read_control<S: EndSystem>(inner: &Inner<S>, port: PortId, mut receive:
                 return;
             }
         }
+        if !held_back.is_zero() {
+            inner.control_held_back.set(inner.control_held_back.get() + 1);
+            if !std::mem::replace(&mut told, true) {
+                let core = inner.core.borrow();
+                let peer = core.engine.ports.peer(port).map(|peer| peer.name.as_str());
+                tracing::warn!(peer, "sends more control messages than one may: they are read more slowly");
+            }
+            tokio::time::sleep(held_back).await;
+        }
         run += 1;
         if run % 32 == 0 {
             yield_now().await;
@@ -165,8 +181,8 @@ async fn read_control<S: EndSystem>(inner: &Inner<S>, port: PortId, mut receive:
     }
 }
 
-/// `None` where the stream has ended.
-async fn next_message(receive: &mut RecvStream, body: &mut Vec<u8>) -> Result<Option<Control>, CodecError> {
+/// A message, and how many bytes it was; `None` where the stream has ended.
+async fn next_message(receive: &mut RecvStream, body: &mut Vec<u8>) -> Result<Option<(Control, usize)>, CodecError> {
     let mut length = [0; LENGTH];
     if receive.read_exact(&mut length).await.is_err() {
         return Ok(None);
@@ -185,7 +201,7 @@ async fn next_message(receive: &mut RecvStream, body: &mut Vec<u8>) -> Result<Op
     if body.capacity() > CONTROL_BATCH {
         *body = Vec::new();
     }
-    Ok(Some(message))
+    Ok(Some((message, size)))
 }
 
 /// Writes what is queued on the port, until the connection ends or the port is closed.

@@ -118,7 +118,13 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused_and_not_quoted() {
-        for wrong in ["", "short", "with a space in its middle", "two-lines-of-text-here\nand-another", "\u{e9}-not-of-these-characters"] {
+        for wrong in [
+            "",
+            "short",
+            "with a space in its middle",
+            "two-lines-of-text-here\nand-another",
+            "\u{e9}-not-of-these-characters",
+        ] {
             let why = OpsToken::parse(wrong).expect_err(wrong).to_string();
             assert!(wrong.is_empty() || !why.contains(wrong), "{why}");
         }

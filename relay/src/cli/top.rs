@@ -3,7 +3,7 @@
 #[path = "top/screen.rs"]
 mod screen;
 
-use super::ctl::{At, get};
+use super::ask::{At, Ops};
 use clap::Args;
 use node::exit::{Exit, Failure};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
@@ -27,15 +27,16 @@ impl Top {
             return Err(Failure::new(Exit::Usage, what));
         }
         // Where nobody answers at first, that is told as by `ctl`; a relay that is gone later is waited for.
-        let mut screen = Screen::new(self.at.ops);
-        screen.take(Ok(get(self.at.ops, "/api/v1/overlay")?));
+        let ops = self.at.open()?;
+        let mut screen = Screen::new(ops.address);
+        screen.take(Ok(ops.get("/api/v1/overlay")?));
         let mut terminal = ratatui::try_init().map_err(|error| failed(&error))?;
-        let result = self.follow(&mut terminal, screen);
+        let result = self.follow(&ops, &mut terminal, screen);
         ratatui::restore();
         result
     }
 
-    fn follow(&self, terminal: &mut ratatui::DefaultTerminal, mut screen: Screen) -> Result<(), Failure> {
+    fn follow(&self, ops: &Ops, terminal: &mut ratatui::DefaultTerminal, mut screen: Screen) -> Result<(), Failure> {
         loop {
             terminal.draw(|frame| screen.draw(frame)).map_err(|error| failed(&error))?;
             if event::poll(self.interval).map_err(|error| failed(&error))? {
@@ -56,7 +57,7 @@ impl Top {
                 }
                 continue;
             }
-            screen.take(get(self.at.ops, "/api/v1/overlay").map_err(|failure| failure.message));
+            screen.take(ops.get("/api/v1/overlay").map_err(|failure| failure.message));
         }
     }
 }
