@@ -51,6 +51,13 @@ const RELAY: &[Of<Report>] = &[
         |r| r.refused.excess as f64,
     ),
     (
+        counter(
+            "anabranch_relay_graphs_refused_total",
+            "Graphs of streams beyond what is kept of one ingress, or of all",
+        ),
+        |r| r.refused.graphs as f64,
+    ),
+    (
         counter("anabranch_relay_control_held_back_total", "Control messages read later: their sender sends too many"),
         |r| r.refused.held_back as f64,
     ),

@@ -450,6 +450,8 @@ pub struct RefusalCounters {
     pub forged: u64,
     /// Statements of relays that speak more often than one may.
     pub excess: u64,
+    /// Graphs of streams beyond what is kept of one ingress, or of all.
+    pub graphs: u64,
     /// Times that a peer's next control message was read later, because it sends more of them than one may.
     pub held_back: u64,
 }
