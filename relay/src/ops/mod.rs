@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::WeakSender;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use topology::{NodeName, StreamName};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
@@ -203,9 +203,20 @@ fn router(Port { report, orders, events, guard, tally }: Port) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(tally.clone(), in_time))
+        .layer(from_fn_with_state(Arc::default(), in_turn))
         // The last one is asked first.
         .layer(from_fn_with_state(Gate { guard, tally }, guard::admit))
         .with_state(relay)
+}
+
+/// Lets one request through at a time, and what forwards have its turn before the next: a connection that brings thousands at once, and others
+/// like it, would otherwise stop the thread for as long as all of their answers take to be written.
+async fn in_turn(State(turn): State<Arc<Mutex<()>>>, request: Request, next: Next) -> Response {
+    {
+        let _turn = turn.lock().await;
+        tokio::task::yield_now().await;
+    }
+    next.run(request).await
 }
 
 /// Does not wait for ever for a body.
