@@ -8,7 +8,7 @@
 //! CPU time per packet out depends on how many packets come at once, so the size of the burst and the rate are part of every figure.
 
 mod clients;
-mod cpu;
+pub mod cpu;
 mod feed;
 mod process;
 mod report;

@@ -1,5 +1,7 @@
 //! The configuration of a relay. `deploy/relay.toml` is the same with every field shown.
 
+mod ops;
+
 use crate::system::Traits;
 use link::Bitrate;
 use link::policy::{Policy, RepairMode};
@@ -37,9 +39,17 @@ pub struct Config {
     pub path_mtu: Option<u16>,
     /// Generic segmentation offload: cheaper sending; some network cards fail with it.
     pub segmentation_offload: bool,
-    /// Where the operations port listens (TCP, HTTP): health, metrics, status. Without it there is none. Keep it off
-    /// public addresses: it asks for no password.
+    /// Where the operations port listens (TCP, HTTP): health, metrics, status. Without it there is none. Beyond loopback it needs
+    /// `ops_token_file`, unless `ops_without_token` says otherwise.
     pub ops: Option<SocketAddr>,
+    /// File with the token that requests to the operations port must bring, all but `/healthz` and `/readyz`. Its owner alone may read it.
+    pub ops_token_file: Option<PathBuf>,
+    /// Names and addresses that the operations port is reached by, beside `localhost` and the addresses that it has: what a request may say
+    /// in `Host`.
+    #[serde(deserialize_with = "ops::one_or_several_names")]
+    pub ops_hosts: Vec<String>,
+    /// Lets the operations port listen beyond loopback without a token, for networks that keep strangers out.
+    pub ops_without_token: bool,
     /// Where `ctl link set --persist` keeps what it sets of links, above this configuration; the relay writes it, the operator
     /// need not. Without it nothing is kept over a restart.
     pub state: Option<PathBuf>,
@@ -255,6 +265,9 @@ impl Default for Config {
             path_mtu: None,
             segmentation_offload: true,
             ops: None,
+            ops_token_file: None,
+            ops_hosts: Vec::new(),
+            ops_without_token: false,
             state: None,
             location: None,
             tags: Vec::new(),
@@ -311,6 +324,7 @@ impl Config {
         if let Some(location) = &self.location {
             location.place()?;
         }
+        self.check_ops()?;
         self.check_overlay()?;
         for (index, neighbour) in self.neighbours.iter().enumerate() {
             neighbour.check(&format!("neighbours[{index}]"))?;

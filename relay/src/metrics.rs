@@ -50,12 +50,44 @@ const RELAY: &[Of<Report>] = &[
         counter("anabranch_relay_excess_statements_total", "Statements of relays that speak too often, thrown away"),
         |r| r.refused.excess as f64,
     ),
+    (
+        counter(
+            "anabranch_relay_graphs_refused_total",
+            "Graphs of streams beyond what is kept of one ingress, or of all",
+        ),
+        |r| r.refused.graphs as f64,
+    ),
+    (
+        counter("anabranch_relay_control_held_back_total", "Control messages read later: their sender sends too many"),
+        |r| r.refused.held_back as f64,
+    ),
     (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
     (counter("anabranch_relay_subscribe_refused_total", "Streams refused to watchers"), |r| r.refused.subscribe as f64),
     (counter("anabranch_relay_reloads_total", "Configurations read anew and taken"), |r| r.reloads.done as f64),
     (
         counter("anabranch_relay_reloads_refused_total", "Configurations read anew and refused; the old one was kept"),
         |r| r.reloads.refused as f64,
+    ),
+    (counter("anabranch_relay_ops_token_refused_total", "Requests to the operations port without its token"), |r| {
+        r.ops_refused.token as f64
+    }),
+    (
+        counter("anabranch_relay_ops_host_refused_total", "Requests to the operations port for a host that it is not"),
+        |r| r.ops_refused.host as f64,
+    ),
+    (counter("anabranch_relay_ops_foreign_refused_total", "Orders that pages of other sites had browsers give"), |r| {
+        r.ops_refused.foreign as f64
+    }),
+    (
+        counter(
+            "anabranch_relay_ops_connections_refused_total",
+            "Connections to the operations port beyond its bounds",
+        ),
+        |r| r.ops_refused.connections as f64,
+    ),
+    (
+        counter("anabranch_relay_ops_slow_closed_total", "Connections to the operations port closed: slow, or idle"),
+        |r| r.ops_refused.slow as f64,
     ),
     (
         counter("anabranch_relay_lines_dropped_total", "Lines of the log and of --json thrown away: nobody read them"),

@@ -1,6 +1,6 @@
 //! What a relay says of itself: the JSON of `/api/v1/status` and of `--json`, and what the metrics are made of.
 
-use crate::ops::schema;
+use crate::ops::{OpsRefusals, schema};
 use crate::overrides::SetBy;
 use link::policy::Policy;
 use link::stats::{LinkQuality, LinkStats};
@@ -44,6 +44,8 @@ pub struct Report {
     pub refused: RefusalCounters,
     /// Configurations read anew since the start.
     pub reloads: ReloadReport,
+    /// What its operations port refused.
+    pub ops_refused: OpsRefusals,
     /// Lines of the log and of `--json` that the process threw away because nobody read them.
     pub lines_dropped: u64,
 }
@@ -448,4 +450,8 @@ pub struct RefusalCounters {
     pub forged: u64,
     /// Statements of relays that speak more often than one may.
     pub excess: u64,
+    /// Graphs of streams beyond what is kept of one ingress, or of all.
+    pub graphs: u64,
+    /// Times that a peer's next control message was read later, because it sends more of them than one may.
+    pub held_back: u64,
 }

@@ -328,8 +328,10 @@ fn the_configuration_for_kubernetes_is_accepted() {
         check.env(variable, value);
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/relay.toml");
-    check.env("ANABRANCH_RELAY_KEYS", keys).args(["check", "--config"]).arg(file);
-    check.assert().success();
+    let token = at.join("ops.token").display().to_string();
+    run(at, &["keys", "ops-token", &token], Exit::Ok);
+    check.env("ANABRANCH_RELAY_KEYS", keys).env("ANABRANCH_RELAY_OPS_TOKEN_FILE", token);
+    check.args(["check", "--config"]).arg(file).assert().success();
 }
 
 #[test]

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 /// CPU time and memory of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Used {
+pub struct Used {
     /// CPU time of all its threads.
-    pub(super) cpu: Duration,
+    pub cpu: Duration,
     /// Resident memory in bytes.
-    pub(super) memory: u64,
+    pub memory: u64,
 }
 
 impl Used {
     /// Of a process; zero of what cannot be read.
-    pub(super) fn of(process: u32) -> Used {
+    pub fn of(process: u32) -> Used {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
         let cpu = threads.filter_map(|thread| on_cpu(&std::fs::read_to_string(thread.path().join("schedstat")).ok()?));

@@ -5,6 +5,7 @@
 //! message was written until quinn has sent all the datagrams it held: at most 25 ms of the link's rate.
 
 use super::Inner;
+use super::control_pace::ControlPace;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
 use crate::endpoint::{Renewal, closed_by, printable};
 use crate::ports::{Closed, Closing, EndSystem, PortId};
@@ -150,36 +151,44 @@ async fn read_control<S: EndSystem>(
 ) {
     let mut body = Vec::new();
     let mut run = 0;
+    let mut pace = ControlPace::default();
+    let mut held_back = Duration::ZERO;
+    let mut told = false;
     loop {
         let message = match next_message(&mut receive, &mut body).await {
-            Ok(Some(Control::Hello(_) | Control::Welcome(_))) => Err("a second handshake".to_owned()),
-            Ok(Some(Control::Tokens { tokens })) => match renewal {
-                Some(renewal) => {
-                    renew(inner, port, standing, renewal.check(&tokens));
-                    continue;
-                }
-                None => Err("tokens from a relay".to_owned()),
-            },
-            Ok(Some(Control::Renewed { refusal })) => {
-                match refusal {
-                    Some(Refusal { reason, .. }) => tracing::error!(
-                        reason = printable(&reason),
-                        "the relay refuses the new tokens: those before stand"
-                    ),
-                    None => tracing::info!("the relay has taken the new tokens"),
-                }
-                continue;
+            Ok(Some((Control::Hello(_) | Control::Welcome(_), _))) => Err("a second handshake".to_owned()),
+            Ok(Some((Control::Tokens { .. }, _))) if renewal.is_none() => Err("tokens from a relay".to_owned()),
+            Ok(Some((message, size))) => {
+                held_back = pace.after(inner.clock.now(), &message, size);
+                Ok(message)
             }
-            Ok(Some(message)) => Ok(message),
             Ok(None) => return,
             Err(error) => Err(error.to_string()),
         };
         match message {
+            Ok(Control::Tokens { tokens }) => {
+                if let Some(renewal) = renewal {
+                    renew(inner, port, standing, renewal.check(&tokens));
+                }
+            }
+            Ok(Control::Renewed { refusal: None }) => tracing::info!("the relay has taken the new tokens"),
+            Ok(Control::Renewed { refusal: Some(Refusal { reason, .. }) }) => {
+                tracing::error!(reason = printable(&reason), "the relay refuses the new tokens: those before stand");
+            }
             Ok(message) => inner.turn(|core, now| core.engine.handle_control(now, port, message)),
             Err(reason) => {
                 inner.turn(|core, _| core.engine.ports.close(port, CloseCode::Protocol, &reason));
                 return;
             }
+        }
+        if !held_back.is_zero() {
+            inner.control_held_back.set(inner.control_held_back.get() + 1);
+            if !std::mem::replace(&mut told, true) {
+                let core = inner.core.borrow();
+                let peer = core.engine.ports.peer(port).map(|peer| peer.name.as_str());
+                tracing::warn!(peer, "sends more control messages than one may: they are read more slowly");
+            }
+            tokio::time::sleep(held_back).await;
         }
         run += 1;
         if run % 32 == 0 {
@@ -205,8 +214,8 @@ fn renew<S: EndSystem>(inner: &Inner<S>, port: PortId, standing: &Standing, chec
     inner.turn(|core, _| core.engine.ports.control(port, Control::Renewed { refusal }));
 }
 
-/// `None` where the stream has ended.
-async fn next_message(receive: &mut RecvStream, body: &mut Vec<u8>) -> Result<Option<Control>, CodecError> {
+/// A message, and how many bytes it was; `None` where the stream has ended.
+async fn next_message(receive: &mut RecvStream, body: &mut Vec<u8>) -> Result<Option<(Control, usize)>, CodecError> {
     let mut length = [0; LENGTH];
     if receive.read_exact(&mut length).await.is_err() {
         return Ok(None);
@@ -225,7 +234,7 @@ async fn next_message(receive: &mut RecvStream, body: &mut Vec<u8>) -> Result<Op
     if body.capacity() > CONTROL_BATCH {
         *body = Vec::new();
     }
-    Ok(Some(message))
+    Ok(Some((message, size)))
 }
 
 /// Writes what is queued on the port, until the connection ends or the port is closed.

@@ -8,6 +8,7 @@
 //! rate may wait there, what does not fit stays in the link's own queue, which drops by deadline and counts. As quinn sends
 //! datagrams before streams, that bound is also what lets control messages through: see `drive`.
 
+mod control_pace;
 mod core;
 mod drive;
 mod path_watch;
@@ -74,6 +75,8 @@ struct Inner<S> {
     /// Wakes the task that goes on where quinn had no room.
     pump: Rc<Notify>,
     gates: RefCell<Gates>,
+    /// Times that a peer's next control message was read later, because it sends more than one may.
+    control_held_back: Cell<u64>,
 }
 
 /// Who waits for which port to close, and why the last ones did.
@@ -102,6 +105,7 @@ impl<S: EndSystem + 'static> Host<S> {
             armed: Cell::new(None),
             pump: Rc::default(),
             gates: RefCell::default(),
+            control_held_back: Cell::new(0),
         });
         drive::start(&inner);
         let host = Host { inner };
@@ -179,6 +183,11 @@ impl<S: EndSystem + 'static> Host<S> {
     /// What the connection under a port is doing.
     pub fn transport(&self, port: PortId) -> Option<Transport> {
         self.inner.core.borrow().transport(port)
+    }
+
+    /// Times that a peer's next control message was read later, because it sends more of them than a node that works.
+    pub fn control_held_back(&self) -> u64 {
+        self.inner.control_held_back.get()
     }
 
     /// The time as the end system is told it.

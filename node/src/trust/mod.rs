@@ -11,6 +11,7 @@
 //! | `authority.key` | its key | nobody but `keys`: keep it off the network |
 //! | `token.key` | the key that signs tokens, with the authority's word for it | who issues tokens |
 //! | any, by choice | payload keys of streams ([`stream_keys`]) | the sources and sinks of these streams, no relay |
+//! | any, by choice | the token of operations ports ([`OpsToken`]) | relays that ask for it, who may ask them |
 //! | `revoked.list` | what the authority has revoked, where it has; public | everyone |
 //! | `NAME.crt`, `NAME.key` | certificate and key of a node | that node |
 
@@ -21,6 +22,7 @@ mod certificate;
 mod credentials;
 mod files;
 mod keys;
+mod ops_token;
 mod revocation;
 mod seal;
 pub mod stream_keys;
@@ -35,6 +37,7 @@ pub use keys::{
     Revoked, finish_authority, init, inspect, issue_node, issue_token, revoke, rotate_authority, rotate_node,
     rotate_token_key,
 };
+pub use ops_token::{OpsToken, create_ops_token};
 pub(crate) use revocation::Standing;
 pub use revocation::{FILE as REVOCATIONS, RevocationList};
 pub use seal::Seal;

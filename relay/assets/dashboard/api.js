@@ -1,10 +1,15 @@
 // The operations port, as the dashboard asks it.
 
+import { request } from "./token.js";
+
 const PATIENCE = 5000;
+
+// Before the events are listened to anew.
+const PAUSE = 2000;
 
 /** Asks; an answer that is none of success becomes an error with the relay's own words. */
 export async function ask(path, options = {}) {
-  const answer = await fetch(path, { signal: AbortSignal.timeout(PATIENCE), ...options });
+  const answer = await request(path, { patience: PATIENCE, ...options });
   const body = await answer.json().catch(() => null);
   if (!answer.ok) throw new Error(body?.detail ?? `${answer.status} ${answer.statusText}`);
   return body;
@@ -34,15 +39,31 @@ export const startTest = wanted => ask("api/v1/test", {
 export const resetRepair = (from, to, persist) =>
   ask(`${link(from, to)}${persist ? "?persist=true" : ""}`, { method: "DELETE" });
 
-const KINDS = [
-  "peer-connected", "peer-gone", "link-up", "link-down", "link-troubled", "link-recovered", "stream-started", "stream-ended",
-  "not-admitted", "subscribed", "unsubscribed", "policy-changed", "draining", "resumed", "reloaded", "reload-refused", "missed",
-];
+/** Listens to events for as long as the page is there. An EventSource could not bring the token. */
+export async function listen(heard, state) {
+  for (;;) {
+    try {
+      const answer = await request("api/v1/events");
+      if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+      state(true);
+      for await (const data of messages(answer.body)) heard(JSON.parse(data));
+    } catch {
+      // What is wrong is told by the questions that the page asks.
+    }
+    state(false);
+    await new Promise(done => setTimeout(done, PAUSE));
+  }
+}
 
-/** Listens to events for as long as the page is there. */
-export function listen(heard, state) {
-  const source = new EventSource("api/v1/events");
-  source.onopen = () => state(true);
-  source.onerror = () => state(false);
-  for (const kind of KINDS) source.addEventListener(kind, message => heard(JSON.parse(message.data)));
+/** The data of server-sent events, each of one line. */
+async function* messages(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
+  }
 }

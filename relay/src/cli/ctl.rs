@@ -13,20 +13,12 @@ mod trace;
 #[path = "views.rs"]
 mod views;
 
+use super::ask::At;
 use clap::{Args, Subcommand};
 use node::exit::{Exit, Failure};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-/// How long a relay may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A longer answer is none of ours.
-const MOST: u64 = 64 << 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Ctl {
@@ -94,21 +86,14 @@ pub(super) struct Drain {
     at: At,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct At {
-    /// The relay's operations port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS")]
-    pub(super) ops: SocketAddr,
-}
-
 impl Ctl {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let (ops, json, view): (SocketAddr, bool, fn(&Value) -> String) = match self {
-            Ctl::Status(status) => (status.at.ops, status.json, summary),
-            Ctl::Links(status) => (status.at.ops, status.json, views::links),
-            Ctl::Rtt(status) => (status.at.ops, status.json, views::rtt),
-            Ctl::Capacity(status) => (status.at.ops, status.json, views::capacity),
-            Ctl::Usage(status) => (status.at.ops, status.json, views::usage),
+        let (at, json, view): (At, bool, fn(&Value) -> String) = match self {
+            Ctl::Status(status) => (status.at, status.json, summary),
+            Ctl::Links(status) => (status.at, status.json, views::links),
+            Ctl::Rtt(status) => (status.at, status.json, views::rtt),
+            Ctl::Capacity(status) => (status.at, status.json, views::capacity),
+            Ctl::Usage(status) => (status.at, status.json, views::usage),
             Ctl::Trace(trace) => return trace.execute(),
             Ctl::Route(route) => return route.execute(),
             Ctl::Drain(drain) => return drain.execute(),
@@ -118,20 +103,21 @@ impl Ctl {
             Ctl::Sla(sla) => return sla.execute(),
             Ctl::Test(test) => return test.execute(),
         };
-        let body = ask("GET", ops, "/api/v1/status")?;
+        let ops = at.open()?;
+        let body = ops.ask("GET", "/api/v1/status")?;
         if json {
             return super::print(&(body + "\n"));
         }
-        super::print(&view(&parse(ops, &body)?))
+        super::print(&view(&ops.parse(&body)?))
     }
 }
 
 impl Route {
     fn execute(self) -> Result<(), Failure> {
-        let body = ask("GET", self.at.ops, "/api/v1/status")?;
-        match views::route(&parse(self.at.ops, &body)?, &self.stream) {
+        let ops = self.at.open()?;
+        match views::route(&ops.get("/api/v1/status")?, &self.stream) {
             Some(text) => super::print(&text),
-            None => Err(unavailable(self.at.ops, &format!("it does not carry {}", self.stream))),
+            None => Err(ops.unavailable(&format!("it does not carry {}", self.stream))),
         }
     }
 }
@@ -140,92 +126,21 @@ impl Drain {
     fn execute(self) -> Result<(), Failure> {
         let act = if self.undo { "resume" } else { "drain" };
         let link = self.link.map(|link| format!("?link={link}")).unwrap_or_default();
-        let ops = self.at.ops;
-        let answer = parse(ops, &ask("POST", ops, &format!("/api/v1/{act}{link}"))?)?;
+        let ops = self.at.open()?;
+        let answer = ops.parse(&ops.ask("POST", &format!("/api/v1/{act}{link}"))?)?;
         super::print(if answer["changed"] == true { "done\n" } else { "nothing to do: it is so already\n" })
     }
 }
 
 impl Reload {
     fn execute(self) -> Result<(), Failure> {
-        let ops = self.at.ops;
-        let answer = node::host::block_on_local(request("POST", ops, "/api/v1/reload", None))?;
+        let ops = self.at.open()?;
+        let answer = node::host::block_on_local(ops.request("POST", "/api/v1/reload", None))?;
         if answer.status == 422 {
             return Err(Failure::new(Exit::Config, answer.why()));
         }
-        super::print(&views::reloaded(&parse(ops, &answer.good(ops)?.body)?))
+        super::print(&views::reloaded(&ops.parse(&answer.good(&ops)?.body)?))
     }
-}
-
-/// What a relay answers.
-struct Answer {
-    status: u16,
-    body: String,
-}
-
-impl Answer {
-    /// The relay's own words, where it did not do as asked (RFC 9457).
-    fn why(&self) -> String {
-        let problem: Value = serde_json::from_str(&self.body).unwrap_or_default();
-        problem["detail"].as_str().unwrap_or_else(|| self.body.trim_end()).to_owned()
-    }
-
-    /// The answer, where it is what was asked for; else the relay's own words.
-    fn good(self, ops: SocketAddr) -> Result<Answer, Failure> {
-        if self.status == 200 {
-            return Ok(self);
-        }
-        let why = self.why();
-        match self.status {
-            404 | 503 => Err(unavailable(ops, &why)),
-            400..500 => Err(Failure::new(Exit::Refused, format!("operations port {ops}: {why}"))),
-            507 => Err(Failure::new(Exit::Io, format!("operations port {ops}: {why}"))),
-            status => Err(unavailable(ops, &format!("it answers with status {status}: {why}"))),
-        }
-    }
-}
-
-/// What a relay answers at a path, as JSON.
-pub(super) fn get(ops: SocketAddr, path: &str) -> Result<Value, Failure> {
-    parse(ops, &ask("GET", ops, path)?)
-}
-
-fn ask(method: &str, ops: SocketAddr, path: &str) -> Result<String, Failure> {
-    Ok(node::host::block_on_local(request(method, ops, path, None))?.good(ops)?.body)
-}
-
-fn parse(ops: SocketAddr, body: &str) -> Result<Value, Failure> {
-    serde_json::from_str(body).map_err(|error| unavailable(ops, &format!("its answer is not a relay's: {error}")))
-}
-
-/// A request of HTTP/1.0, whose answer ends with the connection (RFC 1945).
-async fn request(method: &str, address: SocketAddr, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
-    let (kind, body) = match body {
-        Some(body) => ("Content-Type: application/json\r\n", body.to_string()),
-        None => ("", String::new()),
-    };
-    let length = body.len();
-    let text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{kind}Content-Length: {length}\r\n\r\n{body}");
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(text.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.take(MOST).read_to_string(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    let answer = tokio::time::timeout(PATIENCE, exchange)
-        .await
-        .map_err(|_| unavailable(address, &format!("no answer in {PATIENCE:?}")))?
-        .map_err(|error| unavailable(address, &error.to_string()))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split_whitespace().nth(1).and_then(|status| status.parse().ok()) {
-        Some(status) => Ok(Answer { status, body: body.to_owned() }),
-        None => Err(unavailable(address, &format!("it answers {:?}", head.lines().next().unwrap_or_default()))),
-    }
-}
-
-fn unavailable(address: SocketAddr, what: &str) -> Failure {
-    Failure::new(Exit::Unavailable, format!("operations port {address}: {what}"))
 }
 
 /// A report in a screenful.

@@ -1,12 +1,12 @@
 //! `ctl events`: what changes at a relay, as it changes.
 
-use super::{Answer, At, PATIENCE, text, unavailable};
+use super::super::ask::{Answer, At, Ops, PATIENCE};
+use super::text;
 use clap::Args;
 use node::exit::Failure;
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
 /// A longer line is none of ours.
@@ -30,24 +30,24 @@ impl Events {
     }
 
     async fn follow(self) -> Result<(), Failure> {
-        let ops = self.at.ops;
-        let failed = |error: std::io::Error| unavailable(ops, &error.to_string());
-        let mut reader = tokio::time::timeout(PATIENCE, listen(ops))
+        let ops = self.at.open()?;
+        let failed = |error: std::io::Error| ops.unavailable(&error.to_string());
+        let mut reader = tokio::time::timeout(PATIENCE, listen(&ops))
             .await
-            .map_err(|_| unavailable(ops, &format!("no answer in {PATIENCE:?}")))??;
+            .map_err(|_| ops.unavailable(&format!("no answer in {PATIENCE:?}")))??;
         loop {
             let mut line = Vec::new();
             let mut bounded = (&mut reader).take(MOST);
             let read = tokio::time::timeout(SILENCE, bounded.read_until(b'\n', &mut line))
                 .await
-                .map_err(|_| unavailable(ops, &format!("nothing heard for {SILENCE:?}")))?;
+                .map_err(|_| ops.unavailable(&format!("nothing heard for {SILENCE:?}")))?;
             if read.map_err(failed)? == 0 {
-                return Err(unavailable(ops, "the relay has ended the stream: it is stopping"));
+                return Err(ops.unavailable("the relay has ended the stream: it is stopping"));
             }
             // Kind and number stand in the data as well (HTML, server-sent events).
             let line = String::from_utf8_lossy(&line);
             let Some(data) = line.strip_prefix("data: ").map(str::trim_end) else { continue };
-            let event: Value = super::parse(ops, data)?;
+            let event: Value = ops.parse(data)?;
             let shown = if self.json { format!("{data}\n") } else { shown(&event) };
             super::super::print(&shown)?;
         }
@@ -55,16 +55,13 @@ impl Events {
 }
 
 /// Asks for the stream, and reads the head of the answer.
-async fn listen(ops: SocketAddr) -> Result<BufReader<TcpStream>, Failure> {
-    let failed = |error: std::io::Error| unavailable(ops, &error.to_string());
-    let mut stream = TcpStream::connect(ops).await.map_err(failed)?;
-    let request = format!("GET /api/v1/events HTTP/1.0\r\nHost: {ops}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(failed)?;
-    let mut reader = BufReader::new(stream);
+async fn listen(ops: &Ops) -> Result<BufReader<TcpStream>, Failure> {
+    let failed = |error: std::io::Error| ops.unavailable(&error.to_string());
+    let mut reader = BufReader::new(ops.send("GET", "/api/v1/events", None).await.map_err(failed)?);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if (&mut reader).take(MOST).read_line(&mut head).await.map_err(failed)? == 0 || head.len() as u64 > MOST {
-            return Err(unavailable(ops, "its answer is not a relay's"));
+            return Err(ops.unavailable("its answer is not a relay's"));
         }
     }
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

@@ -25,6 +25,8 @@ pub(super) enum Keys {
     /// Make or rotate the payload keys of streams that are sealed from source to sink
     #[command(subcommand)]
     StreamKey(StreamKey),
+    /// Make a file with a token for the operations ports of relays (`ops_token_file`, `ctl --ops-token-file`)
+    OpsToken(OpsToken),
     /// Say what a certificate, key, token or list of revocations is, until when it is good, and its fingerprint
     Inspect(Inspect),
 }
@@ -154,6 +156,13 @@ pub(super) struct RotateTokenKey {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct OpsToken {
+    /// The new file; its owner alone may read it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// A file of a key directory, a token's text, or a file that holds one
     #[arg(value_name = "FILE|TOKEN")]
@@ -183,6 +192,10 @@ impl Keys {
             Keys::Rotate(rotate) => rotate.execute(now),
             Keys::Revoke(revoke) => revoke.execute(),
             Keys::StreamKey(stream_key) => stream_key.execute(),
+            Keys::OpsToken(OpsToken { file }) => trust::create_ops_token(&file).map(|()| {
+                let file = file.display();
+                format!("{file}: ops_token_file = \"{file}\" in the relay's configuration; mode 0600 also where it is copied to\n")
+            }),
             Keys::Inspect(Inspect { what }) => trust::inspect(&what).map(|text| text + "\n"),
         };
         super::print(&done.map_err(failure)?)

@@ -1,6 +1,7 @@
 //! `ctl test`: what a stream from one relay to another would get, before there is one.
 
-use super::{Answer, At, list, number, parse, request, text};
+use super::super::ask::{At, Ops};
+use super::{list, number, text};
 use crate::line::Ask;
 use clap::Args;
 use link::Bitrate;
@@ -8,7 +9,6 @@ use node::exit::{Exit, Failure};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
-use std::net::SocketAddr;
 use std::time::Duration;
 use topology::NodeName;
 
@@ -58,9 +58,9 @@ impl Cmd {
     }
 
     async fn run(self) -> Result<(), Failure> {
-        let ops = self.at.ops;
+        let ops = self.at.open()?;
         // To test from another relay than was meant would mislead.
-        let status = get(ops, "/api/v1/status").await?;
+        let status = get(&ops, "/api/v1/status").await?;
         if text(&status["name"]) != self.from.as_str() {
             let what = format!("this is relay {}: ask relay {} at its own (--ops)", text(&status["name"]), self.from);
             return Err(Failure::new(Exit::Refused, format!("operations port {ops}: {what}")));
@@ -72,8 +72,8 @@ impl Cmd {
             "deadline_ms": self.deadline.as_secs_f64() * 1e3,
             "packet_size": self.packet_size,
         });
-        parse(ops, &request("POST", ops, "/api/v1/test", Some(&body)).await?.good(ops)?.body)?;
-        let test = follow(ops).await?;
+        ops.parse(&ops.request("POST", "/api/v1/test", Some(&body)).await?.good(&ops)?.body)?;
+        let test = follow(&ops).await?;
         if self.json {
             super::super::print(&format!("{test}\n"))?;
         } else {
@@ -86,13 +86,12 @@ impl Cmd {
     }
 }
 
-async fn get(ops: SocketAddr, path: &str) -> Result<Value, Failure> {
-    let answer: Answer = request("GET", ops, path, None).await?;
-    parse(ops, &answer.good(ops)?.body)
+async fn get(ops: &Ops, path: &str) -> Result<Value, Failure> {
+    ops.parse(&ops.request("GET", path, None).await?.good(ops)?.body)
 }
 
 /// Shows how it goes until it is over. Ctrl-C ends it, and what was sent until then is accounted for; a second one leaves it to the relay.
-async fn follow(ops: SocketAddr) -> Result<Value, Failure> {
+async fn follow(ops: &Ops) -> Result<Value, Failure> {
     let mut looks = tokio::time::interval(LOOK);
     let mut stopped = false;
     let on_terminal = std::io::stderr().is_terminal();
@@ -102,7 +101,7 @@ async fn follow(ops: SocketAddr) -> Result<Value, Failure> {
         tokio::select! {
             _ = looks.tick() => {}
             _ = interrupted.recv() => {
-                request("DELETE", ops, "/api/v1/test", None).await?.good(ops)?;
+                ops.request("DELETE", "/api/v1/test", None).await?.good(ops)?;
                 if std::mem::replace(&mut stopped, true) {
                     return Err(Failure::new(Exit::Software, "left; the relay ends the test by itself"));
                 }

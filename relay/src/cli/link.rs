@@ -1,6 +1,7 @@
 //! `ctl link`: the repair of a link, while it carries.
 
-use super::{Answer, At, request, views};
+use super::super::ask::{Answer, At};
+use super::views;
 use crate::overrides::{Capacity, LinkOverride};
 use clap::{Args, Subcommand};
 use link::policy::RepairMode;
@@ -97,11 +98,12 @@ impl Link {
 fn change(method: &str, ends: &Ends, query: &str, body: Option<&Value>, at: At, json: bool) -> Result<(), Failure> {
     let Ends { from, to } = ends;
     let path = format!("/api/v1/links/{from}/{to}{query}");
-    let Answer { body, .. } = node::host::block_on_local(request(method, at.ops, &path, body))?.good(at.ops)?;
+    let ops = at.open()?;
+    let Answer { body, .. } = node::host::block_on_local(ops.request(method, &path, body))?.good(&ops)?;
     if json {
         return super::super::print(&(body + "\n"));
     }
-    super::super::print(&views::changed(&super::parse(at.ops, &body)?))
+    super::super::print(&views::changed(&ops.parse(&body)?))
 }
 
 impl From<&Wanted> for LinkOverride {

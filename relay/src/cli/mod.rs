@@ -1,5 +1,6 @@
 //! The command line of `anabranch-relay`.
 
+mod ask;
 mod ctl;
 mod keys;
 mod run;
@@ -67,9 +68,15 @@ struct Configured {
     /// A relay to keep a link to, added to those of the file; several are possible
     #[arg(long, value_name = "HOST:PORT")]
     neighbour: Vec<String>,
-    /// Where the operations port listens (TCP); keep it private
+    /// Where the operations port listens (TCP); beyond loopback it needs a token
     #[arg(long, value_name = "ADDRESS")]
     ops: Option<SocketAddr>,
+    /// File with the token that the operations port asks for
+    #[arg(long, value_name = "FILE")]
+    ops_token_file: Option<PathBuf>,
+    /// A name or address that the operations port is reached by, added to those of the file; several are possible
+    #[arg(long, value_name = "HOST")]
+    ops_host: Vec<String>,
 }
 
 /// The command line, as completions and manual pages are made from it.

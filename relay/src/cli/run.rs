@@ -118,6 +118,7 @@ async fn write_reports(reports: watch::Receiver<Report>, interval: Duration) -> 
 pub(super) fn check(configured: &Configured) -> Result<(), Failure> {
     let config = load(configured)?;
     let identity = server::identity(&config)?;
+    config.ops_guard()?;
     if let Some(state) = &config.state {
         crate::overrides::load(state)?;
     }
@@ -138,6 +139,8 @@ fn load(configured: &Configured) -> Result<Config, Failure> {
     config.keys = configured.keys.clone().or(config.keys);
     config.name = configured.name.clone().or(config.name);
     config.ops = configured.ops.or(config.ops);
+    config.ops_token_file = configured.ops_token_file.clone().or(config.ops_token_file);
+    config.ops_hosts.extend(configured.ops_host.iter().cloned());
     if !configured.listen.is_empty() {
         config.listen.clone_from(&configured.listen);
     }

@@ -1,7 +1,8 @@
 //! `ctl sla`: what the sinks of a relay had of a stream.
 
+use super::super::ask::At;
 use super::line::percent;
-use super::{At, ask, list, number, parse, text};
+use super::{list, number, text};
 use clap::Args;
 use node::exit::Failure;
 use serde_json::Value;
@@ -28,12 +29,12 @@ pub(in crate::cli) struct Cmd {
 
 impl Cmd {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let ops = self.at.ops;
-        let body = ask("GET", ops, &format!("/api/v1/sla/{}", self.stream))?;
+        let ops = self.at.open()?;
+        let body = ops.ask("GET", &format!("/api/v1/sla/{}", self.stream))?;
         if self.json {
             return super::super::print(&(body + "\n"));
         }
-        let sla = parse(ops, &body)?;
+        let sla = ops.parse(&body)?;
         super::super::print(&match (self.ages, self.csv) {
             (false, false) => table(&sla),
             (false, true) => csv(&sla),

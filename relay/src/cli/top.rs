@@ -3,7 +3,7 @@
 #[path = "top/screen.rs"]
 mod screen;
 
-use super::ctl::{At, get};
+use super::ask::{At, Ops};
 use clap::Args;
 use node::exit::{Exit, Failure};
 use node::terminal::{self, View};
@@ -11,7 +11,6 @@ use ratatui::Frame;
 use ratatui::crossterm::event::KeyCode;
 use screen::{Order, Screen};
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -30,15 +29,16 @@ impl Top {
             return Err(Failure::new(Exit::Usage, what));
         }
         // Where nobody answers at first, that is told as by `ctl`; a relay that is gone later is waited for.
-        let mut screen = Screen::new(self.at.ops);
-        screen.take(Ok(get(self.at.ops, "/api/v1/overlay")?));
-        terminal::run(&mut Live { ops: self.at.ops, screen }, self.interval)
+        let ops = self.at.open()?;
+        let mut screen = Screen::new(ops.address);
+        screen.take(Ok(ops.get("/api/v1/overlay")?));
+        terminal::run(&mut Live { ops, screen }, self.interval)
     }
 }
 
 /// The screen, and where what it shows comes from.
 struct Live {
-    ops: SocketAddr,
+    ops: Ops,
     screen: Screen,
 }
 
@@ -48,7 +48,7 @@ impl View for Live {
     }
 
     fn refresh(&mut self) {
-        self.screen.take(get(self.ops, "/api/v1/overlay").map_err(|failure| failure.message));
+        self.screen.take(self.ops.get("/api/v1/overlay").map_err(|failure| failure.message));
     }
 
     fn key(&mut self, key: KeyCode) {

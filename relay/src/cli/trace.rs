@@ -1,6 +1,7 @@
 //! `ctl trace`: a stream hop by hop, as each relay on its graph has measured it.
 
-use super::{At, get, list, number, text};
+use super::super::ask::At;
+use super::{list, number, text};
 use clap::Args;
 use node::exit::Failure;
 use serde_json::Value;
@@ -24,7 +25,7 @@ pub(in super::super) struct Cmd {
 
 impl Cmd {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let answer = get(self.at.ops, &format!("/api/v1/trace/{}", self.stream))?;
+        let answer = self.at.open()?.get(&format!("/api/v1/trace/{}", self.stream))?;
         if self.json {
             return crate::cli::print(&format!("{answer}\n"));
         }

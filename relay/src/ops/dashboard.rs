@@ -1,10 +1,9 @@
 //! The dashboard: a page with its parts, embedded in the program. It asks the other paths of this port, and no other host.
 
 use super::problem::{Misread, Problem};
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request};
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -19,11 +18,12 @@ macro_rules! parts {
     };
 }
 
-const PARTS: [(&str, &str, &str); 16] = parts! {
+const PARTS: [(&str, &str, &str); 17] = parts! {
     "icon.svg": SVG,
     "style.css": CSS,
     "main.js": JS,
     "api.js": JS,
+    "token.js": JS,
     "words.js": JS,
     "state.js": JS,
     "layout.js": JS,
@@ -82,25 +82,6 @@ fn served(kind: &'static str, text: &'static str) -> Response {
     (HEADERS, [(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// Refuses orders that a page of another site has a browser give: there is no password that it would lack.
-pub(super) async fn no_other_site(request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !reads && is_foreign(request.headers()) {
-        let what = "a page of another site asks for it; orders are taken from this port's own page, and from programs";
-        return Problem::new(StatusCode::FORBIDDEN, what).into_response();
-    }
-    next.run(request).await
-}
-
-/// Whether a browser says that a page of elsewhere asks. Programs say nothing of the kind.
-fn is_foreign(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or_default());
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (None, _) => false,
-        (Some(origin), host) => origin.split_once("://").map(|(_, authority)| authority) != host,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,19 +103,6 @@ mod tests {
             {
                 assert!(!text.contains(danger), "{name}: {danger}");
             }
-        }
-    }
-
-    #[test]
-    fn orders_of_other_sites_are_told_from_our_own() {
-        let foreign = |fields: &[(HeaderName, &'static str)]| {
-            is_foreign(&fields.iter().map(|(name, value)| (name.clone(), (*value).parse().expect("a value"))).collect())
-        };
-        let host = (header::HOST, "127.0.0.1:4480");
-        assert!(!foreign(std::slice::from_ref(&host)));
-        assert!(!foreign(&[host.clone(), (header::ORIGIN, "http://127.0.0.1:4480")]));
-        for origin in ["http://evil.example", "null", "http://127.0.0.1:8080", ""] {
-            assert!(foreign(&[host.clone(), (header::ORIGIN, origin)]), "{origin}");
         }
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,15 @@ pub(super) async fn events(State(relay): State<Relay>) -> Result<Response, Probl
         let event = listener.next().await?;
         Some((Ok(written(&event)), listener))
     });
-    let stream = futures_util::StreamExt::chain(hello, events);
+    // Who came by a token that is no longer good is let go.
+    let mut guard = relay.guard;
+    guard.mark_unchanged();
+    let changed = Box::pin(async move {
+        if guard.changed().await.is_err() {
+            std::future::pending().await
+        }
+    });
+    let stream = hello.chain(events).take_until(changed);
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
@@ -91,12 +99,13 @@ fn written(event: &Event) -> sse::Event {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Guard, Port, serve};
     use super::*;
     use crate::report::Report;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpSocket, TcpStream};
-    use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+    use tokio::sync::{broadcast, mpsc, watch};
 
     fn event(number: u64) -> Arc<Event> {
         let what = What::ReloadRefused { reason: "x".repeat(2000) };
@@ -126,11 +135,11 @@ mod tests {
         let (sender, _) = broadcast::channel(KEPT);
         let (orders, _orders) = mpsc::channel(1);
         let (_report, report) = watch::channel(Report::default());
-        let relay =
-            Relay { report, orders, events: sender.downgrade(), listeners: Arc::new(Semaphore::new(LISTENERS)) };
+        let (_guard, guard) = watch::channel(Guard::default());
+        let port = Port { report, orders, events: sender.downgrade(), guard, tally: Arc::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let ops = listener.local_addr().expect("it is bound");
-        let serving = tokio::spawn(async move { axum::serve(listener, super::super::router(relay)).await });
+        let serving = tokio::spawn(async move { serve(listener, port).await });
         let mut all = Vec::new();
         for _ in 0..LISTENERS {
             let mut stream = listen(ops).await;

@@ -1,4 +1,4 @@
-//! The operations port: health, readiness, metrics, status, orders. HTTP, for the operator's network alone.
+//! The operations port: health, readiness, metrics, status, orders. HTTP, for the operator alone.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -6,15 +6,24 @@
 //! | `dashboard` | the page for people |
 //! | `line` | the line test |
 //! | [`events`] | what changes, told as it changes |
+//! | `guard` | who may ask: the token, the host that is meant, pages of other sites |
+//! | `port` | how many connections, and for how long |
+//! | `tally` | what was refused, by reason |
 //! | `problem` | what is answered where it is not done |
 //! | `schema` | how what comes from other rooms looks in JSON |
 
 mod api;
 mod dashboard;
 pub mod events;
+mod guard;
 mod line;
+mod port;
 mod problem;
 pub(crate) mod schema;
+mod tally;
+
+pub use guard::Guard;
+pub use tally::{OpsRefusals, Tally};
 
 use crate::events::Event;
 use crate::line::{Ask, LineTest};
@@ -23,13 +32,17 @@ use crate::report::{LinkRepair, Reloaded, Report};
 use crate::sla::Sla;
 use crate::view::{LinkPast, Overview, TraceView};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use guard::Gate;
 use problem::Problem;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::WeakSender;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use topology::{NodeName, StreamName};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
@@ -38,6 +51,9 @@ use utoipa_axum::routes;
 
 /// The longest body there is anything to say in, in bytes.
 const MAX_BODY: usize = 16 * 1024;
+
+/// How long a body may take to come. What is asked is answered within a second or two.
+const BODY: Duration = Duration::from_secs(20);
 
 /// What the operator asks a running relay to do. The answer goes to `done`.
 #[derive(Debug)]
@@ -149,20 +165,32 @@ struct Relay {
     events: WeakSender<Arc<Event>>,
     /// Free places for listeners.
     listeners: Arc<Semaphore>,
+    guard: watch::Receiver<Guard>,
 }
 
-/// Serves until it is dropped. `report` is read at each request, orders go to `orders`; listeners hear what is sent to `events`.
-pub async fn serve(
-    listener: TcpListener,
-    report: watch::Receiver<Report>,
-    orders: mpsc::Sender<Order>,
-    events: WeakSender<Arc<Event>>,
-) -> std::io::Result<()> {
+/// What the operations port is made of.
+pub struct Port {
+    /// Read at each request.
+    pub report: watch::Receiver<Report>,
+    /// Where orders go.
+    pub orders: mpsc::Sender<Order>,
+    /// Listeners hear what is sent there.
+    pub events: WeakSender<Arc<Event>>,
+    /// What a request must bring. Listeners are let go where it changes.
+    pub guard: watch::Receiver<Guard>,
+    /// What is refused is counted there.
+    pub tally: Arc<Tally>,
+}
+
+/// Serves until it is dropped.
+pub async fn serve(listener: TcpListener, port: Port) -> std::io::Result<()> {
+    let tally = port.tally.clone();
+    port::serve(listener, router(port), tally).await
+}
+
+fn router(Port { report, orders, events, guard, tally }: Port) -> Router {
     let listeners = Arc::new(Semaphore::new(events::LISTENERS));
-    axum::serve(listener, router(Relay { report, orders, events, listeners })).await
-}
-
-fn router(relay: Relay) -> Router {
+    let relay = Relay { report, orders, events, listeners, guard: guard.clone() };
     let (router, _) = routes().split_for_parts();
     router
         .fallback(async |uri: Uri| {
@@ -173,9 +201,34 @@ fn router(relay: Relay) -> Router {
             let what = format!("{method} is not for {}; the header Allow says what is", uri.path());
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
         })
-        .layer(axum::middleware::from_fn(dashboard::no_other_site))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(tally.clone(), in_time))
+        .layer(from_fn_with_state(Arc::default(), in_turn))
+        // The last one is asked first.
+        .layer(from_fn_with_state(Gate { guard, tally }, guard::admit))
         .with_state(relay)
+}
+
+/// Lets one request through at a time, and what forwards have its turn before the next: a connection that brings thousands at once, and others
+/// like it, would otherwise stop the thread for as long as all of their answers take to be written.
+async fn in_turn(State(turn): State<Arc<Mutex<()>>>, request: Request, next: Next) -> Response {
+    {
+        let _turn = turn.lock().await;
+        tokio::task::yield_now().await;
+    }
+    next.run(request).await
+}
+
+/// Does not wait for ever for a body.
+async fn in_time(State(tally): State<Arc<Tally>>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(BODY, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            Tally::add(&tally.slow);
+            Problem::new(StatusCode::REQUEST_TIMEOUT, format!("the request did not come within {BODY:?}"))
+                .into_response()
+        }
+    }
 }
 
 /// Every route with its documentation. Nothing is routed but by this list, so that nothing goes undocumented.
@@ -209,5 +262,7 @@ fn routes() -> OpenApiRouter<Relay> {
 
 /// The document of the operations port: OpenAPI 3.1, as `/api/v1/openapi.json` answers it.
 pub fn document() -> OpenApi {
-    routes().split_for_parts().1
+    let mut document = routes().split_for_parts().1;
+    schema::guard(&mut document);
+    document
 }

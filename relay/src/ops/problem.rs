@@ -83,7 +83,7 @@ impl From<Refused> for Problem {
     }
 }
 
-fn documented(what: &str) -> RefOr<Documented> {
+pub(super) fn documented(what: &str) -> RefOr<Documented> {
     let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
     ResponseBuilder::new().description(what).content(MEDIA_TYPE, content).build().into()
 }

@@ -3,6 +3,10 @@
 
 #![expect(dead_code, reason = "only the shapes are used")]
 
+use super::guard::{is_open, is_probe};
+use super::problem::documented;
+use utoipa::openapi::OpenApi as Document31;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::{OpenApi, ToSchema};
 
 /// The head of the document; the routes add the rest.
@@ -10,7 +14,7 @@ use utoipa::{OpenApi, ToSchema};
 #[openapi(
     info(
         title = "Anabranch relay, operations port",
-        description = "For the operator's network alone: there is no password. Errors are problems of RFC 9457."
+        description = "For the operator alone. Where the relay has a token of its operations port, all but the probes and the page ask for it. Errors are problems of RFC 9457."
     ),
     components(schemas(super::problem::Problem, crate::events::Event, Part)),
     tags(
@@ -23,6 +27,32 @@ use utoipa::{OpenApi, ToSchema};
     )
 )]
 pub(super) struct Document;
+
+/// The scheme of the token, by this name.
+const TOKEN: &str = "token";
+
+/// Adds what stands before every route: the token, where the relay asks for it, and the host that is meant.
+pub(super) fn guard(document: &mut Document31) {
+    let about = "The token of the relay's `ops_token_file`, where it has one.";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about)).build();
+    document.components.get_or_insert_default().add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
+    for (path, item) in &mut document.paths.paths {
+        let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            if !is_probe(path) {
+                let elsewhere = documented("The host that is meant is not this port.");
+                responses.entry("421".to_owned()).or_insert(elsewhere);
+            }
+            if !is_open(path) {
+                let unknown = documented("The relay asks for a token: it is missing, or another.");
+                responses.insert("401".to_owned(), unknown);
+                let token = SecurityRequirement::new(TOKEN, [""; 0]);
+                operation.security = Some(vec![token, SecurityRequirement::default()]);
+            }
+        }
+    }
+}
 
 /// Name of a node, as in its certificate.
 #[derive(ToSchema)]

@@ -5,7 +5,7 @@ mod operator;
 
 use crate::config::{Config, Identity, Neighbour};
 use crate::events::Event;
-use crate::ops;
+use crate::ops::{self, Guard, Tally};
 use crate::overrides::{self, Overrides};
 use crate::report::{NeighbourReport, NeighbourState, ReloadReport, Report};
 use crate::system::{Dial, LinkOptions, Options, RelaySystem};
@@ -72,7 +72,14 @@ pub async fn run_reloading(
     let ops = relay.ops.take();
     let (order, mut orders) = mpsc::channel(1);
     let serving = ops.map(|listener| {
-        tokio::task::spawn_local(ops::serve(listener, report.subscribe(), order, relay.events.downgrade()))
+        let port = ops::Port {
+            report: report.subscribe(),
+            orders: order,
+            events: relay.events.downgrade(),
+            guard: relay.guard.subscribe(),
+            tally: relay.tally.clone(),
+        };
+        tokio::task::spawn_local(ops::serve(listener, port))
     });
     let _serving = AbortOnDrop(serving);
     tracing::info!(relay = %relay.shared.name, listen = ?relay.listen, ops = ?relay.ops_address, "ready");
@@ -140,6 +147,9 @@ struct Relay {
     listen: Vec<SocketAddr>,
     ops: Option<TcpListener>,
     ops_address: Option<SocketAddr>,
+    /// What requests to the operations port must bring.
+    guard: watch::Sender<Guard>,
+    tally: Arc<Tally>,
     /// Those that only dial, by the MTU of their paths.
     dialling: BTreeMap<Option<u16>, Endpoint>,
     credentials: Credentials,
@@ -158,6 +168,7 @@ struct Relay {
 impl Relay {
     async fn start(config: Config, loader: Option<Loader>) -> Result<Relay, Failure> {
         let Identity { name, credentials, verifier } = identity(&config)?;
+        let guard = config.ops_guard()?;
         let kept = config.state.as_deref().map(overrides::load).transpose()?.unwrap_or_default();
         for (peer, link) in &kept {
             tracing::info!(link = %peer, ?link, "set over the operations port earlier, above the configuration");
@@ -171,6 +182,9 @@ impl Relay {
             Some(address) => Some(bind_ops(address).await?),
             None => None,
         };
+        if config.ops.is_some_and(|ops| !ops.ip().to_canonical().is_loopback()) && config.ops_token_file.is_none() {
+            tracing::warn!("the operations port asks nobody for a token, and is not on loopback (ops_without_token)");
+        }
         let ops_address = ops.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
         let boot = clock::unix_micros();
@@ -215,6 +229,8 @@ impl Relay {
             listen,
             ops,
             ops_address,
+            guard: watch::Sender::new(guard),
+            tally: Arc::default(),
             dialling: BTreeMap::new(),
             credentials,
             started,
@@ -356,6 +372,8 @@ impl Relay {
         report.listen = self.listen.clone();
         report.ops = self.ops_address;
         report.reloads = self.reloads.clone();
+        report.refused.held_back = self.shared.host.control_held_back();
+        report.ops_refused = self.tally.refusals();
         report.lines_dropped = node::lines::dropped();
         for link in report.links.iter_mut().filter(|link| link.role == Role::Relay) {
             link.set_by = self.shared.set_by(&link.peer);

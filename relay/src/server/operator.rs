@@ -115,14 +115,20 @@ impl Relay {
     pub(super) fn reload(&mut self, config: Result<Config, Failure>) -> Result<Reloaded, String> {
         let checked = config.map_err(|failure| failure.message).and_then(|config| {
             config.check()?;
+            // The port stays where it is until the relay is restarted: it must not be left open there.
+            Config { ops: self.shared.config.borrow().ops, ..config.clone() }.check_ops()?;
+            let guard = config.ops_guard().map_err(|failure| failure.message)?;
             let renewed = self.credentials.reload().map_err(|error| format!("keys: {error}"))?;
-            Ok((config, renewed))
+            Ok((config, guard, renewed))
         });
         match checked {
-            Ok((config, renewed)) => {
+            Ok((config, guard, renewed)) => {
                 let mut reloaded = self.apply(config);
                 if renewed {
                     reloaded.applied.push("the files in keys".into());
+                }
+                if self.guard.send_if_modified(|old| std::mem::replace(old, guard.clone()) != guard) {
+                    reloaded.applied.push("who may come to the operations port".into());
                 }
                 self.reloads.done += 1;
                 self.reloads.last_error = None;
@@ -197,6 +203,9 @@ impl Relay {
             address: new.address.clone(),
             auto: new.auto.clone(),
             routing: new.routing.clone(),
+            ops_token_file: new.ops_token_file.clone(),
+            ops_hosts: new.ops_hosts.clone(),
+            ops_without_token: new.ops_without_token,
             ..old
         };
         let (place, traits) = (new.place(), new.traits());

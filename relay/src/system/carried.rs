@@ -137,6 +137,32 @@ impl Deref for Installed {
     }
 }
 
+impl Installed {
+    /// What it takes to keep, about: as many bytes as it came in.
+    pub fn bytes(&self) -> usize {
+        match &*self.message {
+            Control::Signed(signed) => signed.body.len() + signed.certificate.len(),
+            plain => node::control::encoded_size(plain).unwrap_or_default(),
+        }
+    }
+}
+
+/// Most bytes of graphs that are kept of the streams of one ingress: a thousand streams over a hundred links each.
+const MOST_OF_ONE: usize = 8 << 20;
+
+/// Most bytes of graphs that are kept.
+const MOST_OF_ALL: usize = 64 << 20;
+
+/// Whether a graph of so many bytes is kept beside those that are, each by its ingress and size.
+pub fn has_room<'a>(kept: impl Iterator<Item = (&'a NodeName, usize)>, ingress: &NodeName, more: usize) -> bool {
+    let (mut of_one, mut of_all) = (more, more);
+    for (from, bytes) in kept {
+        of_all += bytes;
+        of_one += if from == ingress { bytes } else { 0 };
+    }
+    of_one <= MOST_OF_ONE && of_all <= MOST_OF_ALL
+}
+
 /// What an installation is to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopted {
@@ -380,6 +406,17 @@ mod tests {
 
     fn epochs(carried: &Carried) -> Vec<u16> {
         carried.graphs().map(|install| install.epoch).collect()
+    }
+
+    #[test]
+    fn graphs_of_one_ingress_and_of_all_are_bounded() {
+        let names: Vec<NodeName> = (0..20).map(|nth| format!("r{nth}").parse().expect("valid")).collect();
+        let one = [(&names[0], MOST_OF_ONE - 100)];
+        assert!(has_room(one.into_iter(), &names[0], 100) && has_room(one.into_iter(), &names[1], MOST_OF_ONE));
+        assert!(!has_room(one.into_iter(), &names[0], 101));
+        let all = || names.iter().map(|name| (name, MOST_OF_ALL / names.len()));
+        let new = "new".parse().expect("valid");
+        assert!(!has_room(all(), &new, 1000) && has_room(all().skip(1), &new, 1000));
     }
 
     #[test]

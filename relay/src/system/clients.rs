@@ -222,7 +222,7 @@ impl RelaySystem {
         wanted.sinks.insert(HERE);
         wanted.unwanted_since = None;
         self.directory.own().subscribe(name, 0);
-        for id in self.lives_of(name) {
+        for id in self.lives_of(now, name) {
             self.open_to(now, &id, HERE, true, ports);
         }
     }
@@ -356,7 +356,7 @@ impl RelaySystem {
                 let live = self.directory.is_live(&name) || self.published.contains_key(&name);
                 ports.control(port, Control::Subscribed { name: name.clone(), live });
                 self.tell_whether_refused(port, &name, ports);
-                for id in self.lives_of(&name) {
+                for id in self.lives_of(now, &name) {
                     self.open_to(now, &id, port, true, ports);
                 }
             }

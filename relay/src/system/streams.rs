@@ -1,6 +1,6 @@
 //! What is carried: announcements, graphs, the end of a stream.
 
-use super::carried::{Adopted, Announced, Carried, Installed, StreamId, hops};
+use super::carried::{Adopted, Announced, Carried, Installed, StreamId, has_room, hops};
 use super::line::HERE;
 use super::{Ended, Kind, RelaySystem};
 use crate::events::What;
@@ -58,18 +58,39 @@ impl RelaySystem {
         Some(key)
     }
 
-    /// The lives of a stream that sinks here are to have. A name belongs to who has it: while one relay says that a life enters there and it does come
-    /// here, another life that is said to enter elsewhere is nobody's. (An honest relay refuses to publish it.)
-    pub(super) fn lives_of(&self, name: &StreamName) -> Vec<StreamId> {
-        let of_name = || self.carried.iter().filter(|(id, _)| id.name == *name);
-        let gives_way = |(id, carried): &(&StreamId, &Carried)| {
-            of_name().any(|(elder, known)| {
-                (elder.ingress != id.ingress && elder.incarnation != id.incarnation)
-                    && (known.since < carried.since && known.orphan_since.is_none())
-                    && self.directory.holds(&elder.ingress, name, elder.incarnation)
-            })
-        };
-        of_name().filter(|life| !gives_way(life)).map(|(id, _)| id.clone()).collect()
+    /// The lives of a stream that sinks here are to have; see [`RelaySystem::gives_way`].
+    pub(super) fn lives_of(&self, now: Instant, name: &StreamName) -> Vec<StreamId> {
+        let of_name = self.carried.iter().filter(|(id, _)| id.name == *name);
+        of_name.filter(|(id, carried)| !self.gives_way(now, id, carried)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether what is said to enter elsewhere is nobody's. A name belongs to who has it: while one relay says that a life enters there and it does
+    /// come here, another life gives way (an honest relay refuses to publish it), and so does the same life, as long as it flows from there: a source that
+    /// has moved publishes at one relay at a time.
+    fn gives_way(&self, now: Instant, id: &StreamId, carried: &Carried) -> bool {
+        let elsewhere = self.carried.iter().filter(|(elder, _)| elder.name == id.name && elder.ingress != id.ingress);
+        let mut elders = elsewhere.filter(|(_, known)| known.since < carried.since);
+        elders.any(|(elder, known)| {
+            let comes = match elder.incarnation == id.incarnation {
+                true => self.forward.newest_from(known.key, now).is_some(),
+                false => known.orphan_since.is_none(),
+            };
+            comes && self.directory.holds(&elder.ingress, &elder.name, elder.incarnation)
+        })
+    }
+
+    /// Takes from sinks what gives way again: its elder was silent for a while, and is back.
+    fn take_back(&mut self, now: Instant, name: &StreamName, ports: &mut Ports) {
+        let of_name = self.carried.iter().filter(|(id, _)| id.name == *name);
+        let back = of_name.filter(|(id, carried)| self.gives_way(now, id, carried)).map(|(_, carried)| carried.key);
+        for key in back.collect::<Vec<_>>() {
+            let local = self.forward.outputs(key).filter(|(port, local, _)| *local && *port != HERE);
+            for port in local.map(|(port, ..)| port).collect::<Vec<_>>() {
+                if let Some(handle) = self.forward.close_output(now, key, port) {
+                    ports.control(port, Control::StreamClose { handle: handle.0, ended: false });
+                }
+            }
+        }
     }
 
     fn open_to_sinks(&mut self, now: Instant, name: &StreamName, ports: &mut Ports) {
@@ -77,7 +98,7 @@ impl RelaySystem {
         if sinks.is_empty() {
             return;
         }
-        for id in self.lives_of(name) {
+        for id in self.lives_of(now, name) {
             for sink in &sinks {
                 self.open_to(now, &id, *sink, true, ports);
             }
@@ -201,6 +222,10 @@ impl RelaySystem {
             self.refused.protocol += 1;
             return;
         }
+        if from.is_some() && !self.can_keep(&install) {
+            self.refused.graphs += 1;
+            return;
+        }
         self.revive(&id, install.boot, install.epoch);
         if from.is_some() && (id.ingress == *self.name() || self.has_ended(&id)) {
             return;
@@ -226,6 +251,13 @@ impl RelaySystem {
         }
         self.forward.install(key, install.epoch, &hops(&install, self.directory.me(), &self.relays));
         self.mark_orphans(now, Some(&[key]));
+    }
+
+    /// Whether there is room for a graph of others.
+    fn can_keep(&self, install: &Installed) -> bool {
+        let sizes = |carried: &Carried| carried.graphs().map(|graph| graph.bytes()).sum::<usize>();
+        let kept = self.carried.iter().map(|(id, carried)| (&id.ingress, sizes(carried)));
+        has_room(kept, &install.ingress, install.bytes())
     }
 
     /// The relays below in any graph kept whose links stand.
@@ -297,6 +329,7 @@ impl RelaySystem {
         // Of several lives of a name, one may have given way until now.
         let names: Vec<StreamName> = self.carried.keys().map(|id| id.name.clone()).collect();
         for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
+            self.take_back(now, &pair[0], ports);
             self.open_to_sinks(now, &pair[0], ports);
         }
         self.retire_epochs(now, ports);

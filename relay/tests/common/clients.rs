@@ -148,6 +148,8 @@ pub(crate) struct Sink {
     pub(crate) other: Option<&'static str>,
     /// Why it was refused, in words.
     pub(crate) reasons: Vec<String>,
+    /// Of what came first under its number, by the first byte of the payload.
+    pub(crate) payloads: BTreeMap<u8, u32>,
 }
 
 impl Sink {
@@ -158,6 +160,9 @@ impl Sink {
         };
         let entry = self.got.entry((open.incarnation.0, delivery.seq.0)).or_insert((0, delivery.age));
         entry.0 += 1;
+        if entry.0 == 1 {
+            *self.payloads.entry(delivery.payload.first().copied().unwrap_or_default()).or_default() += 1;
+        }
     }
 
     pub(crate) fn count(&self, incarnation: u64) -> usize {

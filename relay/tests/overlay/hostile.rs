@@ -5,7 +5,7 @@ use crate::clients::STREAM;
 use anabranch_relay::forward::signal::SIGNAL;
 use anabranch_relay::system::RelaySystem;
 use bytes::Bytes;
-use link::{Delivery, Flags, Instant, Packet, StreamHandle, StreamSeq};
+use link::{Delivery, Flags, Instant, Label, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::control::{Content, Control, StreamOpen};
 use node::trust::Role;
 use node::{Closed, EndSystem, Peer, PortId, Ports};
@@ -34,7 +34,13 @@ pub(crate) enum Vice {
     Flood(Advertisement, u64),
     /// It says that the stream enters the overlay at it, in a life of its own, and sends something under that name.
     Claim(Advertisement),
+    /// It says that the stream enters the overlay at it as well, in the life of its true source, and sends something of its own making from this number on, a
+    /// packet a millisecond.
+    Impersonate(Advertisement, u32),
 }
+
+/// What all payloads of its own making begin with.
+pub(crate) const MADE_UP: u8 = 9;
 
 /// The handle under which it sends what is not to be sent.
 const OWN: u16 = 40_000;
@@ -68,8 +74,11 @@ impl Hostile {
     fn open(&mut self, port: PortId, ports: &mut Ports) {
         if !self.told.contains(&port) {
             self.told.push(port);
-            let claim = matches!(self.vice, Some(Vice::Claim(_)));
-            ports.control(port, Control::StreamOpen(announcement(claim)));
+            let claimed = match &self.vice {
+                Some(Vice::Claim(ad) | Vice::Impersonate(ad, _)) => Some(ad),
+                _ => None,
+            };
+            ports.control(port, Control::StreamOpen(announcement(claimed)));
         }
     }
 
@@ -108,13 +117,15 @@ impl Hostile {
 /// The life of the stream that it claims for itself.
 pub(crate) const CLAIMED: Incarnation = Incarnation(99);
 
-fn announcement(claim: bool) -> StreamOpen {
-    let (incarnation, ingress) = if claim { (CLAIMED, "b") } else { (Incarnation(1), "a") };
+/// Of the stream as it is, or as it is claimed.
+fn announcement(claimed: Option<&Advertisement>) -> StreamOpen {
+    let claimed = claimed.map(|ad| (ad.streams[0].incarnation, ad.origin.clone()));
+    let (incarnation, ingress) = claimed.unwrap_or_else(|| (Incarnation(1), "a".parse().expect("valid")));
     StreamOpen {
         handle: OWN,
         name: STREAM.parse().expect("valid"),
         incarnation,
-        ingress: ingress.parse().expect("valid"),
+        ingress,
         deadline_us: 200_000,
         content: Content::Datagrams,
         sealed: false,
@@ -155,7 +166,7 @@ impl EndSystem for Hostile {
             Some(Vice::Invent) => {
                 if self.count.is_multiple_of(10) {
                     let seq = delivery.seq.plus(1_000_000 + self.count as u32 * 5_000);
-                    let invented = Delivery { payload: Bytes::from_static(&[9; 1316]), ..delivery.clone() };
+                    let invented = Delivery { payload: Bytes::from_static(&[MADE_UP; 1316]), ..delivery.clone() };
                     self.send(now, port, &invented, seq, ports);
                 }
                 self.system.handle_delivery(now, port, delivery, ports);
@@ -202,6 +213,31 @@ impl EndSystem for Hostile {
                     }
                     self.vice = Some(Vice::Claim(advertisement));
                 }
+                Some(Vice::Impersonate(mut advertisement, seq)) => {
+                    self.due = now + Duration::from_millis(1);
+                    if seq.is_multiple_of(200) {
+                        advertisement.seq += 1;
+                        for port in Self::neighbours(ports) {
+                            ports.control(port, Control::Advertise(advertisement.clone()));
+                        }
+                    }
+                    self.vice = Some(Vice::Impersonate(advertisement, seq + 1));
+                    for port in Self::neighbours(ports) {
+                        self.open(port, ports);
+                        let packet = Packet {
+                            target: None,
+                            stream: StreamHandle(OWN),
+                            seq: StreamSeq(seq),
+                            media_time: MediaTime(now.as_micros() as u32),
+                            age: Duration::ZERO,
+                            label: Label(0),
+                            flags: Flags::default(),
+                            payload: Bytes::from_static(&[MADE_UP; 1316]),
+                            recover_until: now + Duration::from_millis(100),
+                        };
+                        let _ = ports.send(now, port, packet);
+                    }
+                }
                 _ => {}
             }
         }
@@ -209,7 +245,8 @@ impl EndSystem for Hostile {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let own = matches!(self.vice, Some(Vice::End | Vice::Flood(..) | Vice::Claim(_))).then_some(self.due);
+        let own = matches!(self.vice, Some(Vice::End | Vice::Flood(..) | Vice::Claim(_) | Vice::Impersonate(..)))
+            .then_some(self.due);
         let waiting = self.waiting.front().map(|(due, ..)| *due);
         self.system.poll_timeout().into_iter().chain(own).chain(waiting).min()
     }

@@ -5,11 +5,11 @@
 
 use crate::failures::Stage;
 use crate::harness::{Overlay, STREAM, Source, ms};
-use crate::hostile::{CLAIMED, Vice};
+use crate::hostile::{CLAIMED, MADE_UP, Vice};
 use anabranch_relay::system::LinkOptions;
 use node::control::Dissemination::{self, Auto, Targeted, Tree};
 use std::time::Duration;
-use topology::lsdb::{Advertisement, LinkState, StreamState};
+use topology::lsdb::{Advertisement, Incarnation, LinkState, StreamState};
 use topology::select::Modules;
 
 /// What a relay broken into has cost.
@@ -60,14 +60,18 @@ fn costs_nothing(what: &str, vice: &Vice) {
     }
 }
 
+fn links_to(peers: &[&str]) -> Vec<LinkState> {
+    let link = |peer: &&str| LinkState { peer: peer.parse().expect("valid"), delay_us: 15_000, loss_ppm: 0, cost: 10 };
+    peers.iter().map(link).collect()
+}
+
 /// What `b` says of itself, with a number above all that it says honestly.
 fn own_word(streams: Vec<StreamState>) -> Advertisement {
-    let link = |peer: &str| LinkState { peer: peer.parse().expect("valid"), delay_us: 15_000, loss_ppm: 0, cost: 10 };
     Advertisement {
         origin: "b".parse().expect("valid"),
         boot: u64::MAX / 2,
         seq: 1,
-        links: ["a", "d", "e"].map(link).into(),
+        links: links_to(&["a", "d", "e"]),
         streams,
         subscriptions: Vec::new(),
         draining: false,
@@ -157,6 +161,71 @@ fn lies_by_the_thousand() {
 fn lies_about_whose_stream_it_is() {
     let claim = StreamState { name: STREAM.parse().expect("valid"), incarnation: CLAIMED, deadline_us: 200_000 };
     costs_nothing("says that the stream enters there", &Vice::Claim(own_word(vec![claim])));
+}
+
+/// A relay beside the stream's way says that the stream enters there as well, in the same life, as it would where a source has moved to it, and sends
+/// something else under the numbers that are next. With how much of that comes to the sink, and what of the stream does.
+fn impersonated(at: &str, mode: Dissemination) -> (usize, u32) {
+    let mut stage = Stage::new(mode);
+    stage.run(1000);
+    let from = stage.overlay.of_source(stage.source, |source| source.next_seq);
+    let claim = StreamState { name: STREAM.parse().expect("valid"), incarnation: Incarnation(1), deadline_us: 200_000 };
+    let links = match at {
+        "b" => ["a", "d", "e"],
+        _ => ["b", "c", "x"],
+    };
+    let ad = Advertisement { origin: at.parse().expect("valid"), links: links_to(&links), ..own_word(vec![claim]) };
+    stage.overlay.corrupt(at, Some(Vice::Impersonate(ad, from + 100)));
+    stage.run(5000);
+    // Of a stream that falls silent it is taken for the next publisher.
+    let made_up = stage.overlay.of_sink(stage.sink, |sink| sink.payloads.get(&MADE_UP).copied().unwrap_or_default());
+    let sent = stage.overlay.send(stage.source, false);
+    stage.overlay.run(500);
+    let missing =
+        stage.overlay.of_sink(stage.sink, |sink| (from..sent).filter(|n| !sink.got.contains_key(&(1, *n))).count());
+    (missing, made_up)
+}
+
+#[test]
+fn lies_about_whose_stream_it_is_in_the_same_life() {
+    for at in ["b", "e"] {
+        for mode in [Auto, Targeted, Tree] {
+            let (missing, made_up) = impersonated(at, mode);
+            println!("{at} says that the stream enters there too, {mode:?}: {missing} missing, {made_up} made up");
+            assert_eq!((missing, made_up), (0, 0), "{at}, {mode:?}");
+        }
+    }
+}
+
+/// Where the stream itself does not come for a while, its impostor is taken for a source that has moved; when the stream is back, that ends.
+#[test]
+fn lies_about_whose_stream_it_is_end_when_the_stream_is_back() {
+    let mut stage = Stage::new(Auto);
+    stage.run(1000);
+    stage.overlay.send(stage.source, false);
+    let from = stage.overlay.of_source(stage.source, |source| source.next_seq);
+    let claim = StreamState { name: STREAM.parse().expect("valid"), incarnation: Incarnation(1), deadline_us: 200_000 };
+    let ad = Advertisement {
+        origin: "e".parse().expect("valid"),
+        links: links_to(&["b", "c", "x"]),
+        ..own_word(vec![claim])
+    };
+    stage.overlay.corrupt("e", Some(Vice::Impersonate(ad, 1_000_000)));
+    stage.run(2000);
+    let made_up = |stage: &mut Stage| {
+        stage.overlay.of_sink(stage.sink, |sink| sink.payloads.get(&MADE_UP).copied().unwrap_or_default())
+    };
+    assert!(made_up(&mut stage) > 1000, "nobody else publishes it");
+    stage.overlay.send(stage.source, true);
+    stage.run(1000);
+    let before = made_up(&mut stage);
+    stage.run(3000);
+    assert_eq!(made_up(&mut stage), before, "the name is its owner's again");
+    let sent = stage.overlay.send(stage.source, false);
+    stage.overlay.run(500);
+    stage.overlay.of_sink(stage.sink, |sink| {
+        assert!((from..sent).all(|n| sink.got.contains_key(&(1, n))), "and nothing of the stream is lost by it");
+    });
 }
 
 /// A sink at a neighbour of the relay that claims its stream: nothing stands between.

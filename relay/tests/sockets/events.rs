@@ -17,7 +17,7 @@ type Heard = Rc<RefCell<Vec<Value>>>;
 
 async fn listen(ops: SocketAddr) -> Heard {
     let mut stream = TcpStream::connect(ops).await.expect("it listens");
-    stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: relay\r\n\r\n").await.expect("it reads");
+    stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("it reads");
     let heard = Heard::default();
     let hearing = heard.clone();
     let (begun, beginning) = tokio::sync::oneshot::channel();

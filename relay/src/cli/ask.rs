@@ -1,0 +1,135 @@
+//! Asking a running relay over its operations port.
+
+use clap::Args;
+use node::exit::{Exit, Failure};
+use node::trust::OpsToken;
+use serde_json::Value;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long a relay may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A longer answer is none of ours.
+const MOST: u64 = 64 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct At {
+    /// The relay's operations port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS")]
+    ops: SocketAddr,
+    /// File with the token that the operations port asks for, where it does
+    #[arg(long, value_name = "FILE", env = "ANABRANCH_OPS_TOKEN_FILE")]
+    ops_token_file: Option<PathBuf>,
+}
+
+impl At {
+    /// The operations port, with what it asks for.
+    pub(super) fn open(&self) -> Result<Ops, Failure> {
+        let load = |path: &PathBuf| OpsToken::load(path).map_err(|error| Failure::new(Exit::Config, error.to_string()));
+        Ok(Ops { address: self.ops, token: self.ops_token_file.as_ref().map(load).transpose()? })
+    }
+}
+
+/// An operations port.
+#[derive(Clone, Debug)]
+pub(super) struct Ops {
+    pub(super) address: SocketAddr,
+    token: Option<OpsToken>,
+}
+
+impl fmt::Display for Ops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// What a relay answers.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+impl Answer {
+    /// The relay's own words, where it did not do as asked (RFC 9457).
+    pub(super) fn why(&self) -> String {
+        let problem: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        problem["detail"].as_str().unwrap_or_else(|| self.body.trim_end()).to_owned()
+    }
+
+    /// The answer, where it is what was asked for; else the relay's own words.
+    pub(super) fn good(self, ops: &Ops) -> Result<Answer, Failure> {
+        if self.status == 200 {
+            return Ok(self);
+        }
+        let why = self.why();
+        match self.status {
+            404 | 503 => Err(ops.unavailable(&why)),
+            400..500 => Err(Failure::new(Exit::Refused, format!("operations port {ops}: {why}"))),
+            507 => Err(Failure::new(Exit::Io, format!("operations port {ops}: {why}"))),
+            status => Err(ops.unavailable(&format!("it answers with status {status}: {why}"))),
+        }
+    }
+}
+
+impl Ops {
+    /// What it answers at a path, as JSON.
+    pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.parse(&self.ask("GET", path)?)
+    }
+
+    /// What it answers at a path.
+    pub(super) fn ask(&self, method: &str, path: &str) -> Result<String, Failure> {
+        Ok(node::host::block_on_local(self.request(method, path, None))?.good(self)?.body)
+    }
+
+    /// An answer as JSON.
+    pub(super) fn parse(&self, body: &str) -> Result<Value, Failure> {
+        serde_json::from_str(body).map_err(|error| self.unavailable(&format!("its answer is not a relay's: {error}")))
+    }
+
+    /// A request, whose answer ends with the connection.
+    pub(super) async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        let exchange = async {
+            let mut answer = String::new();
+            self.send(method, path, body).await?.take(MOST).read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = tokio::time::timeout(PATIENCE, exchange)
+            .await
+            .map_err(|_| self.unavailable(&format!("no answer in {PATIENCE:?}")))?
+            .map_err(|error| self.unavailable(&error.to_string()))?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        match head.split_whitespace().nth(1).and_then(|status| status.parse().ok()) {
+            Some(status) => Ok(Answer { status, body: body.to_owned() }),
+            None => Err(self.unavailable(&format!("it answers {:?}", head.lines().next().unwrap_or_default()))),
+        }
+    }
+
+    /// Sends a request of HTTP/1.0, whose answer ends with the connection (RFC 1945).
+    pub(super) async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<TcpStream> {
+        let (kind, body) = match body {
+            Some(body) => ("Content-Type: application/json\r\n", body.to_string()),
+            None => ("", String::new()),
+        };
+        let mut stream = TcpStream::connect(self.address).await?;
+        let head =
+            format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n{kind}Content-Length: {}\r\n", self.address, body.len());
+        stream.write_all(head.as_bytes()).await?;
+        if let Some(token) = &self.token {
+            stream.write_all(b"Authorization: ").await?;
+            stream.write_all(token.authorization().as_bytes()).await?;
+            stream.write_all(b"\r\n").await?;
+        }
+        stream.write_all(format!("\r\n{body}").as_bytes()).await?;
+        Ok(stream)
+    }
+
+    pub(super) fn unavailable(&self, what: &str) -> Failure {
+        Failure::new(Exit::Unavailable, format!("operations port {self}: {what}"))
+    }
+}

@@ -1,0 +1,48 @@
+//! What the operations port refused, counted by reason.
+
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use utoipa::ToSchema;
+
+/// Counts up while the relay runs. Shared by the tasks of connections and the report.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub(super) connections: AtomicU64,
+    pub(super) slow: AtomicU64,
+    pub(super) token: AtomicU64,
+    pub(super) host: AtomicU64,
+    pub(super) foreign: AtomicU64,
+}
+
+/// What the operations port refused since the start, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OpsRefusals {
+    /// Connections beyond those that may be open at once.
+    pub connections: u64,
+    /// Connections closed because their request did not come, or their answer was not read.
+    pub slow: u64,
+    /// Requests without the token, or with another.
+    pub token: u64,
+    /// Requests for a host that this port is not.
+    pub host: u64,
+    /// Orders that a page of another site had a browser give.
+    pub foreign: u64,
+}
+
+impl Tally {
+    pub(super) fn add(count: &AtomicU64) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn refusals(&self) -> OpsRefusals {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        OpsRefusals {
+            connections: read(&self.connections),
+            slow: read(&self.slow),
+            token: read(&self.token),
+            host: read(&self.host),
+            foreign: read(&self.foreign),
+        }
+    }
+}
