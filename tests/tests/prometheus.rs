@@ -55,8 +55,13 @@ impl Prometheus {
         let (config, rules) = (folder.path().join("prometheus.yml"), folder.path().join("alerts.yml"));
         let targets = format!("targets: {}", json!(targets));
         let here = CONFIG.replace("targets: [\"lon:4480\", \"fra:4480\", \"ams:4480\"]", &targets);
+        // Relays on loopback ask for no token: any will do.
+        let token = folder.path().join("token");
+        std::fs::write(&token, "any").unwrap();
+        let here = here.replace("/etc/anabranch/token", &token.display().to_string());
         let here = here.replace("interval: 5s", "interval: 1s");
-        assert!(here.contains(&targets) && here.matches("interval: 1s").count() == 2, "the file is another:\n{CONFIG}");
+        assert!(here.contains(&targets) && here.contains(&*token.display().to_string()));
+        assert!(here.matches("interval: 1s").count() == 2, "the file is another:\n{CONFIG}");
         std::fs::write(&config, here).unwrap();
         std::fs::write(&rules, RULES).unwrap();
         check(&["check", "config"], &config);
