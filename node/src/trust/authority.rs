@@ -111,7 +111,7 @@ impl Authority {
         Credentials::new(self.certificate.clone(), identity)
     }
 
-    /// The text of a list of revocations, signed; see [`super::Revocations::set`].
+    /// The text of a list of revocations, signed; see [`Credentials::set_revocations`].
     pub fn sign_revocations(&self, list: &RevocationList) -> Result<String, TrustError> {
         list.seal(|message| self.sign(message))
     }

@@ -57,6 +57,11 @@ impl Announced {
         Announced::new(deadline_us, 0, Content::Datagrams, false)
     }
 
+    /// The same, and sealed where somebody says so.
+    pub fn or_sealed(self, sealed: bool) -> Announced {
+        Announced { sealed: self.sealed || sealed, ..self }
+    }
+
     fn new(deadline_us: u32, target_ppb: u32, content: Content, sealed: bool) -> Announced {
         let deadline = Duration::from_micros(u64::from(deadline_us.min(MAX_DEADLINE_US)));
         Announced { service: Service { deadline, target: Residual::ppb(target_ppb) }, content, sealed }

@@ -143,7 +143,10 @@ impl RelaySystem {
         {
             return;
         }
-        let Some(key) = self.carry(now, &id, Announced::from(&open), ports) else { return };
+        // What its ingress has signed stands, whatever a neighbour says of deadline and target; the mark of sealing can only be added.
+        let signed = self.carried.get(&id).and_then(Carried::newest).map(|install| Announced::from(&***install));
+        let announced = signed.map_or_else(|| Announced::from(&open), |known| known.or_sealed(open.sealed));
+        let Some(key) = self.carry(now, &id, announced, ports) else { return };
         let handle = StreamHandle(open.handle);
         if self.forward.input(port, handle) == Some(key) {
             return;

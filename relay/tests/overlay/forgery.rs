@@ -120,3 +120,32 @@ fn a_signed_overlay_works_as_any_other() {
         assert_eq!(overlay.report(relay).refused.forged, 0);
     }
 }
+
+/// What the ingress has signed of its stream stands, whatever a neighbour announces.
+#[test]
+fn a_neighbour_changes_neither_deadline_nor_target_of_a_stream() {
+    let mut overlay = signed_diamond();
+    let sink = overlay.sink("d", "s");
+    let source = overlay.source("a", "camera", Source::new(1));
+    overlay.run(500);
+    overlay.send(source, true);
+    overlay.run(500);
+    for relay in ["b", "c"] {
+        let open = node::control::StreamOpen {
+            handle: 4_000,
+            name: "tenant/channel".parse().expect("valid"),
+            incarnation: topology::lsdb::Incarnation(1),
+            ingress: "a".parse().expect("valid"),
+            deadline_us: 1_000,
+            content: node::control::Content::Datagrams,
+            sealed: false,
+            target_ppb: 1_000_000_000,
+        };
+        say(&mut overlay, relay, "d", Control::StreamOpen(open));
+    }
+    overlay.run(500);
+    assert_eq!(overlay.report("d").streams[0].deadline_ms, 200.0);
+    let sent = overlay.send(source, false);
+    overlay.run(500);
+    overlay.of_sink(sink, |sink| sink.assert_whole(1, 0..sent));
+}
