@@ -39,6 +39,8 @@ struct Shared {
     revocations: Revocations,
     /// Where it is read from, and whose it is; `None` where a program that embeds the node gave it.
     directory: Option<(PathBuf, Option<NodeName>)>,
+    /// What its files were like before they were first read.
+    first: Vec<FileState>,
     followed: AtomicBool,
 }
 
@@ -80,19 +82,26 @@ impl Credentials {
         identity: Option<&Identity>,
     ) -> Result<Credentials, TrustError> {
         let authorities = Authorities::new(vec![authority])?;
-        Ok(Credentials::over(Loaded { authorities, identity: identity.cloned() }, Lists::new(), None))
-    }
-
-    fn over(loaded: Loaded, lists: Lists, directory: Option<(PathBuf, Option<NodeName>)>) -> Credentials {
-        let (loaded, revocations) = (watch::Sender::new(Arc::new(loaded)), Revocations::new(lists));
-        Credentials { shared: Arc::new(Shared { loaded, revocations, directory, followed: AtomicBool::new(false) }) }
+        Ok(Credentials::over(Loaded { authorities, identity: identity.cloned() }, Lists::new(), None, Vec::new()))
     }
 
     /// Reads `authority.crt`, `revoked.list` if there is one, and, where a name is given, `NAME.crt` and `NAME.key` from `directory`.
     pub fn load(directory: &Path, name: Option<&NodeName>) -> Result<Credentials, TrustError> {
+        let first = states(directory, name);
         let loaded = Loaded::read(directory, name)?;
         let lists = revocation::load(directory, &loaded.authorities)?;
-        Ok(Credentials::over(loaded, lists, Some((directory.to_owned(), name.cloned()))))
+        Ok(Credentials::over(loaded, lists, Some((directory.to_owned(), name.cloned())), first))
+    }
+
+    fn over(
+        loaded: Loaded,
+        lists: Lists,
+        directory: Option<(PathBuf, Option<NodeName>)>,
+        first: Vec<FileState>,
+    ) -> Credentials {
+        let (loaded, revocations) = (watch::Sender::new(Arc::new(loaded)), Revocations::new(lists));
+        let followed = AtomicBool::new(false);
+        Credentials { shared: Arc::new(Shared { loaded, revocations, directory, first, followed }) }
     }
 
     /// Reads the files of the key directory again; whether anything but the list of revocations has changed. An error where one of them is
@@ -108,7 +117,7 @@ impl Credentials {
             let expected = "a certificate of the same role as before";
             return Err(content(&path, expected, format!("it is that of a {}, and this is a {}", new.role, old.role)));
         }
-        self.shared.revocations.replace(revocation::load(directory, &new.authorities)?)?;
+        self.shared.revocations.replace(revocation::load(directory, &new.authorities)?, &new.authorities)?;
         let changed = !new.is_as(&old);
         if changed {
             self.shared.loaded.send_replace(Arc::new(new));
@@ -123,7 +132,7 @@ impl Credentials {
         }
         let weak = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
-            let mut seen = weak.upgrade().map(|shared| shared.state());
+            let mut seen = weak.upgrade().map(|shared| shared.first.clone());
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 let Some(shared) = weak.upgrade() else { return };
@@ -134,7 +143,8 @@ impl Credentials {
 
     /// Reads the files where one has changed since `seen`. What is wrong with them is logged once; what is in force stays.
     fn look(&self, seen: &mut Option<Vec<FileState>>) {
-        let state = self.shared.state();
+        let Some((directory, name)) = &self.shared.directory else { return };
+        let state = states(directory, name.as_ref());
         if seen.as_ref() == Some(&state) {
             return;
         }
@@ -156,7 +166,8 @@ impl Credentials {
     /// Puts the list of revocations in `text` in force. An error where it is not signed by an authority or is older than the one in force;
     /// that one stays.
     pub fn set_revocations(&self, text: &str) -> Result<(), TrustError> {
-        self.shared.revocations.replace(revocation::open(text, &self.loaded().authorities)?)
+        let loaded = self.loaded();
+        self.shared.revocations.replace(revocation::open(text, &loaded.authorities)?, &loaded.authorities)
     }
 
     pub(super) fn loaded(&self) -> Arc<Loaded> {
@@ -254,14 +265,11 @@ pub(super) fn file_state(path: &Path) -> FileState {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-impl Shared {
-    /// Of each file that is followed.
-    fn state(&self) -> Vec<FileState> {
-        let Some((directory, name)) = &self.directory else { return Vec::new() };
-        let own = name.iter().flat_map(|name| [format!("{name}.crt"), format!("{name}.key")]);
-        let files = ["authority.crt".to_owned(), revocation::FILE.to_owned()].into_iter().chain(own);
-        files.map(|file| file_state(&directory.join(file))).collect()
-    }
+/// Of each file that is followed.
+fn states(directory: &Path, name: Option<&NodeName>) -> Vec<FileState> {
+    let own = name.iter().flat_map(|name| [format!("{name}.crt"), format!("{name}.key")]).collect::<Vec<_>>();
+    let files = ["authority.crt".to_owned(), revocation::FILE.to_owned()].into_iter().chain(own);
+    files.map(|file| file_state(&directory.join(file))).collect()
 }
 
 /// Tells of changes of [`Credentials`].

@@ -122,8 +122,9 @@ impl Revocations {
         Revocations(Arc::new(watch::Sender::new(lists)))
     }
 
-    /// Puts these in force. An error where one is older than the one in force of the same authority; then all stay.
-    pub(super) fn replace(&self, new: Lists) -> Result<(), TrustError> {
+    /// Puts these in force; the list of an authority that is still believed and has none among them stays. An error where one is older than the
+    /// one in force of the same authority; then all stay.
+    pub(super) fn replace(&self, mut new: Lists, believed: &Authorities) -> Result<(), TrustError> {
         let mut result = Ok(());
         self.0.send_if_modified(|lists| {
             let older = new.iter().find_map(|(key, new)| {
@@ -135,8 +136,11 @@ impl Revocations {
                 result = Err(malformed(reason));
                 return false;
             }
+            for (key, list) in lists.iter().filter(|(key, _)| believed.keys().contains(*key)) {
+                new.entry(*key).or_insert_with(|| list.clone());
+            }
             let changed = *lists != new;
-            *lists = new;
+            *lists = std::mem::take(&mut new);
             changed
         });
         result

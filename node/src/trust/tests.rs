@@ -218,3 +218,35 @@ fn every_file_of_a_key_directory_is_told_and_no_secret_shown() {
     std::fs::set_permissions(keys.join("fra.key"), std::fs::Permissions::from_mode(0o640)).unwrap();
     assert!(inspect(keys.join("fra.key").to_str().unwrap()).unwrap().contains("OTHERS CAN READ IT"));
 }
+
+#[test]
+fn what_was_revoked_stays_so_when_the_file_goes_or_the_authority_is_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    init(keys, "acme", NOW, DAY).unwrap();
+    let token = issue_token(keys, &claims(Direction::Publish)).unwrap();
+    let node = Credentials::load(keys, None).unwrap();
+    let refused = |node: &Credentials| matches!(node.verifier().token(&token, NOW), Err(TrustError::Revoked(_)));
+    assert!(node.verifier().token(&token, NOW).is_ok());
+    revoke(keys, &[Revoked::Token("t-1".to_owned())]).unwrap();
+    assert!(!node.reload().unwrap() && refused(&node), "no other keys, and the list in force");
+    let list = std::fs::read(keys.join(REVOCATIONS)).unwrap();
+    std::fs::remove_file(keys.join(REVOCATIONS)).unwrap();
+    node.reload().unwrap();
+    assert!(refused(&node), "a list that is gone");
+    std::fs::write(keys.join(REVOCATIONS), list).unwrap();
+
+    rotate_authority(keys, NOW, DAY).unwrap();
+    assert!(node.reload().unwrap() && refused(&node), "both are believed");
+    assert!(rotate_authority(keys, NOW, DAY).unwrap_err().to_string().contains("--finish"));
+    assert!(refused(&Credentials::load(keys, None).unwrap()));
+    finish_authority(keys).unwrap();
+    assert!(node.reload().unwrap());
+    assert!(matches!(node.verifier().token(&token, NOW), Err(TrustError::Foreign(_))), "of the old one");
+    let of_new = issue_token(keys, &claims(Direction::Publish)).unwrap();
+    assert!(
+        matches!(node.verifier().token(&of_new, NOW), Err(TrustError::Revoked(_))),
+        "the new one has revoked it, too"
+    );
+    assert!(finish_authority(keys).unwrap_err().to_string().contains("no rotation is under way"));
+}
