@@ -45,9 +45,9 @@ impl Answering {
                         return Some(session);
                     }
                 }
-                incoming = endpoint.quinn.accept(), if !full => {
-                    let incoming = incoming?;
-                    self.start(endpoint, incoming, own, verifier, &mut handshakes);
+                incoming = endpoint.incoming(), if !full => {
+                    let (incoming, place) = incoming?;
+                    self.start(endpoint, incoming, place, own, verifier, &mut handshakes);
                 }
             }
         }
@@ -57,6 +57,7 @@ impl Answering {
         &self,
         endpoint: &Inner,
         incoming: Incoming,
+        place: usize,
         own: &NodeName,
         verifier: &Verifier,
         handshakes: &mut JoinSet<Option<Session>>,
@@ -67,7 +68,7 @@ impl Answering {
             let _ = incoming.retry();
             return;
         }
-        let Some(place) = Networks::enter(&self.networks, address) else {
+        let Some(counted) = Networks::enter(&self.networks, address) else {
             tracing::debug!(%address, "handshake put off: {MAX_PER_NETWORK} from this network are under way");
             incoming.ignore();
             return;
@@ -84,10 +85,12 @@ impl Answering {
             }
         };
         let nth = self.peers.fetch_add(1, Ordering::Relaxed);
-        let (own, verifier) = (own.clone(), verifier.clone());
+        let (own, verifier, carrier) = (own.clone(), verifier.clone(), endpoint.places[place].carrier.clone());
         handshakes.spawn(async move {
-            let _place = place;
-            answer(connecting, address, &own, &verifier, nth).await
+            let _counted = counted;
+            let mut session = answer(connecting, address, &own, &verifier, nth).await?;
+            session.wire.carrier = carrier;
+            Some(session)
         });
     }
 }
@@ -138,14 +141,14 @@ async fn answer(
 #[derive(Default)]
 struct Networks(Mutex<HashMap<IpAddr, usize>>);
 
-/// A handshake's place in the count, given back when it is dropped.
-struct Place {
+/// A handshake in the count, given back when it is dropped.
+struct Counted {
     networks: Arc<Networks>,
     network: IpAddr,
 }
 
 impl Networks {
-    fn enter(networks: &Arc<Networks>, address: SocketAddr) -> Option<Place> {
+    fn enter(networks: &Arc<Networks>, address: SocketAddr) -> Option<Counted> {
         let network = network(address.ip().to_canonical());
         let mut counts = networks.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(network).or_default();
@@ -153,11 +156,11 @@ impl Networks {
             return None;
         }
         *count += 1;
-        Some(Place { networks: networks.clone(), network })
+        Some(Counted { networks: networks.clone(), network })
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = self.networks.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.network) {
@@ -184,7 +187,7 @@ mod tests {
     fn one_network_cannot_take_all_places() {
         let networks = Arc::<Networks>::default();
         let from = |text: &str| Networks::enter(&networks, text.parse().unwrap());
-        let places: Vec<Place> = (0..MAX_PER_NETWORK).filter_map(|_| from("[2001:db8::1]:1")).collect();
+        let places: Vec<Counted> = (0..MAX_PER_NETWORK).filter_map(|_| from("[2001:db8::1]:1")).collect();
         assert_eq!(places.len(), MAX_PER_NETWORK);
         assert!(from("[2001:db8::ffff:2]:9").is_none());
         assert!(from("[2001:db8:0:1::1]:1").is_some());

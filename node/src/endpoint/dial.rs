@@ -1,7 +1,7 @@
 //! Dialling: all addresses of a name, one started a moment after the other, the first that answers wins (RFC 8305).
 
 use super::handshake::{self, Failed, Session, closed_by};
-use super::{ConnectError, Inner, path};
+use super::{ConnectError, Inner, Place, path};
 use crate::control::{CloseCode, Hello};
 use crate::trust::Verifier;
 use futures_util::TryFutureExt;
@@ -61,9 +61,12 @@ async fn shake(
     verifier: &Verifier,
 ) -> Result<Session, Failed> {
     loop {
-        let (connection, payload) = race(endpoint, config, &attempts(endpoint, addresses)).await?;
+        let place = endpoint.next_place();
+        let (connection, payload) = race(endpoint, place, config, &attempts(endpoint, addresses)).await?;
         if endpoint.known_payload.is_some() || payload == path::LEAST {
-            return handshake::introduce(connection, expected, hello, verifier).await;
+            let mut session = handshake::introduce(connection, expected, hello, verifier).await?;
+            session.wire.carrier = place.carrier.clone();
+            return Ok(session);
         }
         let (remote, mut early) = (connection.remote_address(), Vec::new());
         let proof = path::prove(&connection, &mut early).map_err(Failed::Lost);
@@ -72,6 +75,7 @@ async fn shake(
         if carried {
             session.wire.paths = Some(endpoint.paths.clone());
             session.wire.early = early;
+            session.wire.carrier = place.carrier.clone();
             return Ok(session);
         }
         tracing::info!(%remote, payload, "the path does not carry packets of this size; dialling with the least");
@@ -133,7 +137,12 @@ fn client_config(endpoint: &Inner) -> Result<ClientConfig, String> {
 
 /// The first connection that stands, and the payload it is made for; the other attempts are dropped, and quinn closes what nobody
 /// holds.
-async fn race(endpoint: &Inner, config: &ClientConfig, attempts: &[Attempt]) -> Result<(Connection, u16), Failed> {
+async fn race(
+    endpoint: &Inner,
+    place: &Place,
+    config: &ClientConfig,
+    attempts: &[Attempt],
+) -> Result<(Connection, u16), Failed> {
     let mut racing: JoinSet<Result<(Connection, u16), ConnectionError>> = JoinSet::new();
     let mut last = ConnectionError::TimedOut;
     let mut passed = Duration::ZERO;
@@ -142,7 +151,7 @@ async fn race(endpoint: &Inner, config: &ClientConfig, attempts: &[Attempt]) -> 
         let mut config = config.clone();
         config.transport_config(endpoint.transport(payload));
         config.initial_dst_cid_provider(Arc::new(move || path::announce(payload)));
-        let connecting = endpoint.quinn.connect_with(config, address, SERVER_NAME).map_err(|error| {
+        let connecting = place.quinn.connect_with(config, address, SERVER_NAME).map_err(|error| {
             Failed::Unacceptable(crate::control::Refusal { code: CloseCode::Lost, reason: error.to_string() })
         })?;
         racing.spawn(async move { connecting.await.map(|connection| (connection, payload)) });

@@ -1,5 +1,6 @@
 //! The first words on a connection: [`Hello`] from the dialling end, [`Welcome`] or a refusal from the other.
 
+use super::Carrier;
 use super::path::{self, Paths};
 use crate::clock::unix_seconds;
 use crate::control::{
@@ -42,6 +43,8 @@ pub struct Session {
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) connection: Connection,
+    /// The thread that the connection is on, where that is another one.
+    pub(crate) carrier: Option<Arc<Carrier>>,
     pub(crate) send: SendStream,
     pub(crate) receive: RecvStream,
     pub(crate) rate: RateHandle,
@@ -83,7 +86,7 @@ impl Wire {
         rate: RateHandle,
         standing: Standing,
     ) -> Wire {
-        Wire { connection, send, receive, rate, paths: None, early: Vec::new(), standing, renewal: None }
+        Wire { connection, carrier: None, send, receive, rate, paths: None, early: Vec::new(), standing, renewal: None }
     }
 }
 

@@ -6,21 +6,31 @@ mod handshake;
 mod path;
 mod reset;
 mod socket;
+mod steer;
+mod threads;
 mod transport;
 
 pub use handshake::Session;
 pub(crate) use handshake::{Renewal, closed_by, printable};
 pub(crate) use path::Paths;
+pub(crate) use threads::{Carrier, Far, Letter, weight};
+pub use threads::{MOST_THREADS, Threads};
 pub(crate) use transport::DATAGRAM_BUFFER;
 
 use crate::control::{CloseCode, Hello};
 use crate::trust::{Credentials, KeyChanges, Verifier};
-use quinn::{EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use futures_util::future::{join_all, select_all};
+use quinn::{EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use socket::Sharing;
 use std::fmt;
 use std::io::{Error, ErrorKind};
 use std::net::{Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use steer::{Division, Exchange, SteeredSocket};
+use threads::OnCarrier;
 use topology::NodeName;
 
 /// How an endpoint is made.
@@ -32,24 +42,29 @@ pub struct EndpointOptions {
     pub udp_payload: Option<u16>,
     /// Generic segmentation offload; some NICs fail with it.
     pub segmentation_offload: bool,
+    /// Over which its connections are divided, one socket each; none but this by default.
+    pub threads: Threads,
 }
 
 impl Default for EndpointOptions {
     /// For dialling: any port, IPv6 and IPv4, paths of unknown size.
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        EndpointOptions { listen, udp_payload: None, segmentation_offload: true }
+        EndpointOptions { listen, udp_payload: None, segmentation_offload: true, threads: Threads::default() }
     }
 }
 
-/// A bound UDP socket with QUIC on it. All copies are the same socket.
+/// A UDP port with QUIC on it: one socket, or one for each of several threads. All copies are the same.
 #[derive(Clone)]
 pub struct Endpoint {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    quinn: quinn::Endpoint,
+    /// At least one.
+    places: Vec<Place>,
+    /// Counts what was dialled, to spread it over the places.
+    dialled: AtomicUsize,
     credentials: Credentials,
     /// As in [`EndpointOptions::udp_payload`].
     known_payload: Option<u16>,
@@ -59,6 +74,12 @@ struct Inner {
     paths: Arc<Paths>,
     local: SocketAddr,
     answering: answer::Answering,
+}
+
+/// One socket of an endpoint, and the thread that its connections are on; `None`: whoever uses the endpoint.
+struct Place {
+    quinn: quinn::Endpoint,
+    carrier: Option<Arc<Carrier>>,
 }
 
 /// How diallers are answered, as of the newest keys.
@@ -111,18 +132,12 @@ impl Endpoint {
             Some((_, crate::trust::Role::Relay)) => Some(server_config(&credentials)?),
             _ => None,
         };
-        let socket = socket::bind(options.listen)?;
-        let mut config = EndpointConfig::default();
-        let bound = socket.local_addr()?.as_socket().unwrap_or(options.listen);
-        if let Some(secret) = credentials.derived_secret(&format!("stateless reset of {bound}")) {
-            reset::configure(&mut config, secret);
-        }
-        config.max_udp_payload_size(known.unwrap_or(0).max(1472)).map_err(Error::other)?;
-        let quinn = quinn::Endpoint::new(config, server.clone(), socket.into(), Arc::new(TokioRuntime))?;
-        let (local, changes) = (quinn.local_addr()?, credentials.changes());
+        let places = bind_places(options, &credentials, server.as_ref())?;
+        let (local, changes) = (places[0].quinn.local_addr()?, credentials.changes());
         credentials.follow();
         let inner = Inner {
-            quinn,
+            places,
+            dialled: AtomicUsize::new(0),
             credentials,
             known_payload: known,
             segmentation_offload: options.segmentation_offload,
@@ -136,7 +151,7 @@ impl Endpoint {
 
     /// Where it is bound.
     pub fn local_address(&self) -> SocketAddr {
-        self.inner.quinn.local_addr().unwrap_or(self.inner.local)
+        self.inner.places[0].quinn.local_addr().unwrap_or(self.inner.local)
     }
 
     /// Dials `address` (`host:port`), and shakes hands.
@@ -157,19 +172,44 @@ impl Endpoint {
         self.inner.answering.next(&self.inner, &own, verifier).await
     }
 
-    /// Moves to another local address; connections go on from there (RFC 9000 section 9).
+    /// Moves to another local address; connections go on from there (RFC 9000 section 9). For endpoints of one thread.
     pub fn rebind(&self, address: SocketAddr) -> Result<(), Error> {
-        self.inner.quinn.rebind(socket::bind(address)?.into())
+        let [Place { quinn, .. }] = &self.inner.places[..] else {
+            return Err(Error::new(ErrorKind::Unsupported, "an endpoint of several threads stays where it is"));
+        };
+        quinn.rebind(socket::bind(address, Sharing::Alone)?.into())
     }
 
     /// Closes every connection and waits until the peers had a chance to hear of it, for a second at most.
     pub async fn close(&self, code: CloseCode, reason: &str) {
-        self.inner.quinn.close(VarInt::from_u32(code.to_wire()), reason.as_bytes());
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.inner.quinn.wait_idle()).await;
+        let places = self.inner.places.iter();
+        let idle = places.map(|Place { quinn, .. }| {
+            quinn.close(VarInt::from_u32(code.to_wire()), reason.as_bytes());
+            quinn.wait_idle()
+        });
+        let _ = tokio::time::timeout(Duration::from_secs(1), join_all(idle)).await;
     }
 }
 
 impl Inner {
+    /// The next dialler, and the place that it has come to. May be dropped and called again without losing anybody.
+    async fn incoming(&self) -> Option<(Incoming, usize)> {
+        if let [Place { quinn, .. }] = &self.places[..] {
+            return Some((quinn.accept().await?, 0));
+        }
+        let accepting = self.places.iter().map(|Place { quinn, .. }| Box::pin(quinn.accept()));
+        let (incoming, place, _) = pin!(select_all(accepting)).await;
+        Some((incoming?, place))
+    }
+
+    /// Where the next connection that is dialled shall live.
+    fn next_place(&self) -> &Place {
+        let nth = self.dialled.fetch_add(1, Ordering::Relaxed);
+        // A multiplier without common factor with 256 spreads what is counted up over all ids.
+        let id = (nth.wrapping_mul(97) % 256) as u8;
+        &self.places[Division::new(self.places.len()).place(id)]
+    }
+
     /// The settings of a connection made for this UDP payload.
     fn transport(&self, payload: u16) -> Arc<TransportConfig> {
         Arc::new(transport::config(payload, self.segmentation_offload))
@@ -188,6 +228,48 @@ impl Inner {
         server.transport_config(self.transport(announced.min(self.known_payload.unwrap_or(path::ASSUMED))));
         Some(Arc::new(server))
     }
+}
+
+/// A socket for each place. Where there are several and diallers choose, all of them are on one port, and each connection's id tells its place.
+fn bind_places(
+    options: &EndpointOptions,
+    credentials: &Credentials,
+    server: Option<&ServerConfig>,
+) -> Result<Vec<Place>, Error> {
+    let carriers: Vec<Option<Arc<Carrier>>> = options.threads.places().collect();
+    let division = Division::new(carriers.len());
+    let shared = carriers.len() > 1 && server.is_some();
+    let exchange = shared.then(|| Arc::new(Exchange::new(division)));
+    let mut listen = options.listen;
+    let mut places = Vec::new();
+    for (place, carrier) in carriers.into_iter().enumerate() {
+        let sharing = match (shared, place) {
+            (false, _) => Sharing::Alone,
+            (true, 0) => Sharing::First,
+            (true, _) => Sharing::Next,
+        };
+        let socket = socket::bind(listen, sharing)?;
+        let bound = socket.local_addr()?.as_socket().unwrap_or(listen);
+        if shared {
+            listen = bound;
+        }
+        let mut config = EndpointConfig::default();
+        if let Some(secret) = credentials.derived_secret(&format!("stateless reset of {bound}")) {
+            reset::configure(&mut config, secret, shared.then_some((division, place)));
+        }
+        config.max_udp_payload_size(options.udp_payload.unwrap_or(0).max(1472)).map_err(Error::other)?;
+        let runtime: Arc<dyn Runtime> = match &carrier {
+            Some(carrier) => Arc::new(OnCarrier(carrier.clone())),
+            None => Arc::new(TokioRuntime),
+        };
+        let mut socket = runtime.wrap_udp_socket(socket.into())?;
+        if let Some(exchange) = &exchange {
+            socket = Arc::new(SteeredSocket { socket, exchange: exchange.clone(), place });
+        }
+        let quinn = quinn::Endpoint::new_with_abstract_socket(config, server.cloned(), socket, runtime)?;
+        places.push(Place { quinn, carrier });
+    }
+    Ok(places)
 }
 
 fn server_config(credentials: &Credentials) -> Result<ServerConfig, Error> {

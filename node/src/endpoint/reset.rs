@@ -5,6 +5,7 @@
 //! restart: derived from the node's private key and the address it is bound to. An address of its own, because whoever may ask
 //! one endpoint about the connection ids of another could close that one's connections.
 
+use super::steer::Division;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig};
 use rand::rngs::StdRng;
@@ -21,16 +22,17 @@ const BETWEEN: Duration = Duration::from_millis(1);
 /// Bytes of a connection id, as quinn's own generators have it.
 const ID_BYTES: usize = 8;
 
-/// Has an endpoint send resets that its peers believe, whichever run of the node they are of.
-pub(super) fn configure(config: &mut EndpointConfig, secret: [u8; 32]) {
+/// Has an endpoint send resets that its peers believe, whichever run of the node they are of; and, where it is one place of several,
+/// give out ids that name it.
+pub(super) fn configure(config: &mut EndpointConfig, secret: [u8; 32], of: Option<(Division, usize)>) {
     config
         .reset_key(Arc::new(ResetKey(secret)))
         .min_reset_interval(BETWEEN)
         // quinn's default takes no id for one of ours that another run has made.
-        .cid_generator(|| {
+        .cid_generator(move || {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).expect("the system's randomness, without which there is no TLS either");
-            Box::new(RandomIds(StdRng::from_seed(seed)))
+            Box::new(RandomIds { random: StdRng::from_seed(seed), of })
         });
 }
 
@@ -55,13 +57,22 @@ impl HmacKey for ResetKey {
     }
 }
 
-struct RandomIds(StdRng);
+struct RandomIds {
+    random: StdRng,
+    /// The place among several that they name.
+    of: Option<(Division, usize)>,
+}
 
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; ID_BYTES];
-        self.0.fill_bytes(&mut id);
-        ConnectionId::new(&id)
+        loop {
+            self.random.fill_bytes(&mut id);
+            // Every place has some of the 256 first bytes.
+            if self.of.is_none_or(|(division, place)| division.place(id[0]) == place) {
+                return ConnectionId::new(&id);
+            }
+        }
     }
 
     fn cid_len(&self) -> usize {

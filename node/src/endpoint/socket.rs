@@ -8,10 +8,25 @@ use std::sync::Once;
 /// Bytes of kernel buffer asked for in either direction: 40 ms at 800 Mbit/s.
 const BUFFER: usize = 4 << 20;
 
+/// Whether a port has one socket or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// One.
+    Alone,
+    /// The first of several: nobody else may have the port, which the kernel does not ask once it is shared.
+    First,
+    /// Another one.
+    Next,
+}
+
 /// Binds a UDP socket. The unspecified IPv6 address takes IPv4 as well; where the machine has no IPv6, it falls back to
 /// IPv4 alone. An error names the address and what is wrong with it.
-pub(super) fn bind(address: SocketAddr) -> Result<Socket, Error> {
+pub(super) fn bind(address: SocketAddr, sharing: Sharing) -> Result<Socket, Error> {
     let no_ipv6 = |e: &Error| matches!(e.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL));
+    if sharing == Sharing::First && address.port() != 0 {
+        drop(bind(address, Sharing::Alone)?);
+    }
+    let open = |address| open(address, sharing);
     match open(address) {
         Err(e) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&e) => {
             let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
@@ -24,11 +39,12 @@ pub(super) fn bind(address: SocketAddr) -> Result<Socket, Error> {
 const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
 
-fn open(address: SocketAddr) -> Result<Socket, Error> {
+fn open(address: SocketAddr, sharing: Sharing) -> Result<Socket, Error> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
+    socket.set_reuse_port(sharing != Sharing::Alone)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     raise_buffers(&socket);

@@ -1,15 +1,16 @@
 //! What a host holds: the engine, and for each port the connection that carries it.
 
 use super::Transport;
+use super::carriage::{Carriage, Copies, Posts};
 use super::path_watch::PathWatch;
 use crate::control::CloseCode;
-use crate::endpoint::{DATAGRAM_BUFFER, Paths};
+use crate::endpoint::{Carrier, DATAGRAM_BUFFER, Paths, weight};
 use crate::engine::Engine;
 use crate::ports::{Closed, EndSystem, PortId, Ports};
 use crate::rate::{INITIAL_RATE, RateHandle};
 use bytes::{Bytes, BytesMut};
 use link::{Bitrate, Instant};
-use quinn::{Connection, SendDatagramError, VarInt};
+use quinn::{Connection, VarInt};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ const LEAST_HELD: usize = 64 * 1024;
 const OVERHEAD: usize = size_of::<Bytes>();
 
 /// Packets are cut from arenas of this size: one allocation for dozens, and what history keeps of one link lies together.
-const ARENA: usize = 32 * 1024;
+pub(super) const ARENA: usize = 32 * 1024;
 
 /// Room in the arena below which it is renewed before a datagram is written: more than any frame.
 const FRAME_ROOM: usize = 2048;
@@ -38,8 +39,9 @@ pub(super) struct Core<S> {
     pub(super) engine: Engine<S>,
     /// By the slot of the port's id.
     wires: Vec<Option<Wire>>,
-    incoming: BytesMut,
+    incoming: Copies,
     outgoing: BytesMut,
+    posts: Posts,
     /// Ports that had more to send than quinn may hold.
     stuck: Vec<PortId>,
 }
@@ -47,6 +49,7 @@ pub(super) struct Core<S> {
 struct Wire {
     port: PortId,
     connection: Connection,
+    carriage: Carriage,
     rate: RateHandle,
     /// Where the size of the path is ours to watch.
     watch: Option<PathWatch>,
@@ -62,7 +65,6 @@ struct Wire {
     /// Control messages wait behind datagrams: no more of these until quinn has sent all that it holds.
     control_first: bool,
     close_by: Option<Instant>,
-    too_large: u64,
     held_back: u64,
 }
 
@@ -71,8 +73,9 @@ impl<S: EndSystem> Core<S> {
         Core {
             engine: Engine::new(system),
             wires: Vec::new(),
-            incoming: BytesMut::new(),
+            incoming: Copies::default(),
             outgoing: BytesMut::new(),
+            posts: Posts::default(),
             stuck: Vec::new(),
         }
     }
@@ -82,6 +85,7 @@ impl<S: EndSystem> Core<S> {
         &mut self,
         port: PortId,
         connection: Connection,
+        carrier: Option<Arc<Carrier>>,
         rate: RateHandle,
         paths: Option<Arc<Paths>>,
         max_frame: usize,
@@ -94,6 +98,7 @@ impl<S: EndSystem> Core<S> {
         let address = connection.remote_address();
         let mut wire = Wire {
             port,
+            carriage: self.posts.carriage(carrier, &connection),
             connection,
             rate,
             watch: paths.map(PathWatch::new),
@@ -105,7 +110,6 @@ impl<S: EndSystem> Core<S> {
             stuck: false,
             control_first: false,
             close_by: None,
-            too_large: 0,
             held_back: 0,
         };
         wire.follow_rate(INITIAL_RATE, wire.connection.rtt(), wire.connection.min_rtt());
@@ -117,18 +121,17 @@ impl<S: EndSystem> Core<S> {
         system.handle_opened(now, port, ports);
     }
 
-    /// Takes datagrams that quinn received, all of one wake-up. They are slices of a whole receive batch, which a single
-    /// packet in the history would keep in memory, so they are copied.
+    /// Takes datagrams that quinn received on this thread, all of one wake-up.
     pub(super) fn receive(&mut self, now: Instant, port: PortId, batch: &mut Vec<Bytes>) {
         let Core { engine, incoming, .. } = self;
-        let copies = batch.drain(..).map(|datagram| {
-            if incoming.capacity() < datagram.len() {
-                incoming.reserve(ARENA.max(datagram.len()));
-            }
-            incoming.extend_from_slice(&datagram);
-            incoming.split().freeze()
-        });
-        engine.handle_datagrams(now, port, copies);
+        engine.handle_datagrams(now, port, batch.drain(..).map(|datagram| incoming.copy(&datagram)));
+    }
+
+    /// Takes datagrams that another thread has received, and copied.
+    pub(super) fn receive_from_afar(&mut self, now: Instant, batch: impl Iterator<Item = (PortId, Bytes)>) {
+        for (port, datagram) in batch {
+            self.engine.handle_datagrams(now, port, [datagram]);
+        }
     }
 
     /// The connection of a port is gone.
@@ -144,6 +147,7 @@ impl<S: EndSystem> Core<S> {
         while let Some(port) = self.engine.ports.take_dirty() {
             self.drain_port(now, port);
         }
+        self.posts.dispatch();
     }
 
     pub(super) fn has_stuck(&self) -> bool {
@@ -161,7 +165,7 @@ impl<S: EndSystem> Core<S> {
     }
 
     fn drain_port(&mut self, now: Instant, port: PortId) {
-        let Core { engine, wires, outgoing, stuck, .. } = self;
+        let Core { engine, wires, outgoing, stuck, posts, .. } = self;
         let ports = &mut engine.ports;
         let Some(wire) = wires.get_mut(port.slot()).and_then(Option::as_mut).filter(|wire| wire.port == port) else {
             return;
@@ -173,6 +177,7 @@ impl<S: EndSystem> Core<S> {
         if ports.has_control(port) {
             wire.writer.notify_one();
         }
+        let mut first = true;
         while wire.has_room(wire.max_frame + OVERHEAD) {
             if outgoing.capacity() < FRAME_ROOM.max(wire.max_frame) {
                 outgoing.reserve(ARENA.max(wire.max_frame));
@@ -181,7 +186,9 @@ impl<S: EndSystem> Core<S> {
                 ports.schedule(now, port);
                 return;
             };
-            wire.send(outgoing.split_to(length).freeze());
+            let datagram = outgoing.split_to(length).freeze();
+            wire.room = wire.room.saturating_sub(weight(&datagram));
+            wire.carriage.send(&wire.connection, datagram, std::mem::take(&mut first), posts);
         }
         ports.schedule(now, port);
         if !wire.stuck {
@@ -245,7 +252,7 @@ impl<S: EndSystem> Core<S> {
             udp_received: stats.udp_rx.datagrams,
             rate: wire.rate.rate(),
             backoff: wire.rate.backoff(),
-            too_large: wire.too_large,
+            too_large: wire.carriage.too_large(),
             held_back: wire.held_back,
         })
     }
@@ -270,17 +277,12 @@ impl Wire {
         self.room >= bytes
     }
 
-    /// Bytes of datagrams that quinn holds.
+    /// Bytes of datagrams that quinn holds, or that are on their way to it.
     fn queued(&self) -> usize {
-        DATAGRAM_BUFFER.saturating_sub(OVERHEAD).saturating_sub(self.connection.datagram_send_buffer_space())
-    }
-
-    fn send(&mut self, datagram: Bytes) {
-        self.room = self.room.saturating_sub(datagram.len() + OVERHEAD);
-        // Of a lost connection its reader hears.
-        if let Err(SendDatagramError::TooLarge) = self.connection.send_datagram(datagram) {
-            self.too_large += 1;
-        }
+        // In this order: what is passed on meanwhile counts twice rather than not at all.
+        let on_its_way = self.carriage.on_its_way();
+        let space = self.connection.datagram_send_buffer_space();
+        DATAGRAM_BUFFER.saturating_sub(OVERHEAD).saturating_sub(space) + on_its_way
     }
 
     fn follow_rate(&mut self, rate: Bitrate, rtt: Duration, rtt_min: Duration) {

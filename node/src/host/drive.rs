@@ -5,22 +5,28 @@
 //! message was written until quinn has sent all the datagrams it held: at most 25 ms of the link's rate.
 
 use super::Inner;
+use super::carriage::{Arrivals, Copies};
 use super::control_pace::ControlPace;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
-use crate::endpoint::{Renewal, closed_by, printable};
+use crate::endpoint::{Carrier, Renewal, closed_by, printable};
 use crate::ports::{Closed, Closing, EndSystem, PortId};
 use crate::trust::{Grant, Standing};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use std::convert::Infallible;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{spawn_local, yield_now};
 
 /// Most datagrams of one turn. What waits beyond is read in the next, so that others get theirs.
 const BATCH: usize = 64;
+
+/// Most datagrams of one turn that come from other threads: those of several connections.
+const FAR_BATCH: usize = 4 * BATCH;
 
 /// Bytes of control messages that are written at once.
 const CONTROL_BATCH: usize = 32 * 1024;
@@ -39,21 +45,30 @@ pub(super) fn start<S: EndSystem + 'static>(inner: &Rc<Inner<S>>) {
     spawn_local(timer(Rc::downgrade(inner), inner.timer.clone()));
     spawn_local(pump(Rc::downgrade(inner), inner.pump.clone()));
     spawn_local(housekeeping(Rc::downgrade(inner)));
+    spawn_local(arrivals(Rc::downgrade(inner), inner.arrivals.clone()));
 }
 
 /// Starts the tasks of a connection. They hold the host until it ends.
 pub(super) fn connection<S: EndSystem + 'static>(
     inner: &Rc<Inner<S>>,
     port: PortId,
-    connection: Connection,
-    send: SendStream,
-    receive: RecvStream,
+    (connection, carrier): (Connection, Option<Arc<Carrier>>),
+    (send, receive): (SendStream, RecvStream),
     (notify, standing, renewal): (Rc<Notify>, Standing, Option<Renewal>),
 ) {
     spawn_local(write_control(inner.clone(), port, connection.clone(), send, notify));
     let inner = inner.clone();
     spawn_local(async move {
-        let media = read_media(&inner, port, &connection);
+        let media = async {
+            match carrier {
+                None => read_media(&inner, port, &connection).await,
+                Some(carrier) => {
+                    let reading = read_media_there(inner.arrivals.clone(), port, connection.clone());
+                    // It ends otherwise only where its thread does.
+                    carrier.runtime().spawn(reading).await.unwrap_or(ConnectionError::LocallyClosed)
+                }
+            }
+        };
         // The last control messages are heard before the end.
         let heard = futures_util::future::join(media, read_control(&inner, port, receive, &standing, renewal.as_ref()));
         let watched = std::pin::pin!(cut_off(&inner, port, &standing));
@@ -110,20 +125,26 @@ async fn housekeeping<S: EndSystem>(inner: Weak<Inner<S>>) {
     }
 }
 
+/// What other threads have received. All that has come meanwhile is one turn, or few.
+async fn arrivals<S: EndSystem>(inner: Weak<Inner<S>>, arrivals: Arc<Arrivals>) {
+    let mut batch = Vec::new();
+    loop {
+        arrivals.take(&mut batch).await;
+        let Some(host) = inner.upgrade() else { return };
+        let mut left = batch.drain(..).peekable();
+        while left.peek().is_some() {
+            host.turn(|core, now| core.receive_from_afar(now, left.by_ref().take(FAR_BATCH)));
+            yield_now().await;
+        }
+    }
+}
+
 /// Until the connection ends; returns why.
 async fn read_media<S: EndSystem>(inner: &Inner<S>, port: PortId, connection: &Connection) -> ConnectionError {
     let mut batch = Vec::new();
     loop {
-        match connection.read_datagram().await {
-            Ok(datagram) => batch.push(datagram),
-            Err(error) => return error,
-        }
-        while batch.len() < BATCH {
-            match connection.read_datagram().now_or_never() {
-                Some(Ok(datagram)) => batch.push(datagram),
-                // An error comes again.
-                Some(Err(_)) | None => break,
-            }
+        if let Err(error) = read_batch(connection, &mut batch).await {
+            return error;
         }
         let full = batch.len() == BATCH;
         inner.turn(|core, now| core.receive(now, port, &mut batch));
@@ -131,6 +152,37 @@ async fn read_media<S: EndSystem>(inner: &Inner<S>, port: PortId, connection: &C
             yield_now().await;
         }
     }
+}
+
+/// As [`read_media`], on the thread of the connection.
+async fn read_media_there(arrivals: Arc<Arrivals>, port: PortId, connection: Connection) -> ConnectionError {
+    let (mut batch, mut copies) = (Vec::new(), Copies::default());
+    loop {
+        if let Err(error) = read_batch(&connection, &mut batch).await {
+            return error;
+        }
+        let full = batch.len() == BATCH;
+        for datagram in &mut batch {
+            *datagram = copies.copy(datagram);
+        }
+        arrivals.put(port, &mut batch).await;
+        if full {
+            yield_now().await;
+        }
+    }
+}
+
+/// Waits for a datagram, and takes those that have come with it.
+async fn read_batch(connection: &Connection, batch: &mut Vec<Bytes>) -> Result<(), ConnectionError> {
+    batch.push(connection.read_datagram().await?);
+    while batch.len() < BATCH {
+        match connection.read_datagram().now_or_never() {
+            Some(Ok(datagram)) => batch.push(datagram),
+            // An error comes again.
+            Some(Err(_)) | None => break,
+        }
+    }
+    Ok(())
 }
 
 /// Ends a connection when that by which its peer came is revoked.

@@ -8,6 +8,7 @@
 //! rate may wait there, what does not fit stays in the link's own queue, which drops by deadline and counts. As quinn sends
 //! datagrams before streams, that bound is also what lets control messages through: see `drive`.
 
+mod carriage;
 mod control_pace;
 mod core;
 mod drive;
@@ -18,6 +19,7 @@ use crate::control::{Control, TOKENS};
 use crate::endpoint::Session;
 use crate::exit::{Exit, Failure};
 use crate::ports::{Closed, EndSystem, PortId, Ports};
+use carriage::Arrivals;
 use core::Core;
 use link::{Bitrate, Instant, LinkConfig};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -25,6 +27,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
@@ -74,6 +77,8 @@ struct Inner<S> {
     armed: Cell<Option<Instant>>,
     /// Wakes the task that goes on where quinn had no room.
     pump: Rc<Notify>,
+    /// From connections on other threads.
+    arrivals: Arc<Arrivals>,
     gates: RefCell<Gates>,
     /// Times that a peer's next control message was read later, because it sends more than one may.
     control_held_back: Cell<u64>,
@@ -104,6 +109,7 @@ impl<S: EndSystem + 'static> Host<S> {
             timer: Rc::default(),
             armed: Cell::new(None),
             pump: Rc::default(),
+            arrivals: Arc::default(),
             gates: RefCell::default(),
             control_held_back: Cell::new(0),
         });
@@ -120,10 +126,10 @@ impl<S: EndSystem + 'static> Host<S> {
         if let Some(max_frame) = wire.connection.max_datagram_size() {
             config.max_frame = max_frame;
         }
-        let (notify, connection) = (Rc::new(Notify::new()), wire.connection.clone());
+        let (notify, connection, carrier) = (Rc::new(Notify::new()), wire.connection.clone(), wire.carrier.clone());
         let port = self.inner.turn(|core, now| {
             let port = core.engine.ports.open(now, peer, config);
-            core.attach(port, wire.connection, wire.rate, wire.paths, config.max_frame, notify.clone());
+            core.attach(port, wire.connection, wire.carrier, wire.rate, wire.paths, config.max_frame, notify.clone());
             core.opened(now, port);
             core.receive(now, port, &mut wire.early);
             port
@@ -132,9 +138,8 @@ impl<S: EndSystem + 'static> Host<S> {
         drive::connection(
             &self.inner,
             port,
-            connection,
-            wire.send,
-            wire.receive,
+            (connection, carrier),
+            (wire.send, wire.receive),
             (notify, wire.standing, wire.renewal),
         );
         port
@@ -259,6 +264,7 @@ impl<S> Drop for Inner<S> {
         // Their tasks hold this weakly: they find it gone, and end.
         self.timer.notify_one();
         self.pump.notify_one();
+        self.arrivals.wake();
     }
 }
 
@@ -279,3 +285,5 @@ pub fn block_on_local<T>(program: impl Future<Output = Result<T, Failure>>) -> R
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod threads_tests;

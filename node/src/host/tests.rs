@@ -50,7 +50,7 @@ struct Pair {
     carried: Rc<Cell<usize>>,
 }
 
-fn relay(authority: &Authority, name: &str) -> (Credentials, Verifier) {
+pub(super) fn relay(authority: &Authority, name: &str) -> (Credentials, Verifier) {
     let now = unix_seconds();
     let identity = authority.issue(&name.parse().unwrap(), Role::Relay, now, Duration::from_secs(3600)).unwrap();
     let credentials = authority.credentials(Some(&identity)).unwrap();
@@ -58,7 +58,7 @@ fn relay(authority: &Authority, name: &str) -> (Credentials, Verifier) {
     (credentials, verifier)
 }
 
-fn hello(role: Role) -> Hello {
+pub(super) fn hello(role: Role) -> Hello {
     Hello { version: VERSION, features: 0, role, tokens: Vec::new(), agent: "test".to_owned() }
 }
 
@@ -90,7 +90,7 @@ async fn pair_through(udp_payload: Option<u16>, path: Option<Path>) -> Pair {
     Pair { a, b, a_port, b_port, endpoints: (a_end, b_end), verifier: b_verifier, address, carried }
 }
 
-fn local(test: impl Future<Output = ()>) {
+pub(super) fn local(test: impl Future<Output = ()>) {
     let limit = Duration::from_secs(30);
     block_on_local(async {
         tokio::time::timeout(limit, test).await.map_err(|_| Failure::new(Exit::Software, "stuck"))
@@ -98,7 +98,7 @@ fn local(test: impl Future<Output = ()>) {
     .unwrap();
 }
 
-fn packet(now: Instant, seq: u32, size: usize) -> Packet {
+pub(super) fn packet(now: Instant, seq: u32, size: usize) -> Packet {
     Packet {
         target: None,
         stream: StreamHandle(1),
@@ -172,7 +172,7 @@ async fn forward(server: std::net::SocketAddr, path: Path) -> (std::net::SocketA
 
 const CLEAN: Path = Path { delay: Duration::ZERO, loss: 0.0, burst: 0.0, payload: 65536 };
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if done() {
             return;
