@@ -12,6 +12,7 @@ mod tests;
 
 pub use config::{ChannelConfig, ChannelError, Jitter, Loss, Outage, Queue, Rate, Reordering};
 pub use draws::{Draws, derive};
+pub(crate) use loss::gilbert_entry;
 
 use link::Instant;
 use loss::LossState;

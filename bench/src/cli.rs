@@ -29,7 +29,9 @@ enum Command {
     CostRun(cost::RunArgs),
     /// Measure what a packet out costs a relay, beside other forwarders
     Load(load::Args),
-    /// The process that `load` measures
+    /// Keep a relay at a share of what it can do, with loss and with sinks that come and go
+    Soak(load::soak::Args),
+    /// The process that `load` and `soak` measure
     #[command(hide = true)]
     LoadNode(load::NodeArgs),
     /// Compare SRT, RIST and plain forwarding with Anabranch over the same emulated link
@@ -53,6 +55,7 @@ impl Cli {
             Command::Cost(args) => cost::run(&args),
             Command::CostRun(args) => cost::run_case(&args),
             Command::Load(args) => load::run(&args),
+            Command::Soak(args) => load::soak::run(&args),
             Command::LoadNode(args) => load::run_node(&args),
             Command::Peers(args) => peers::run(&args),
             Command::Overlay(args) => {

@@ -10,16 +10,20 @@
 mod clients;
 pub mod cpu;
 mod feed;
+mod lossy;
 mod process;
 mod report;
 mod round;
 mod sinks;
+pub mod soak;
 mod srt;
 
 pub use process::{Args as NodeArgs, run as run_node};
 pub use report::{Idle, Kind, LoadReport, Round};
 
 use node::exit::{Exit, Failure};
+use serde::Serialize;
+use std::fmt;
 use std::time::Duration;
 
 /// How many sinks, how much, and how it is told of.
@@ -34,6 +38,18 @@ pub struct Args {
     /// Streams that the sinks share, each watching one; the other forwarders have only one for all
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     streams: u32,
+    /// Threads of our relay that carry connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    threads: u32,
+    /// Relays of ours one after the other, the last of which has the sinks; each number is a run of its own
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=9))]
+    hops: Vec<u32>,
+    /// Mean loss between our relay and each sink, in bursts of three, in either direction
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    loss: f64,
+    /// Only our relay, without the other forwarders
+    #[arg(long)]
+    only: bool,
     /// Packets fed back to back, all of one stream
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=64))]
     burst: u64,
@@ -51,12 +67,23 @@ pub struct Args {
     json: bool,
 }
 
-/// What is sent in one round.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=0.5).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 0.5".to_owned())
+}
+
+/// What is sent in one round, through what.
 #[derive(Clone, Copy, Debug)]
 struct Traffic {
     /// Sinks of all streams together.
     fan_out: u32,
     streams: u32,
+    /// Relays of ours on the way.
+    hops: u32,
+    /// Threads of each.
+    threads: u32,
+    /// Mean loss before each sink.
+    loss: f64,
     /// Packets per second in, of all streams together.
     rate: f64,
     burst: u64,
@@ -64,6 +91,12 @@ struct Traffic {
 }
 
 impl Traffic {
+    #[cfg(test)]
+    fn of_one_sink() -> Traffic {
+        let duration = Duration::ZERO;
+        Traffic { fan_out: 1, streams: 1, hops: 1, threads: 1, loss: 0.0, rate: 100.0, burst: 10, duration }
+    }
+
     /// Packets that leave where so many come in.
     fn out_of(self, sent: u64) -> f64 {
         sent as f64 * f64::from(self.fan_out) / f64::from(self.streams)
@@ -81,45 +114,48 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             "this is not a release build: CPU times are too high (cargo run --release -p anabranch-bench -- load)"
         );
     }
-    for fan_out in &args.fan_out {
-        if *fan_out % args.streams != 0 {
+    for (fan_out, hops) in args.fan_out.iter().flat_map(|fan_out| args.hops.iter().map(move |hops| (*fan_out, *hops))) {
+        if fan_out % args.streams != 0 {
             let what = format!("--fan-out {fan_out} with --streams {}: expected a multiple of it", args.streams);
             return Err(Failure::new(Exit::Usage, what));
         }
         let traffic = Traffic {
-            fan_out: *fan_out,
+            fan_out,
             streams: args.streams,
-            rate: args.out_rate as f64 * f64::from(args.streams) / f64::from(*fan_out),
+            hops,
+            threads: args.threads,
+            loss: args.loss,
+            rate: args.out_rate as f64 * f64::from(args.streams) / f64::from(fan_out),
             burst: args.burst,
             duration: args.duration,
         };
         if args.idle {
-            let idle = round::idle(traffic)?;
-            if args.json {
-                println!("{}", serde_json::json!(idle));
-            } else {
-                println!("{idle}");
-            }
+            print(&round::idle(traffic)?, args.json);
             continue;
         }
-        let mut report = LoadReport::new(*fan_out, args.streams, args.out_rate, args.burst);
+        let mut report = LoadReport::new(traffic, args.out_rate);
         for _ in 0..args.rounds {
             for kind in Kind::ALL {
-                if kind == Kind::Srt && *fan_out > 1 || kind != Kind::Anabranch && args.streams > 1 {
-                    continue;
+                // The others know one stream, one hop and no loss; SRT also one sink.
+                let plain = hops == 1 && args.streams == 1 && args.loss == 0.0 && !args.only;
+                if kind == Kind::Anabranch || plain && (kind != Kind::Srt || fan_out == 1) {
+                    report.add(kind, one(kind, traffic));
                 }
-                report.add(kind, one(kind, traffic));
             }
         }
         report.finish();
-        if args.json {
-            println!("{}", serde_json::json!(report));
-        } else {
-            println!("{report}");
-        }
+        print(&report, args.json);
         lacking.extend(report.failures());
     }
     if lacking.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Unavailable, lacking.join("; "))) }
+}
+
+fn print<T: Serialize + fmt::Display>(report: &T, json: bool) {
+    if json {
+        println!("{}", serde_json::json!(report));
+    } else {
+        println!("{report}");
+    }
 }
 
 fn one(kind: Kind, traffic: Traffic) -> Result<Round, Failure> {

@@ -8,6 +8,7 @@ use link::policy::{Policy, RepairMode};
 use node::config::optional_rate;
 pub use node::config::parse_rate;
 use node::control::Dissemination;
+use node::endpoint::MOST_THREADS;
 use node::exit::{Exit, Failure};
 use node::trust::{Credentials, Verifier};
 use serde::de::Error as _;
@@ -39,6 +40,9 @@ pub struct Config {
     pub path_mtu: Option<u16>,
     /// Generic segmentation offload: cheaper sending; some network cards fail with it.
     pub segmentation_offload: bool,
+    /// Threads that carry connections, 1 to 32: the first of them also decides, so one is enough below about a gigabit per second. More than
+    /// there are cores make it slower.
+    pub threads: usize,
     /// Where the operations port listens (TCP, HTTP): health, metrics, status. Without it there is none. Beyond loopback it needs
     /// `ops_token_file`, unless `ops_without_token` says otherwise.
     pub ops: Option<SocketAddr>,
@@ -264,6 +268,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 4400))],
             path_mtu: None,
             segmentation_offload: true,
+            threads: 1,
             ops: None,
             ops_token_file: None,
             ops_hosts: Vec::new(),
@@ -318,6 +323,9 @@ impl Config {
             return Err("listen: expected at least one address, such as \"0.0.0.0:4400\"".into());
         }
         check_mtu("path_mtu", self.path_mtu)?;
+        if !(1..=MOST_THREADS).contains(&self.threads) {
+            return Err(format!("threads: expected 1 to {MOST_THREADS}, not {}", self.threads));
+        }
         if self.report_interval < Duration::from_millis(10) {
             return Err("report_interval: expected at least 10ms".into());
         }
@@ -517,6 +525,7 @@ mod tests {
         assert_eq!(config.source_grace, default.source_grace);
         assert_eq!(config.report_interval, default.report_interval);
         assert_eq!(config.segmentation_offload, default.segmentation_offload);
+        assert_eq!(config.threads, default.threads);
         assert_eq!(config.listen, default.listen);
         assert_eq!(Limits { max_stream_rate: None, ..config.limits }, default.limits);
         let neighbour = &config.neighbours[0];

@@ -296,7 +296,7 @@ fn fate(system: &SinkSystem<FanOut>, now: Instant, index: usize, waited: bool) -
 
 fn bind(config: &Config, credentials: &Credentials) -> Result<Endpoint, Failure> {
     let bind_to = |listen: SocketAddr| {
-        let options = EndpointOptions { listen, udp_payload: config.path_mtu, segmentation_offload: true };
+        let options = EndpointOptions { listen, udp_payload: config.path_mtu, ..EndpointOptions::default() };
         Endpoint::bind(&options, credentials.clone())
     };
     // A dual-stack socket reaches relays of both kinds; without IPv6 on the machine, IPv4 must do.

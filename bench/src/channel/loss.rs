@@ -33,7 +33,7 @@ struct Fades {
 }
 
 /// P(lost | the one before was not) that gives a Gilbert model its mean, from the balance of its two states.
-pub(super) fn gilbert_entry(mean: f64, burst: f64) -> f64 {
+pub(crate) fn gilbert_entry(mean: f64, burst: f64) -> f64 {
     if mean <= 0.0 { 0.0 } else { mean * (1.0 - burst) / (1.0 - mean) }
 }
 

@@ -2,20 +2,25 @@
 //! and sends receipts; and none with inputs, playout or outputs, which would take more of the machine than the relay that is measured.
 
 use super::Traffic;
+use super::lossy::LossySocket;
 use super::round::failed;
 use super::sinks::{SINKS_PER_SOCKET, Tally};
 use crate::realtime::PATH_MTU;
 use crate::rig::{PATIENCE, Trial};
 use bytes::Bytes;
 use link::{Delivery, Flags, Instant, Label, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
-use node::control::{Content, Control, Dissemination, Hello, Publish, RECEIPTS, Receipt, StreamOpen, VERSION, Wants};
+use node::control::{
+    CloseCode, Content, Control, Dissemination, Hello, Publish, RECEIPTS, Receipt, StreamOpen, VERSION, Wants,
+};
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::Failure;
 use node::host::block_on_local;
 use node::trust::{Credentials, Direction, Role};
 use node::{Closed, EndSystem, Host, Peer, PortId, Ports};
-use std::collections::HashMap;
+use quinn::AsyncUdpSocket;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -37,6 +42,8 @@ pub(super) struct Clients {
     bursts: Option<UnboundedSender<Burst>>,
     collected: Vec<Bytes>,
     burst: usize,
+    /// Of sinks that come and go.
+    pub(super) churn: Arc<Churn>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,7 +54,7 @@ impl Clients {
     /// Connects a source of so many streams, and so many sinks, each of which asks for one of them in turn.
     pub(super) fn start(
         trial: &Trial,
-        relay: SocketAddr,
+        (ingress, egress): (SocketAddr, SocketAddr),
         traffic: Traffic,
         tally: &Arc<Tally>,
     ) -> Result<Clients, Failure> {
@@ -57,12 +64,16 @@ impl Clients {
         let sinks =
             (0..traffic.fan_out).map(|_| token(Direction::Subscribe)).collect::<Result<Vec<String>, Failure>>()?;
         let ((bursts, fed), (connected, connection)) = (unbounded_channel(), mpsc::channel());
-        let tally = tally.clone();
+        let (tally, churn) = (tally.clone(), Arc::<Churn>::default());
+        let guests = churn.clone();
         let run = move || {
             let serving = async {
                 let host = Host::new(tally.clock(), System::new(traffic.streams, tally));
-                let dialling = Dialling { host: &host, credentials, relay: relay.to_string() };
+                let (ingress, egress) = (ingress.to_string(), egress.to_string());
+                let dialling = Dialling { host: host.clone(), credentials, ingress, egress, loss: traffic.loss };
+                let guest = sinks[0].clone();
                 let _ = connected.send(dialling.all(&publisher, &sinks).await);
+                tokio::task::spawn_local(dialling.guests(guest, guests));
                 publish(&host, fed).await;
                 Ok(())
             };
@@ -72,7 +83,7 @@ impl Clients {
         };
         let thread = std::thread::Builder::new().name("clients".into()).spawn(run).map_err(|error| failed(&error))?;
         let burst = traffic.burst as usize;
-        let clients = Clients { bursts: Some(bursts), collected: Vec::new(), burst, thread: Some(thread) };
+        let clients = Clients { bursts: Some(bursts), collected: Vec::new(), burst, churn, thread: Some(thread) };
         connection.recv().map_err(|_| failed(&"the clients' thread ended"))??;
         Ok(clients)
     }
@@ -103,21 +114,32 @@ async fn publish(host: &Host<System>, mut fed: UnboundedReceiver<Burst>) {
     }
 }
 
-struct Dialling<'a> {
-    host: &'a Host<System>,
-    credentials: Credentials,
-    relay: String,
+/// Whether sinks shall come and go, one a second, and how many have.
+#[derive(Debug, Default)]
+pub(super) struct Churn {
+    pub(super) wanted: AtomicBool,
+    pub(super) came: AtomicU64,
 }
 
-impl Dialling<'_> {
+struct Dialling {
+    host: Host<System>,
+    credentials: Credentials,
+    /// Where the source goes, and where the sinks do.
+    ingress: String,
+    egress: String,
+    /// Before each sink.
+    loss: f64,
+}
+
+impl Dialling {
     async fn all(&self, publisher: &str, sinks: &[String]) -> Result<(), Failure> {
-        self.dial(&self.endpoint()?, Role::Source, publisher, 0).await?;
-        // A burst for all sinks of one socket has to find room in it.
-        for (group, tokens) in sinks.chunks(SINKS_PER_SOCKET).enumerate() {
-            let endpoint = self.endpoint()?;
+        self.dial(&self.endpoint(0, 0.0)?, &self.ingress, Role::Source, publisher, 0).await?;
+        // A burst for all sinks of one socket has to find room in it; where there is loss, each has its own.
+        let per_socket = if self.loss > 0.0 { 1 } else { SINKS_PER_SOCKET };
+        for (group, tokens) in sinks.chunks(per_socket).enumerate() {
+            let endpoint = self.endpoint(group as u64 + 1, self.loss)?;
             for (index, token) in tokens.iter().enumerate() {
-                let place = group * SINKS_PER_SOCKET + index;
-                self.dial(&endpoint, Role::Sink, token, place).await?;
+                self.dial(&endpoint, &self.egress, Role::Sink, token, group * per_socket + index).await?;
             }
         }
         let ready = async {
@@ -128,16 +150,46 @@ impl Dialling<'_> {
         tokio::time::timeout(PATIENCE, ready).await.map_err(|_| failed(&"the relay did not take the streams"))
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Failure> {
+    /// Where it is wanted, has a further sink come every second and go again; they are not counted among the others.
+    async fn guests(self, token: String, churn: Arc<Churn>) {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        for nth in 0.. {
+            seconds.tick().await;
+            if !churn.wanted.load(Ordering::Relaxed) {
+                continue;
+            }
+            let Ok(endpoint) = self.endpoint(1_000_000 + nth, self.loss) else { continue };
+            self.host.with(|_, system, _| system.guests_next = true);
+            let dialled = self.dial(&endpoint, &self.egress, Role::Sink, &token, nth as usize).await;
+            self.host.with(|_, system, _| system.guests_next = false);
+            if let Ok(port) = dialled {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                self.host.with(|_, _, ports| ports.close(port, CloseCode::Done, "gone"));
+                churn.came.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn endpoint(&self, seed: u64, loss: f64) -> Result<Endpoint, Failure> {
         let options = EndpointOptions {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             udp_payload: Some(PATH_MTU),
             ..EndpointOptions::default()
         };
-        Endpoint::bind(&options, self.credentials.clone()).map_err(|error| failed(&error))
+        let lossy = |socket: Arc<dyn AsyncUdpSocket>| -> Arc<dyn AsyncUdpSocket> {
+            if loss > 0.0 { Arc::new(LossySocket::new(socket, loss, seed)) } else { socket }
+        };
+        Endpoint::bind_over(&options, self.credentials.clone(), lossy).map_err(|error| failed(&error))
     }
 
-    async fn dial(&self, endpoint: &Endpoint, role: Role, token: &str, place: usize) -> Result<(), Failure> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        relay: &str,
+        role: Role,
+        token: &str,
+        place: usize,
+    ) -> Result<PortId, Failure> {
         let hello = Hello {
             version: VERSION,
             features: RECEIPTS,
@@ -145,11 +197,10 @@ impl Dialling<'_> {
             tokens: vec![token.to_owned()],
             agent: "anabranch-bench".into(),
         };
-        let session = endpoint.connect(&self.relay, hello).await.map_err(|error| failed(&error))?;
+        let session = endpoint.connect(relay, hello).await.map_err(|error| failed(&error))?;
         let config = LinkConfig { seed: place as u64, ..LinkConfig::leaf() };
         self.host.with(|_, system, _| system.next = role);
-        self.host.attach(session, config);
-        Ok(())
+        Ok(self.host.attach(session, config))
     }
 }
 
@@ -164,6 +215,9 @@ struct System {
     /// The stream of the next burst.
     turn: usize,
     sinks: u64,
+    /// Whether the next sink is one that soon goes, and is not counted.
+    guests_next: bool,
+    guests: HashSet<PortId>,
     /// The sinks at whose ports their stream was announced.
     watched: HashMap<PortId, Watched>,
     receipts_due: Instant,
@@ -197,6 +251,8 @@ impl System {
             streams: (0..streams).map(published).collect(),
             turn: 0,
             sinks: 0,
+            guests_next: false,
+            guests: HashSet::new(),
             watched: HashMap::new(),
             receipts_due: tally.clock().now() + RECEIPT_EVERY,
             tally,
@@ -235,7 +291,11 @@ impl EndSystem for System {
     fn handle_opened(&mut self, _: Instant, port: PortId, ports: &mut Ports) {
         if self.next == Role::Sink {
             let stream = &self.streams[(self.sinks % self.streams.len() as u64) as usize];
-            self.sinks += 1;
+            if self.guests_next {
+                self.guests.insert(port);
+            } else {
+                self.sinks += 1;
+            }
             ports.control(port, Control::Subscribe { name: stream.name.clone() });
             return;
         }
@@ -256,6 +316,9 @@ impl EndSystem for System {
     }
 
     fn handle_delivery(&mut self, _: Instant, port: PortId, delivery: Delivery, _: &mut Ports) {
+        if self.guests.contains(&port) {
+            return;
+        }
         self.tally.take(&delivery.payload);
         if let Some(watched) = self.watched.get_mut(&port) {
             watched.came += 1;
@@ -277,7 +340,9 @@ impl EndSystem for System {
     }
 
     fn handle_closed(&mut self, _: Instant, port: PortId, _: &Peer, closed: &Closed, _: &mut Ports) {
-        tracing::warn!("a client was closed: {}", closed.reason);
+        if !self.guests.remove(&port) {
+            tracing::warn!("a client was closed: {}", closed.reason);
+        }
         self.watched.remove(&port);
     }
 

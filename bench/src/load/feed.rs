@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn packets_come_in_whole_bursts_at_their_rate() {
         let clock = Clock::start();
-        let traffic = Traffic { fan_out: 1, streams: 1, rate: 1000.0, burst: 10, duration: Duration::ZERO };
+        let traffic = Traffic { rate: 1000.0, ..Traffic::of_one_sink() };
         let mut stamps = Vec::new();
         let sent = feed(clock, traffic, Duration::from_millis(100), |packet| stamps.push(stamp(packet).unwrap()));
         assert_eq!((sent, stamps.len()), (100, 100));

@@ -26,6 +26,15 @@ pub struct Args {
     /// Directory with its keys
     #[arg(long)]
     keys: Option<PathBuf>,
+    /// Name of its certificate
+    #[arg(long, default_value = NAME)]
+    name: NodeName,
+    /// Threads of a relay
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// The relay that a relay dials
+    #[arg(long)]
+    next: Option<SocketAddr>,
     /// Where a plain forwarder sends to, once per sink
     #[arg(long, default_value = "127.0.0.1:9")]
     to: SocketAddr,
@@ -73,8 +82,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 fn credentials(args: &Args) -> Result<Credentials, Failure> {
     let keys = args.keys.as_ref().ok_or_else(|| Failure::new(Exit::Usage, "--keys: expected a directory"))?;
-    let name: NodeName = NAME.parse().map_err(|error| failed(&error))?;
-    Credentials::load(keys, Some(&name)).map_err(|error| failed(&error))
+    Credentials::load(keys, Some(&args.name)).map_err(|error| failed(&error))
 }
 
 fn tell(address: SocketAddr) {
@@ -107,12 +115,14 @@ fn udp(args: &Args) -> io::Result<()> {
 }
 
 fn relay(args: &Args) -> Result<(), Failure> {
+    let next = args.next.map(|next| format!("neighbours = [{{ address = \"{next}\" }}]")).unwrap_or_default();
     let config = relay::Config {
         listen: vec![LOCAL],
         keys: args.keys.clone(),
-        name: Some(NAME.parse().map_err(|error| failed(&error))?),
+        name: Some(args.name.clone()),
         path_mtu: Some(PATH_MTU),
-        ..relay::Config::default()
+        threads: args.threads,
+        ..relay::Config::parse(&next).map_err(|error| failed(&error))?
     };
     let running = Running::start(NAME, move |shutdown, report| relay::run(config, shutdown, report));
     let ready = running.wait_for("readiness", PATIENCE, |report: &relay::Report| !report.listen.is_empty());

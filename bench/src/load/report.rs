@@ -1,5 +1,6 @@
 //! What a packet out cost, kind by kind.
 
+use super::Traffic;
 use super::round::BITS;
 use node::exit::Failure;
 use serde::Serialize;
@@ -24,6 +25,8 @@ pub enum Kind {
 pub struct Round {
     /// CPU time of all threads of the process per packet delivered, in microseconds.
     pub cpu_us: f64,
+    /// That of its busiest thread alone: what bounds the rate where there are cores enough.
+    pub busiest_us: f64,
     /// Packets delivered, as a share of packets fed times sinks.
     pub delivered: f64,
     /// Memory that the process took with its sinks connected and before any media, per sink, in bytes.
@@ -60,6 +63,12 @@ pub struct LoadReport {
     pub fan_out: u32,
     /// Number of streams they share.
     pub streams: u32,
+    /// Relays of ours on the way.
+    pub hops: u32,
+    /// Threads of each.
+    pub threads: u32,
+    /// Mean loss before each sink.
+    pub loss: f64,
     /// Packets per second to all sinks together.
     pub out_rate: u64,
     /// Packets fed back to back.
@@ -98,8 +107,10 @@ impl Kind {
 }
 
 impl LoadReport {
-    pub(super) fn new(fan_out: u32, streams: u32, out_rate: u64, burst: u64) -> LoadReport {
-        LoadReport { fan_out, streams, out_rate, burst, release: !cfg!(debug_assertions), kinds: Vec::new() }
+    pub(super) fn new(traffic: Traffic, out_rate: u64) -> LoadReport {
+        let Traffic { fan_out, streams, hops, threads, loss, burst, .. } = traffic;
+        let release = !cfg!(debug_assertions);
+        LoadReport { fan_out, streams, hops, threads, loss, out_rate, burst, release, kinds: Vec::new() }
     }
 
     pub(super) fn add(&mut self, kind: Kind, round: Result<Round, Failure>) {
@@ -141,6 +152,7 @@ impl Round {
         };
         Some(Round {
             cpu_us: median(|round| round.cpu_us)?,
+            busiest_us: median(|round| round.busiest_us)?,
             delivered: median(|round| round.delivered)?,
             memory_per_sink: median(|round| round.memory_per_sink as f64)? as u64,
             memory_loaded: median(|round| round.memory_loaded as f64)? as u64,
@@ -162,6 +174,15 @@ impl fmt::Display for LoadReport {
             "{} sinks of {} streams, {} packets/s out, bursts of {}",
             self.fan_out, self.streams, self.out_rate, self.burst
         )?;
+        if self.hops > 1 {
+            write!(f, ", {} relays", self.hops)?;
+        }
+        if self.threads > 1 {
+            write!(f, ", {} threads", self.threads)?;
+        }
+        if self.loss > 0.0 {
+            write!(f, ", {} % lost before each sink", self.loss * 100.0)?;
+        }
         for report in &self.kinds {
             let name = report.kind.as_str();
             let Some(median) = &report.median else {
@@ -196,8 +217,9 @@ impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:7.2} us/packet {:6.2} Gbit/s a core {:7.2} % delivered {:6} kB a sink {:7} kB loaded  delay p50 {:7.0} p99 {:7.0} us",
+            "{:7.2} us/packet ({:.2} on the busiest thread) {:6.2} Gbit/s a core {:9.4} % delivered {:6} kB a sink {:7} kB loaded  delay p50 {:7.0} p99 {:7.0} us",
             self.cpu_us,
+            self.busiest_us,
             self.gbps_per_core(),
             self.delivered * 100.0,
             self.memory_per_sink / 1024,
@@ -219,7 +241,7 @@ mod tests {
 
     #[test]
     fn medians_are_compared() {
-        let mut report = LoadReport::new(8, 1, 1000, 10);
+        let mut report = LoadReport::new(Traffic { fan_out: 8, ..Traffic::of_one_sink() }, 1000);
         [6.0, 50.0, 5.0].into_iter().for_each(|cost| report.add(Kind::Udp, round(cost)));
         [2.0, 3.0, 1.0].into_iter().for_each(|cost| report.add(Kind::Anabranch, round(cost)));
         report.add(Kind::Srt, Err(Failure::new(Exit::Unavailable, "not installed")));

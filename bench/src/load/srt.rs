@@ -44,5 +44,5 @@ pub(super) fn round(traffic: Traffic) -> Result<Round, Failure> {
     }
     std::thread::sleep(Duration::from_secs(1));
     let idle = Used::of(relay.id());
-    counted(traffic, relay.id(), idle, &tally, |packet| _ = socket.send(input, packet))
+    counted(traffic, &[relay.id()], idle, &tally, |packet| _ = socket.send(input, packet))
 }

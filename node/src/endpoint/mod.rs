@@ -20,7 +20,7 @@ pub(crate) use transport::DATAGRAM_BUFFER;
 use crate::control::{CloseCode, Hello};
 use crate::trust::{Credentials, KeyChanges, Verifier};
 use futures_util::future::{join_all, select_all};
-use quinn::{EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{AsyncUdpSocket, EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use socket::Sharing;
 use std::fmt;
 use std::io::{Error, ErrorKind};
@@ -123,6 +123,15 @@ impl Endpoint {
     /// Binds. The error names the address and what is wrong with it (taken, not ours, no permission). Credentials of a relay
     /// make an endpoint that can be dialled; with any others it only dials. Must be called inside a runtime.
     pub fn bind(options: &EndpointOptions, credentials: Credentials) -> Result<Endpoint, Error> {
+        Endpoint::bind_over(options, credentials, |socket| socket)
+    }
+
+    /// As [`Endpoint::bind`], over sockets that the caller has put something before: one that loses datagrams, say.
+    pub fn bind_over(
+        options: &EndpointOptions,
+        credentials: Credentials,
+        over: impl Fn(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket>,
+    ) -> Result<Endpoint, Error> {
         let known = options.udp_payload;
         if let Some(payload) = known.filter(|payload| !(path::LEAST..=path::MOST).contains(payload)) {
             let reason = format!("a UDP payload of {payload} bytes: expected {} to {}", path::LEAST, path::MOST);
@@ -132,7 +141,7 @@ impl Endpoint {
             Some((_, crate::trust::Role::Relay)) => Some(server_config(&credentials)?),
             _ => None,
         };
-        let places = bind_places(options, &credentials, server.as_ref())?;
+        let places = bind_places(options, &credentials, server.as_ref(), over)?;
         let (local, changes) = (places[0].quinn.local_addr()?, credentials.changes());
         credentials.follow();
         let inner = Inner {
@@ -235,6 +244,7 @@ fn bind_places(
     options: &EndpointOptions,
     credentials: &Credentials,
     server: Option<&ServerConfig>,
+    over: impl Fn(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket>,
 ) -> Result<Vec<Place>, Error> {
     let carriers: Vec<Option<Arc<Carrier>>> = options.threads.places().collect();
     let division = Division::new(carriers.len());
@@ -262,7 +272,7 @@ fn bind_places(
             Some(carrier) => Arc::new(OnCarrier(carrier.clone())),
             None => Arc::new(TokioRuntime),
         };
-        let mut socket = runtime.wrap_udp_socket(socket.into())?;
+        let mut socket = over(runtime.wrap_udp_socket(socket.into())?);
         if let Some(exchange) = &exchange {
             socket = Arc::new(SteeredSocket { socket, exchange: exchange.clone(), place });
         }

@@ -173,6 +173,7 @@ impl Runtime for OnCarrier {
         self.0.runtime.spawn(future);
     }
 
+    #[expect(clippy::disallowed_types, reason = "quinn's interface has it; it was opened through socket2")]
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> Result<Arc<dyn AsyncUdpSocket>, Error> {
         let _entered = self.0.runtime.enter();
         TokioRuntime.wrap_udp_socket(socket)

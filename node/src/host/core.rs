@@ -84,8 +84,7 @@ impl<S: EndSystem> Core<S> {
     pub(super) fn attach(
         &mut self,
         port: PortId,
-        connection: Connection,
-        carrier: Option<Arc<Carrier>>,
+        (connection, carrier): (Connection, Option<Arc<Carrier>>),
         rate: RateHandle,
         paths: Option<Arc<Paths>>,
         max_frame: usize,

@@ -129,7 +129,7 @@ impl<S: EndSystem + 'static> Host<S> {
         let (notify, connection, carrier) = (Rc::new(Notify::new()), wire.connection.clone(), wire.carrier.clone());
         let port = self.inner.turn(|core, now| {
             let port = core.engine.ports.open(now, peer, config);
-            core.attach(port, wire.connection, wire.carrier, wire.rate, wire.paths, config.max_frame, notify.clone());
+            core.attach(port, (wire.connection, wire.carrier), wire.rate, wire.paths, config.max_frame, notify.clone());
             core.opened(now, port);
             core.receive(now, port, &mut wire.early);
             port

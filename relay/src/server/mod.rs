@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use link::{Instant, LinkConfig};
 use node::clock::{self, Clock};
 use node::control::CloseCode;
-use node::endpoint::{Endpoint, EndpointOptions, Session};
+use node::endpoint::{Endpoint, EndpointOptions, Session, Threads};
 use node::exit::{Exit, Failure};
 use node::trust::{Credentials, Role, Seal, TrustError};
 use node::{Host, PortId};
@@ -152,6 +152,8 @@ struct Relay {
     tally: Arc<Tally>,
     /// Those that only dial, by the MTU of their paths.
     dialling: BTreeMap<Option<u16>, Endpoint>,
+    /// Over which all connections are divided.
+    threads: Threads,
     credentials: Credentials,
     started: Instant,
     draining: bool,
@@ -173,9 +175,12 @@ impl Relay {
         for (peer, link) in &kept {
             tracing::info!(link = %peer, ?link, "set over the operations port earlier, above the configuration");
         }
+        let threads = Threads::start(config.threads).map_err(|error| {
+            Failure::new(Exit::Software, format!("cannot start {} threads: {error}", config.threads))
+        })?;
         let mut endpoints = Vec::new();
         for listen in &config.listen {
-            endpoints.push(bind(&config, *listen, config.path_mtu, &credentials)?);
+            endpoints.push(bind(&config, &threads, *listen, config.path_mtu, &credentials)?);
         }
         let listen = endpoints.iter().map(Endpoint::local_address).collect();
         let ops = match config.ops {
@@ -232,6 +237,7 @@ impl Relay {
             guard: watch::Sender::new(guard),
             tally: Arc::default(),
             dialling: BTreeMap::new(),
+            threads,
             credentials,
             started,
             draining: false,
@@ -341,7 +347,7 @@ impl Relay {
             return Ok(endpoint.clone());
         }
         let any = EndpointOptions::default().listen;
-        let endpoint = bind(&self.shared.config.borrow(), any, path_mtu, &self.credentials)?;
+        let endpoint = bind(&self.shared.config.borrow(), &self.threads, any, path_mtu, &self.credentials)?;
         self.dialling.insert(path_mtu, endpoint.clone());
         Ok(endpoint)
     }
@@ -494,11 +500,13 @@ pub(crate) fn identity(config: &Config) -> Result<Identity, Failure> {
 
 fn bind(
     config: &Config,
+    threads: &Threads,
     listen: SocketAddr,
     udp_payload: Option<u16>,
     credentials: &Credentials,
 ) -> Result<Endpoint, Failure> {
-    let options = EndpointOptions { listen, udp_payload, segmentation_offload: config.segmentation_offload };
+    let (segmentation_offload, threads) = (config.segmentation_offload, threads.clone());
+    let options = EndpointOptions { listen, udp_payload, segmentation_offload, threads };
     Endpoint::bind(&options, credentials.clone()).map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))
 }
 

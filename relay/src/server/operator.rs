@@ -163,6 +163,7 @@ impl Relay {
             ("ops", new.ops != old.ops),
             ("path_mtu", new.path_mtu != old.path_mtu),
             ("segmentation_offload", new.segmentation_offload != old.segmentation_offload),
+            ("threads", new.threads != old.threads),
             ("state", new.state != old.state),
             ("limits.max_relays", new.limits.max_relays != max_relays),
             ("limits.max_stream_history", new.limits.max_stream_history != max_stream_history),

@@ -74,7 +74,7 @@ impl Overlay {
         let (bound, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let serve = async move {
-                let options = EndpointOptions { listen, udp_payload: Some(1452), segmentation_offload: true };
+                let options = EndpointOptions { listen, udp_payload: Some(1452), ..EndpointOptions::default() };
                 let verifier = credentials.verifier();
                 let endpoint = Endpoint::bind(&options, credentials).unwrap();
                 bound.send(endpoint.local_address()).unwrap();

@@ -60,6 +60,7 @@ impl Dialler {
             listen: config.bind.map_or(any, |ip| SocketAddr::new(ip, 0)),
             udp_payload: config.path_mtu,
             segmentation_offload: config.segmentation_offload,
+            ..EndpointOptions::default()
         };
         let dialler = Dialler {
             relays: config.relays.clone(),
