@@ -14,8 +14,8 @@
 //! | [`overrides`] | what the operator sets of links while the relay runs, and where that is kept | a file |
 //! | [`ops`] | the operations port | the shell |
 //!
-//! [`run`] is the whole program but its command line. It must be awaited inside a [`tokio::task::LocalSet`] on a
-//! current-thread runtime, so that one process can hold several relays, each on its own thread.
+//! [`run`] is the whole program but its command line. It must be awaited on a [`tokio::runtime::LocalRuntime`],
+//! so that one process can hold several relays, each on its own thread.
 
 pub mod cli;
 pub mod config;

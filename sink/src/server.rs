@@ -35,7 +35,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// output could not be made; [`Exit::Io`] writing failed on an output. One output that fails stops the sink only when no
 /// other is left; the failure is returned all the same, at the end.
 ///
-/// Must be awaited inside a [`tokio::task::LocalSet`] on a current-thread runtime. Dropping the future stops the sink at
+/// Must be awaited on a [`tokio::runtime::LocalRuntime`]. Dropping the future stops the sink at
 /// once; what its outputs have accepted is still written.
 pub async fn run(
     config: Config,

@@ -11,8 +11,8 @@
 //! | `ingest` | sockets, files, the standard input | the shell |
 //! | `server` | relays, reconnection, reports | the shell |
 //!
-//! [`run`] is the whole program but its command line. It must be awaited inside a [`tokio::task::LocalSet`] on a
-//! current-thread runtime, so that one process can hold several programs, each on its own thread.
+//! [`run`] is the whole program but its command line. It must be awaited on a [`tokio::runtime::LocalRuntime`],
+//! so that one process can hold several programs, each on its own thread.
 
 pub mod cli;
 pub mod config;

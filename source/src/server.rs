@@ -35,7 +35,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// a refusal, where an input cannot be opened or read, and, with [`Exit::Incomplete`], where every input has ended and
 /// some of what they gave did not leave in time.
 ///
-/// Must be awaited inside a [`tokio::task::LocalSet`] on a current-thread runtime. Dropping the future stops the source
+/// Must be awaited on a [`tokio::runtime::LocalRuntime`]. Dropping the future stops the source
 /// at once, without a word to its relay.
 pub async fn run(
     config: Config,

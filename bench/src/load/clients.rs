@@ -34,6 +34,9 @@ const RECEIPT_EVERY: Duration = Duration::from_secs(1);
 /// How long the tokens are valid.
 const LIFETIME: Duration = Duration::from_secs(86_400);
 
+/// Times that a client dials before it gives up.
+const ATTEMPTS: u32 = 3;
+
 const DEADLINE: Duration = Duration::from_millis(200);
 
 /// The thread of the clients. It ends where this is dropped.
@@ -197,7 +200,15 @@ impl Dialling {
             tokens: vec![token.to_owned()],
             agent: "anabranch-bench".into(),
         };
-        let session = endpoint.connect(relay, hello).await.map_err(|error| failed(&error))?;
+        // As programs do: with loss, one attempt may fail.
+        let mut dialled = endpoint.connect(relay, hello.clone()).await;
+        for _ in 1..ATTEMPTS {
+            if dialled.is_ok() {
+                break;
+            }
+            dialled = endpoint.connect(relay, hello.clone()).await;
+        }
+        let session = dialled.map_err(|error| failed(&error))?;
         let config = LinkConfig { seed: place as u64, ..LinkConfig::leaf() };
         self.host.with(|_, system, _| system.next = role);
         Ok(self.host.attach(session, config))

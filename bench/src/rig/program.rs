@@ -131,19 +131,15 @@ impl<R> Drop for Running<R> {
 }
 
 fn block_on<R>(run: impl Future<Output = Result<R, Failure>>, killed: oneshot::Receiver<()>) -> Result<R, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    let runtime = node::host::local_runtime()
         .map_err(|error| Failure::new(Exit::Software, format!("cannot start a runtime: {error}")))?;
-    let local = tokio::task::LocalSet::new();
-    let result = local.block_on(&runtime, async {
+    let result = runtime.block_on(async {
         tokio::select! {
             result = run => result,
             Ok(()) = killed => Err(Failure::new(Exit::Software, "killed")),
         }
     });
-    // Tasks that are left go with the set, their sockets with the runtime: nothing says goodbye for them.
-    drop(local);
+    // Tasks that are left go with the runtime, and their sockets with them: nothing says goodbye for them.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }

@@ -9,6 +9,7 @@ mod socket;
 mod steer;
 mod threads;
 mod transport;
+mod udp;
 
 pub use handshake::Session;
 pub(crate) use handshake::{Renewal, closed_by, printable};
@@ -32,6 +33,7 @@ use std::time::Duration;
 use steer::{Division, Exchange, SteeredSocket};
 use threads::OnCarrier;
 use topology::NodeName;
+use udp::UdpSocket;
 
 /// How an endpoint is made.
 #[derive(Clone, Debug)]
@@ -186,7 +188,7 @@ impl Endpoint {
         let [Place { quinn, .. }] = &self.inner.places[..] else {
             return Err(Error::new(ErrorKind::Unsupported, "an endpoint of several threads stays where it is"));
         };
-        quinn.rebind(socket::bind(address, Sharing::Alone)?.into())
+        quinn.rebind_abstract(Arc::new(UdpSocket::new(socket::bind(address, Sharing::Alone)?)?))
     }
 
     /// Closes every connection and waits until the peers had a chance to hear of it, for a second at most.
@@ -272,7 +274,9 @@ fn bind_places(
             Some(carrier) => Arc::new(OnCarrier(carrier.clone())),
             None => Arc::new(TokioRuntime),
         };
-        let mut socket = over(runtime.wrap_udp_socket(socket.into())?);
+        let entered = carrier.as_ref().map(|carrier| carrier.runtime().enter());
+        let mut socket = over(Arc::new(UdpSocket::new(socket)?));
+        drop(entered);
         if let Some(exchange) = &exchange {
             socket = Arc::new(SteeredSocket { socket, exchange: exchange.clone(), place });
         }

@@ -29,10 +29,10 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::Notify;
-use tokio::task::LocalSet;
 
-/// An end system with its ports, shared by the tasks of one thread. Must be used inside a [`tokio::task::LocalSet`].
+/// An end system with its ports, shared by the tasks of one thread. Must be used inside a [`LocalRuntime`].
 pub struct Host<S> {
     inner: Rc<Inner<S>>,
 }
@@ -274,13 +274,17 @@ impl<S: fmt::Debug> fmt::Debug for Host<S> {
     }
 }
 
-/// Runs a program on this thread: a current-thread runtime with a [`LocalSet`], as a [`Host`] needs it.
+/// Runs a program on this thread, as a [`Host`] needs it.
 pub fn block_on_local<T>(program: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Software, format!("cannot start the runtime: {error}")))?;
-    LocalSet::new().block_on(&runtime, program)
+    local_runtime()
+        .map_err(|error| Failure::new(Exit::Software, format!("cannot start the runtime: {error}")))?
+        .block_on(program)
+}
+
+/// A runtime whose tasks are all of one thread. They share one queue with quinn's: in a [`LocalSet`](tokio::task::LocalSet) every packet would
+/// cost another look at the kernel's events, on its way from one queue to the other.
+pub fn local_runtime() -> Result<LocalRuntime, std::io::Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
 #[cfg(test)]

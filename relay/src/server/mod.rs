@@ -33,7 +33,7 @@ use topology::NodeName;
 /// Runs a relay until `shutdown` turns true, drains, and returns its last report. While it runs, `report` is renewed
 /// every [`Config::report_interval`]; the first one with `ready` set names the bound addresses.
 ///
-/// Must be awaited inside a [`tokio::task::LocalSet`] on a current-thread runtime. Dropping the future stops the relay
+/// Must be awaited on a [`tokio::runtime::LocalRuntime`]. Dropping the future stops the relay
 /// at once; to its neighbours its connections are lost.
 pub async fn run(
     config: Config,
