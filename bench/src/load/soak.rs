@@ -1,8 +1,8 @@
 //! `anabranch-bench soak`: whether a relay stays what it is: its memory, its delays, and that nothing is lost, for as long as one likes.
 //!
-//! First the rate is found that all of this carries here, relay, sinks and what they share of the machine: from the one given up in steps of a
-//! quarter, each for some seconds, until something is missing twice. Of that rate a share is then fed, with loss before every sink, while one
-//! more sink comes every second and goes half a second later.
+//! With loss before every sink, and one more sink that comes every second and goes half a second later, first the rate is found that all of
+//! this carries here, relay, sinks and what they share of the machine: from the one given up in steps of a quarter, each for some seconds, until
+//! something is missing twice. Of that rate a share is then fed.
 
 use super::clients::Clients;
 use super::feed::feed;
@@ -38,7 +38,10 @@ pub struct Args {
     /// Packets fed back to back
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=64))]
     burst: u64,
-    /// How long
+    /// How long each rate of the search is fed
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "30s")]
+    step: Duration,
+    /// How long the share is
     #[arg(long, value_parser = humantime::parse_duration, default_value = "60m")]
     duration: Duration,
     /// How often it is told of
@@ -48,9 +51,6 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
-
-/// How long each rate of the search is fed.
-const STEP: Duration = Duration::from_secs(5);
 
 /// What happened between two reports.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -106,6 +106,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tally = Tally::new(Clock::start());
     let mut clients = Clients::start(&trial, ends(&nodes), traffic, &tally)?;
     let churn = clients.churn.clone();
+    churn.wanted.store(true, Ordering::Relaxed);
     std::thread::sleep(AFTER);
     let mut fed = |rate: f64, span| {
         traffic.rate = rate / f64::from(args.fan_out);
@@ -116,14 +117,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let due = sent * u64::from(args.fan_out);
         (due, due.saturating_sub(tally.packets() - before))
     };
-    let capacity = search(args.out_rate as f64, |rate| fed(rate, STEP).1 == 0)
+    let capacity = search(args.out_rate as f64, |rate| fed(rate, args.step).1 == 0)
         .ok_or_else(|| failed(&format!("something is missing at {} packets a second already", args.out_rate)))?;
     let rate = capacity * args.share;
     if !args.json {
         let mbps = rate * SIZE as f64 * 8.0 / 1e6;
         println!("{capacity:.0} packets/s out are carried here; feeding {rate:.0}, which is {mbps:.0} Mbit/s");
     }
-    churn.wanted.store(true, Ordering::Relaxed);
     let start = tally.clock().now();
     let mut spans: Vec<Span> = Vec::new();
     while tally.clock().now() - start < args.duration {
