@@ -29,6 +29,8 @@ enum Command {
     CostRun(cost::RunArgs),
     /// Measure what a packet out costs a relay, beside other forwarders
     Load(load::Args),
+    /// Measure how a relay's cost grows with packets, sinks, streams, relays and loss
+    Growth(load::growth::Args),
     /// Keep a relay at a share of what it can do, with loss and with sinks that come and go
     Soak(load::soak::Args),
     /// The process that `load` and `soak` measure
@@ -55,6 +57,7 @@ impl Cli {
             Command::Cost(args) => cost::run(&args),
             Command::CostRun(args) => cost::run_case(&args),
             Command::Load(args) => load::run(&args),
+            Command::Growth(args) => load::growth::run(&args),
             Command::Soak(args) => load::soak::run(&args),
             Command::LoadNode(args) => load::run_node(&args),
             Command::Peers(args) => peers::run(&args),

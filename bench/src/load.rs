@@ -10,6 +10,7 @@
 mod clients;
 pub mod cpu;
 mod feed;
+pub mod growth;
 mod lossy;
 mod process;
 mod report;
