@@ -9,7 +9,7 @@ mod socket;
 mod transport;
 
 pub use handshake::Session;
-pub(crate) use handshake::{Renewal, closed_by, printable};
+pub(crate) use handshake::closed_by;
 pub(crate) use path::Paths;
 pub(crate) use transport::DATAGRAM_BUFFER;
 
