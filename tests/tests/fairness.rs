@@ -1,6 +1,8 @@
 //! More is offered to a link than it carries, with real programs: who goes first is whole, the others have equal shares of what is left, and who sends more
 //! than was admitted is held to that where it enters. `relay/tests/overlay/fairness.rs` has the same in virtual time.
 
+#![expect(clippy::disallowed_types, reason = "the player and the encoder of a test, outside the overlay")]
+
 use anabranch_tests::flow::free_port;
 use anabranch_tests::http::ask;
 use anabranch_tests::programs::{Files, Process, Program};
