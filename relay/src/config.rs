@@ -535,7 +535,7 @@ mod tests {
         assert_eq!(config.report_interval, default.report_interval);
         assert_eq!(config.segmentation_offload, default.segmentation_offload);
         assert_eq!(config.listen, default.listen);
-        assert_eq!(Limits { max_stream_rate: None, ..config.limits }, default.limits);
+        assert_eq!(Limits { max_stream_rate: None, client_capacity: None, ..config.limits }, default.limits);
         let neighbour = &config.neighbours[0];
         assert_eq!(neighbour.policy(), Policy { capacity: Some(Bitrate::mbps(200)), ..Policy::default() });
         assert_eq!(neighbour.cost, default_cost());
