@@ -575,6 +575,24 @@ impl CloseCode {
         (CloseCode::Lost, 11),
     ];
 
+    /// What it is called in metrics and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseCode::Done => "done",
+            CloseCode::Version => "version",
+            CloseCode::Unauthenticated => "unauthenticated",
+            CloseCode::Expired => "expired",
+            CloseCode::Forbidden => "forbidden",
+            CloseCode::UnknownStream => "unknown_stream",
+            CloseCode::NameTaken => "name_taken",
+            CloseCode::Protocol => "protocol",
+            CloseCode::Overload => "overload",
+            CloseCode::Replaced => "replaced",
+            CloseCode::Stopping => "stopping",
+            CloseCode::Lost => "lost",
+        }
+    }
+
     /// The QUIC application error code.
     pub fn to_wire(self) -> u32 {
         CloseCode::NUMBERS.iter().find(|(code, _)| *code == self).map_or(7, |(_, number)| *number)

@@ -12,6 +12,7 @@ pub mod control;
 pub mod endpoint;
 pub mod engine;
 pub mod exit;
+pub mod greeting;
 pub mod host;
 pub mod lines;
 pub mod payload;

@@ -210,10 +210,18 @@ impl Neighbour {
 pub struct Limits {
     /// Most connections from sources and sinks.
     pub max_clients: usize,
+    /// Of these, most from one address: of IPv4 one, of IPv6 a network of 64 bits.
+    pub max_clients_per_address: usize,
+    /// Of these, most that come by one token.
+    pub max_clients_per_token: usize,
     /// Most relays in the overlay; a link-state database beyond is not learnt.
     pub max_relays: usize,
     /// Most streams carried at once.
     pub max_streams: usize,
+    /// Of these, most that one relay brings: as their ingress, or by its word alone. This relay is one as well.
+    pub max_streams_per_relay: usize,
+    /// Most streams published here by one token, and most that are watched here because one token asked for them first.
+    pub max_streams_per_token: usize,
     /// Most streams one source may publish, or one sink watch, over one connection.
     pub max_streams_per_client: usize,
     /// Most subscribers of one stream here.
@@ -229,6 +237,10 @@ pub struct Limits {
     /// Share of a link's `capacity` that streams are admitted to (above 0, at most 1); the rest is for headers, feedback and
     /// repair.
     pub max_admitted_share: f64,
+    /// What the link to each source or sink carries, where they are known to be alike: what is published or watched over one connection is admitted
+    /// to `max_admitted_share` of it; not bounded by default.
+    #[serde(deserialize_with = "optional_rate")]
+    pub client_capacity: Option<Bitrate>,
     /// Whether sources may ask for high priority; otherwise such streams are refused.
     pub allow_high_priority: bool,
     /// The modes that sources may ask for; all where it is empty.
@@ -244,14 +256,19 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             max_clients: 10_000,
+            max_clients_per_address: 1_000,
+            max_clients_per_token: 5_000,
             max_relays: 1_000,
             max_streams: 1_000,
+            max_streams_per_relay: 500,
+            max_streams_per_token: 250,
             max_streams_per_client: 64,
             max_subscribers: 10_000,
             max_stream_rate: None,
             max_history: 16 << 20,
             max_stream_history: 256 << 20,
             max_admitted_share: 0.8,
+            client_capacity: None,
             allow_high_priority: true,
             allow_modes: Vec::new(),
             min_deadline: Duration::from_millis(1),
@@ -527,7 +544,7 @@ mod tests {
         assert_eq!(config.segmentation_offload, default.segmentation_offload);
         assert_eq!(config.threads, default.threads);
         assert_eq!(config.listen, default.listen);
-        assert_eq!(Limits { max_stream_rate: None, ..config.limits }, default.limits);
+        assert_eq!(Limits { max_stream_rate: None, client_capacity: None, ..config.limits }, default.limits);
         let neighbour = &config.neighbours[0];
         assert_eq!(neighbour.policy(), Policy { capacity: Some(Bitrate::mbps(200)), ..Policy::default() });
         assert_eq!(neighbour.cost, default_cost());

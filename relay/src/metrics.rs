@@ -2,7 +2,8 @@
 //! text format of Prometheus (version 0.0.4), so that several relays in one process keep theirs apart.
 
 use crate::overrides::SetBy;
-use crate::report::{LinkReport, OutputReport, Report, StreamReport};
+use crate::report::{AdmissionCount, LinkReport, OutputReport, Report, StreamReport};
+use node::trust::Direction;
 use std::fmt::Write;
 
 /// One metric as it is documented.
@@ -63,6 +64,16 @@ const RELAY: &[Of<Report>] = &[
     ),
     (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
     (counter("anabranch_relay_subscribe_refused_total", "Streams refused to watchers"), |r| r.refused.subscribe as f64),
+    (counter("anabranch_relay_streams_refused_total", "Streams not carried: too many in all, or of one relay"), |r| {
+        r.refused.streams as f64
+    }),
+    (
+        counter(
+            "anabranch_relay_clients_refused_total",
+            "Sources and sinks turned away: too many in all, or of one address or token",
+        ),
+        |r| r.refused.clients as f64,
+    ),
     (counter("anabranch_relay_reloads_total", "Configurations read anew and taken"), |r| r.reloads.done as f64),
     (
         counter("anabranch_relay_reloads_refused_total", "Configurations read anew and refused; the old one was kept"),
@@ -97,6 +108,12 @@ const RELAY: &[Of<Report>] = &[
         r.refused.protocol as f64
     }),
 ];
+
+/// Of what was asked, labelled with `act` and `outcome`.
+const ADMISSION: &[Of<AdmissionCount>] =
+    &[(counter("anabranch_relay_admission_total", "Streams asked for here, by what came of it"), |count| {
+        count.times as f64
+    })];
 
 /// Of each link, labelled with `peer`, `role` and `port`.
 const LINK: &[Of<LinkReport>] = &[
@@ -282,7 +299,8 @@ pub fn all() -> impl Iterator<Item = Metric> {
     let link = LINK.iter().map(|(metric, _)| *metric);
     let stream = STREAM.iter().map(|(metric, _)| *metric);
     let mode = MODE.iter().map(|(metric, _)| *metric);
-    relay.chain(link).chain(mode).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
+    let admission = ADMISSION.iter().map(|(metric, _)| *metric);
+    relay.chain(admission).chain(link).chain(mode).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
 }
 
 /// The text that a Prometheus server reads.
@@ -292,6 +310,8 @@ pub fn render(report: &Report) -> String {
         head(&mut out, metric);
         sample(&mut out, metric, "", value(report));
     }
+    let admission: Vec<(String, &AdmissionCount)> = report.admission.iter().map(|a| (act_labels(a), a)).collect();
+    family(&mut out, ADMISSION, &admission);
     let links: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (link_labels(link), link)).collect();
     family(&mut out, LINK, &links);
     let modes: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (mode_labels(link), link)).collect();
@@ -301,6 +321,11 @@ pub fn render(report: &Report) -> String {
     let outputs: Vec<(String, &OutputReport)> = report.streams.iter().flat_map(relay_outputs).collect();
     family(&mut out, OUTPUT, &outputs);
     out
+}
+
+fn act_labels(count: &AdmissionCount) -> String {
+    let act = if count.act == Direction::Publish { "publish" } else { "subscribe" };
+    format!("act=\"{act}\",outcome=\"{}\"", count.outcome())
 }
 
 fn relay_outputs(stream: &StreamReport) -> impl Iterator<Item = (String, &OutputReport)> {

@@ -4,8 +4,8 @@ use crate::ops::{OpsRefusals, schema};
 use crate::overrides::SetBy;
 use link::policy::Policy;
 use link::stats::{LinkQuality, LinkStats};
-use node::control::{Content, Dissemination};
-use node::trust::Role;
+use node::control::{CloseCode, Content, Dissemination};
+use node::trust::{Direction, Role};
 use serde::Serialize;
 use std::net::SocketAddr;
 use topology::{NodeName, StreamName};
@@ -40,6 +40,8 @@ pub struct Report {
     pub capacity: Vec<LinkCapacity>,
     /// What came in by each token, by its id.
     pub usage: Vec<TokenUsage>,
+    /// What came of asking to publish or to watch a stream here, since the start.
+    pub admission: Vec<AdmissionCount>,
     /// What it refused or threw away outside any stream.
     pub refused: RefusalCounters,
     /// Configurations read anew since the start.
@@ -435,6 +437,31 @@ pub struct OverlayReport {
     pub generation: u64,
 }
 
+/// How often one thing came of asking for streams here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AdmissionCount {
+    /// What was asked for.
+    #[schema(value_type = schema::Act)]
+    pub act: Direction,
+    /// Why it was refused; `null` where it was admitted.
+    #[schema(value_type = Option<schema::Refused>, required)]
+    #[serde(serialize_with = "in_words")]
+    pub refused: Option<CloseCode>,
+    /// How often.
+    pub times: u64,
+}
+
+impl AdmissionCount {
+    /// What came of it, as the metrics and the status have it.
+    pub fn outcome(&self) -> &'static str {
+        self.refused.map_or("admitted", CloseCode::name)
+    }
+}
+
+fn in_words<S: serde::Serializer>(refused: &Option<CloseCode>, to: S) -> Result<S::Ok, S::Error> {
+    refused.map(CloseCode::name).serialize(to)
+}
+
 /// What was refused or thrown away outside any stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RefusalCounters {
@@ -444,6 +471,10 @@ pub struct RefusalCounters {
     pub publish: u64,
     /// Streams refused to watchers.
     pub subscribe: u64,
+    /// Streams not carried: beyond what is carried in all, or of those that one relay brings.
+    pub streams: u64,
+    /// Sources and sinks turned away: beyond their number, or that of one address or token.
+    pub clients: u64,
     /// Messages that the protocol does not allow where they came.
     pub protocol: u64,
     /// Statements of relays that are not signed by who they say they are of.

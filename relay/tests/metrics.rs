@@ -79,3 +79,20 @@ fn rates_are_taken_of_counters_alone() {
     let panels = dashboard["panels"].as_array().expect("panels");
     assert!(panels.iter().all(|panel| panel["targets"].as_array().is_some_and(|targets| !targets.is_empty())));
 }
+
+#[test]
+fn what_came_of_asking_for_streams_is_told_apart() {
+    use anabranch_relay::report::AdmissionCount;
+    use node::control::CloseCode;
+    use node::trust::Direction;
+    let count = |act, refused, times| AdmissionCount { act, refused, times };
+    let admission =
+        vec![count(Direction::Publish, None, 3), count(Direction::Subscribe, Some(CloseCode::NameTaken), 2)];
+    let printed = metrics::render(&Report { admission, ..Report::default() });
+    for line in [
+        r#"anabranch_relay_admission_total{act="publish",outcome="admitted"} 3"#,
+        r#"anabranch_relay_admission_total{act="subscribe",outcome="name_taken"} 2"#,
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line}");
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Beyond that each asserts what must hold whatever comes in, so that a finding is more often a wrong answer than a crash.
 
+use crate::fuzz_drawn::Reader;
 use bytes::{Bytes, BytesMut};
 use link::frame::{self, Frame};
 use link::policy::{Policy, RepairMode};
@@ -19,7 +20,7 @@ use topology::{NodeName, StreamName, StreamPattern};
 pub type Entry = fn(&[u8]);
 
 /// All targets, by the names of their files and corpora.
-pub const ENTRIES: [(&str, Entry); 8] = [
+pub const ENTRIES: [(&str, Entry); 12] = [
     ("link_frame", link_frame),
     ("link_session", link_session),
     ("control", control),
@@ -28,6 +29,10 @@ pub const ENTRIES: [(&str, Entry); 8] = [
     ("playout", playout),
     ("payload", payload),
     ("revocations", revocations),
+    ("relay_session", crate::fuzz_relay::relay_session),
+    ("link_state", crate::fuzz_relay::link_state),
+    ("handshake", crate::fuzz_trust::handshake),
+    ("certificate", crate::fuzz_trust::certificate),
 ];
 
 /// One datagram into the decoder of link frames.
@@ -43,33 +48,6 @@ pub fn link_frame(data: &[u8]) {
             assert!(offsets.is_sorted());
         }
         Frame::Feedback(_) | Frame::Probe(_) | Frame::Path(_) => {}
-    }
-}
-
-/// Takes numbers off the front of the fuzzer's bytes; zeros when they are used up.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn bytes(&mut self, n: usize) -> &'a [u8] {
-        let (front, rest) = self.0.split_at(n.min(self.0.len()));
-        self.0 = rest;
-        front
-    }
-
-    fn u8(&mut self) -> u8 {
-        self.bytes(1).first().copied().unwrap_or_default()
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from(self.u8()) << 8 | u16::from(self.u8())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from(self.u16()) << 16 | u32::from(self.u16())
     }
 }
 
@@ -206,6 +184,7 @@ pub fn text(data: &[u8]) {
     if let Ok(credentials) = authority() {
         assert!(credentials.token(text, 0).is_err(), "a token that nobody signed");
     }
+    let _ = node::trust::OpsToken::parse(text);
     let _ = relay::Config::parse(text);
     let _ = sink::Config::parse(text);
 }

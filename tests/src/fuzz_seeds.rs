@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use link::{Flags, Instant, Label, Link, LinkConfig, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::control::{
-    CloseCode, Content, Control, Dissemination, Edge, Hello, HopState, Install, Module, Publish, Pull, Refusal,
-    Reserve, Signed, StreamOpen, Survey, Surveyed, VERSION, Wants,
+    CloseCode, Content, Control, Dissemination, Edge, Hello, HopState, Install, Lost, Module, Publish, Pull, Receipt,
+    Refusal, Reserve, Signed, StreamOpen, Survey, Surveyed, VERSION, Wants, Welcome, Whence,
 };
 use node::trust::{Authority, Claims, Direction, RevocationList, Role};
 use std::time::Duration;
@@ -46,6 +46,16 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     seeds.push(("payload", "keys".into(), key_file().into_bytes()));
     for (index, list) in revocation_lists().into_iter().enumerate() {
         seeds.push(("revocations", format!("list-{index}"), list.into_bytes()));
+    }
+    for (index, session) in relay_sessions().into_iter().enumerate() {
+        seeds.push(("relay_session", format!("session-{index}"), session));
+    }
+    seeds.push(("link_state", "two-relays".into(), link_states()));
+    for (index, hello) in hellos().into_iter().enumerate() {
+        seeds.push(("handshake", format!("hello-{index}"), hello));
+    }
+    for (index, statement) in statements().into_iter().enumerate() {
+        seeds.push(("certificate", format!("statement-{index}"), statement));
     }
     seeds
 }
@@ -173,7 +183,19 @@ fn messages() -> Vec<Control> {
         Control::Signed(Signed { body: vec![14, 0], certificate: vec![0x30, 0x82], signature: vec![7; 64] }),
         Control::Survey(Survey { id: 3, asker: node("lon"), name: stream("news/main"), incarnation, hops: 12 }),
         Control::Surveyed(Surveyed { id: 3, asker: node("lon"), relay: node("par"), hops: vec![hop_state()] }),
+        Control::Welcome(Welcome { version: VERSION, features: 7, name: node("lon"), agent: "anabranch/0.1.0".into() }),
+        Control::Unsubscribe { name: stream("news/main") },
+        Control::Receipt(receipt(incarnation)),
+        Control::Whence(Whence { id: 4, handle: 5, missing: vec![(650, 3)], hops: 12 }),
+        Control::Lost(Lost { id: 4, missing: vec![(650, 3)], hop: Some((node("lon"), node("par"))) }),
+        Control::Tokens { tokens: vec!["abt1.AAAA".into(), "abt1.BBBB".into()] },
+        Control::Renewed { refusal: None },
     ]
+}
+
+fn receipt(incarnation: Incarnation) -> Receipt {
+    let (name, missed, ages) = (stream("news/main"), vec![(650, 3)], vec![(7, 900), (8, 40)]);
+    Receipt { name, incarnation, on_time: 1_000, late: 2, missing: 3, overflow: 0, missed, ages }
 }
 
 fn hop_state() -> HopState {
@@ -322,4 +344,74 @@ fn steady_playout() -> Vec<u8> {
     }
     ops.extend_from_slice(&[1, 1, 2, 0, 0x10, 0, 0]);
     ops
+}
+
+/// What comes to a relay called lon, as [`crate::fuzz_relay::relay_session`] reads it: a source and a sink of one stream; the same between relays, with
+/// graphs, questions and losses; and more of everything than there is room for.
+fn relay_sessions() -> Vec<Vec<u8>> {
+    let publish: &[u8] = &[9, 0, 11, 0, 1, 50, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let receipt: &[u8] = &[9, 1, 17, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0x7F, 0xFF, 0xFF, 0xFF, 0, 0, 1, 3, 0, 2, 0];
+    let media = |port: u8, seq: u8| [7, port, 0, seq, 0, seq, 1, 0, 0, 4, 1, 2, 3, 4, 2, 4, 0];
+    let mut local = [&[0, 2, 4, 0, 0, 3, 5, 0], publish, &[9, 1, 14, 0, 3, 0, 200]].concat();
+    for seq in (0..40).filter(|seq| seq % 7 != 3) {
+        local.extend(media(0, seq));
+    }
+    local.extend([receipt, &[9, 0, 13, 0, 3, 4, 0, 9, 1, 16, 0, 1, 0]].concat());
+
+    // Links of ams and par to lon, which each end must tell of; the stream enters at ams.
+    let advertise = |port: u8, origin: u8| {
+        let (links, streams) = ([2, 0, 3, 0, 0, 0, 0, 10, 3 - origin, 3, 0, 0, 0, 0, 10], [1, 0, 1, 50]);
+        [&[9, port, 0, origin, 1, 1], &links[..], &streams[..], &[1, 0, 2, 0, 0]].concat()
+    };
+    let install: &[u8] = &[9, 0, 3, 0, 1, 1, 1, 9, 50, 0, 1, 2, 1, 0, 3, 6, 0, 2, 3, 6, 0, 0, 64, 0, 0, 1, 0, 0, 0, 0];
+    let open: &[u8] = &[9, 0, 4, 0, 0, 1, 1, 50, 0, 0, 0, 0, 0, 0];
+    let trouble: &[u8] = &[9, 1, 2, 2, 1, 1, 1, 0, 0, 3, 0, 0, 1];
+    let questions: &[u8] = &[9, 1, 6, 0, 1, 4, 1, 2, 0, 3, 12, 9, 1, 9, 3, 2, 0, 1, 12, 9, 1, 7, 1, 0, 1, 3, 0, 2, 12];
+    let mut between = [&[0, 0xF8, 1, 0, 0xFC, 2], &advertise(0, 1)[..], &advertise(1, 2)].concat();
+    between.extend([&[3, 2, 0], install, open, &[0, 3, 5, 0, 9, 2, 14, 0]].concat());
+    for seq in (0..40).filter(|seq| seq % 7 != 3) {
+        between.extend(media(0, seq));
+    }
+    between.extend([trouble, questions, &[3, 4, 0, 9, 0, 5, 0, 1, 3, 15, 0, 1, 1]].concat());
+
+    let mut crowd = Vec::new();
+    for i in 0..12 {
+        crowd.extend([0, i % 4, i, 0, 9, i, 11, i, i, 50, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 9, i, 14, i, 2, 1, 0]);
+    }
+    vec![local, between, crowd]
+}
+
+/// Two relays that tell of a link between them and of a stream, again with a newer number, and of trouble; then time passes.
+fn link_states() -> Vec<u8> {
+    let mut ops = Vec::new();
+    for (origin, seq) in [(1, 1), (2, 1), (1, 2), (2, 2), (1, 1)] {
+        let link = [1, 3 - origin, 5, 0, 0, 0, 0, 10];
+        ops.extend([&[4, origin, 1, seq], &link[..], &[1, 0, 1, 50, 1, 0, 2, 0, 0]].concat());
+    }
+    ops.extend([2, 1, 1, 1, 1, 2, 0, 3, 0, 0, 1, 0, 0x7F, 0xFF, 1]);
+    ops
+}
+
+/// What is shown and said at first, as [`crate::fuzz_trust::handshake`] reads it.
+fn hellos() -> Vec<Vec<u8>> {
+    let (relay, by_token) = (vec![0, 0, 0, 3, 0, 0, 0, 7, 0, 0], vec![0, 4, 0, 3, 0, 0, 0, 7, 2, 1, 3]);
+    let renewed = [&by_token[..], &[0, 0, 0, 9], &[0, 1, 1, 3, 0, 0, 40, 1, 4, 0]].concat();
+    let (expired, foreign) = (vec![99, 4, 0, 3, 0, 0, 0, 7, 1, 1, 1], vec![0, 4, 0, 3, 0, 0, 0, 7, 1, 1, 2]);
+    let written = messages().first().and_then(|hello| {
+        let mut encoded = Vec::new();
+        node::control::encode(hello, &mut encoded).ok()?;
+        Some([&[0, 1, 1], &encoded[node::control::LENGTH..]].concat())
+    });
+    [relay, by_token, renewed, expired, foreign].into_iter().chain(written).collect()
+}
+
+/// Certificates of nodes with each role, in the place of that of a statement; and a genuine statement with one bit changed.
+fn statements() -> Vec<Vec<u8>> {
+    let certificate = |role| {
+        let authority = Authority::trial(0)?;
+        let identity = authority.issue(&node("lon-1.example"), role, 0, Duration::from_secs(86_400))?;
+        Ok::<_, node::trust::TrustError>([&[5], identity.certificate().as_ref()].concat())
+    };
+    let shown = [Role::Relay, Role::Source, Role::Sink].into_iter().filter_map(|role| certificate(role).ok());
+    shown.chain([vec![8, 1, 0, 40, 3], vec![7]]).collect()
 }

@@ -3,24 +3,17 @@
 use super::Carrier;
 use super::path::{self, Paths};
 use crate::clock::unix_seconds;
-use crate::control::{
-    self, CloseCode, CodecError, Control, Hello, LENGTH, RECEIPTS, Refusal, SURVEYS, TOKENS, VERSION, Version, Welcome,
-};
+use crate::control::{self, CloseCode, CodecError, Control, Hello, LENGTH, Refusal, VERSION, Welcome};
+use crate::greeting::{self, FEATURES, Renewal, Unwelcome, printable};
 use crate::ports::{Closed, Peer};
 use crate::rate::RateHandle;
-use crate::trust::{Direction, Grant, Identified, Role, Standing, Verifier, peer_identity};
+use crate::trust::{Identified, Standing, Verifier, peer_identity};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::Duration;
 use topology::NodeName;
-
-/// Optional features of this build, by bit.
-pub(super) const FEATURES: u64 = RECEIPTS | SURVEYS | TOKENS;
-
-/// Largest first message: it is read before its sender is known.
-const MAX_FIRST: usize = 32 * 1024;
 
 /// How long a refused peer has to read why.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -56,26 +49,6 @@ pub(crate) struct Wire {
     pub(crate) standing: Standing,
     /// What checks other tokens that it shows later; `None` where it was dialled, and has shown none.
     pub(crate) renewal: Option<Renewal>,
-}
-
-/// Checks tokens in place of those that a peer came with.
-#[derive(Debug)]
-pub(crate) struct Renewal {
-    verifier: Verifier,
-    role: Role,
-    /// It has no certificate: without a token for what it came for it has no place here.
-    by_token_alone: bool,
-}
-
-impl Renewal {
-    /// What the tokens allow, where each holds.
-    pub(crate) fn check(&self, tokens: &[String]) -> Result<Vec<Grant>, Refusal> {
-        let grants = self.verifier.grants(tokens, unix_seconds())?;
-        if self.by_token_alone {
-            allows_to_come(self.role, &grants)?;
-        }
-        Ok(grants)
-    }
 }
 
 impl Wire {
@@ -124,7 +97,7 @@ pub(super) async fn answer(
             say(&connection, &mut send, &Control::Welcome(welcome)).await?;
             let agent = printable(&hello.agent);
             let by_token_alone = certificate(&connection).is_none();
-            let renewal = Some(Renewal { verifier: verifier.clone(), role: peer.role, by_token_alone });
+            let renewal = Some(Renewal::new(verifier.clone(), peer.role, by_token_alone));
             let wire = Wire { renewal, ..Wire::new(connection, send, receive, rate, standing) };
             Ok(Session { peer, hello, features, agent, wire })
         }
@@ -161,20 +134,14 @@ pub(super) async fn introduce(
     let Identified { name, role, grants } = who;
     let (mut send, mut receive) = connection.open_bi().await.map_err(Failed::Lost)?;
     say(&connection, &mut send, &Control::Hello(hello.clone())).await?;
-    let welcome = match first(&connection, &mut receive).await {
-        Ok(Control::Welcome(welcome)) if welcome.version.major == VERSION.major => welcome,
-        Ok(Control::Welcome(welcome)) => return Err(turned_away(&connection, wrong_version(welcome.version))),
-        Ok(Control::Refused(refusal)) => {
-            let refusal = Refusal { reason: printable(&refusal.reason), ..refusal };
+    let said = first(&connection, &mut receive).await.map_err(|failed| turned_away(&connection, failed))?;
+    let welcome = greeting::welcome(said).map_err(|unwelcome| match unwelcome {
+        Unwelcome::Refused(refusal) => {
             connection.close(code(CloseCode::Done), b"");
-            return Err(Failed::Refused(refusal));
+            Failed::Refused(refusal)
         }
-        Ok(_) => {
-            let reason = "it answered with something else than a welcome".to_owned();
-            return Err(turned_away(&connection, unacceptable(CloseCode::Protocol, reason)));
-        }
-        Err(failed) => return Err(turned_away(&connection, failed)),
-    };
+        Unwelcome::Unacceptable(refusal) => turned_away(&connection, Failed::Unacceptable(refusal)),
+    })?;
     let rate = ready_for_media(&connection)?;
     let address = canonical(&connection);
     let features = hello.features & FEATURES & welcome.features;
@@ -189,56 +156,21 @@ async fn greeted(
     verifier: &Verifier,
     nth: u64,
 ) -> Result<(Peer, Hello, RateHandle, Standing), Failed> {
-    let Control::Hello(hello) = first(connection, receive).await? else {
-        return Err(unacceptable(CloseCode::Protocol, "expected a hello as the first message".to_owned()));
-    };
-    if hello.version.major != VERSION.major {
-        return Err(wrong_version(hello.version));
-    }
+    let hello = greeting::hello(first(connection, receive).await?).map_err(Failed::Unacceptable)?;
     let certificate = certificate(connection);
-    let identified = verifier
-        .identify(certificate.as_ref(), hello.role, &hello.tokens, unix_seconds())
-        .map_err(Failed::Unacceptable)?;
-    let standing = verifier.standing(certificate.as_ref(), &identified);
-    let mut peer = Peer {
-        name: identified.name,
-        role: identified.role,
-        grants: identified.grants,
+    let caller = greeting::caller(&hello, certificate.as_ref(), verifier, nth, unix_seconds());
+    let caller = caller.map_err(Failed::Unacceptable)?;
+    let standing = verifier.standing(certificate.as_ref(), &caller);
+    let peer = Peer {
+        name: caller.name,
+        role: caller.role,
+        grants: caller.grants,
         address: canonical(connection),
         dialled: false,
         features: hello.features & FEATURES,
     };
-    if certificate.is_none() {
-        token_alone(&mut peer, nth).map_err(Failed::Unacceptable)?;
-    }
     let rate = ready_for_media(connection)?;
     Ok((peer, hello, rate, standing))
-}
-
-/// A peer without certificate needs a token for what it came for. A source keeps the name of its token, so that it is known
-/// again when it restarts; sinks are numbered, because many may share a token.
-fn token_alone(peer: &mut Peer, nth: u64) -> Result<(), Refusal> {
-    allows_to_come(peer.role, &peer.grants)?;
-    if peer.role == Role::Sink {
-        let number = format!(".{nth}");
-        let kept: String = peer.name.as_str().chars().take(63 - number.len()).collect();
-        peer.name = (kept + &number).parse().map_err(|error| Refusal {
-            code: CloseCode::Protocol,
-            reason: format!("the token's id makes no name: {error}"),
-        })?;
-    }
-    Ok(())
-}
-
-/// Whether there is a token for what a peer without certificate comes for.
-fn allows_to_come(role: Role, grants: &[Grant]) -> Result<(), Refusal> {
-    let wanted = if role == Role::Sink { Direction::Subscribe } else { Direction::Publish };
-    if grants.iter().any(|grant| grant.direction == wanted) {
-        return Ok(());
-    }
-    let verb = if wanted == Direction::Publish { "publish" } else { "subscribe" };
-    let reason = format!("a {role} without certificate needs a token to {verb}; it brought none");
-    Err(Refusal { code: CloseCode::Forbidden, reason })
 }
 
 /// A peer must take datagrams, and our own controller must hold the connection's rate.
@@ -251,22 +183,13 @@ fn ready_for_media(connection: &Connection) -> Result<RateHandle, Failed> {
     })
 }
 
-/// The first message from the other end. One of another major version may not decode further than its version.
+/// The first message from the other end.
 async fn first(connection: &Connection, receive: &mut RecvStream) -> Result<Control, Failed> {
     let mut length = [0; LENGTH];
     receive.read_exact(&mut length).await.map_err(|e| cut_short(connection, e))?;
-    let size = control::body_size(length).unwrap_or(usize::MAX);
-    if size > MAX_FIRST {
-        let reason = format!("a first message of {} bytes; at most {MAX_FIRST} are read", u32::from_be_bytes(length));
-        return Err(unacceptable(CloseCode::Protocol, reason));
-    }
-    let mut body = vec![0; size];
+    let mut body = vec![0; greeting::first_size(length).map_err(Failed::Unacceptable)?];
     receive.read_exact(&mut body).await.map_err(|e| cut_short(connection, e))?;
-    match (control::decode(&body), control::peek_version(&body)) {
-        (_, Some(version)) if version.major != VERSION.major => Err(wrong_version(version)),
-        (Ok(message), _) => Ok(message),
-        (Err(error), _) => Err(unacceptable(CloseCode::Protocol, error.to_string())),
-    }
+    greeting::first(&body).map_err(Failed::Unacceptable)
 }
 
 async fn say(connection: &Connection, send: &mut SendStream, message: &Control) -> Result<(), Failed> {
@@ -299,10 +222,6 @@ fn unacceptable(code: CloseCode, reason: String) -> Failed {
     Failed::Unacceptable(Refusal { code, reason })
 }
 
-fn wrong_version(theirs: Version) -> Failed {
-    unacceptable(CloseCode::Version, format!("it speaks protocol {theirs}; expected {}.x", VERSION.major))
-}
-
 fn cut_short(connection: &Connection, error: ReadExactError) -> Failed {
     match (error, connection.close_reason()) {
         (_, Some(closed)) => Failed::Lost(closed),
@@ -324,11 +243,6 @@ fn canonical(connection: &Connection) -> std::net::SocketAddr {
 
 fn code(code: CloseCode) -> VarInt {
     VarInt::from_u32(code.to_wire())
-}
-
-/// What a peer says goes to logs and terminals: no control characters, and not without end.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 /// What the end of a connection means.

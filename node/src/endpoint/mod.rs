@@ -12,7 +12,7 @@ mod transport;
 mod udp;
 
 pub use handshake::Session;
-pub(crate) use handshake::{Renewal, closed_by, printable};
+pub(crate) use handshake::closed_by;
 pub(crate) use path::Paths;
 pub(crate) use threads::{Carrier, Far, Letter, weight};
 pub use threads::{MOST_THREADS, Threads};

@@ -82,7 +82,7 @@ fn certificates_and_tokens_make_peers() {
         let source = token(&authority, "S-1", Direction::Publish, expires);
         let session = bearer.connect(&relay.address, hello(Role::Source, &[source])).await.unwrap();
         assert_eq!((session.peer.name.as_str(), session.peer.role), ("r", Role::Relay));
-        assert_eq!(session.features, super::handshake::FEATURES, "only what both ends have");
+        assert_eq!(session.features, crate::greeting::FEATURES, "only what both ends have");
         let answered = relay.sessions.recv().await.unwrap();
         assert_eq!((answered.peer.name.as_str(), answered.peer.role), ("token-s-1", Role::Source));
         assert_eq!(answered.agent, "test", "without control characters");

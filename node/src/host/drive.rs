@@ -7,8 +7,10 @@
 use super::Inner;
 use super::carriage::{Arrivals, Copies};
 use super::control_pace::ControlPace;
+use crate::clock::unix_seconds;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
-use crate::endpoint::{Carrier, Renewal, closed_by, printable};
+use crate::endpoint::{Carrier, closed_by};
+use crate::greeting::{self, Renewal, printable};
 use crate::ports::{Closed, Closing, EndSystem, PortId};
 use crate::trust::{Grant, Standing};
 use bytes::Bytes;
@@ -208,19 +210,20 @@ async fn read_control<S: EndSystem>(
     let mut told = false;
     loop {
         let message = match next_message(&mut receive, &mut body).await {
-            Ok(Some((Control::Hello(_) | Control::Welcome(_), _))) => Err("a second handshake".to_owned()),
-            Ok(Some((Control::Tokens { .. }, _))) if renewal.is_none() => Err("tokens from a relay".to_owned()),
-            Ok(Some((message, size))) => {
-                held_back = pace.after(inner.clock.now(), &message, size);
-                Ok(message)
-            }
+            Ok(Some((message, size))) => match greeting::out_of_place(&message, renewal.is_some()) {
+                Some(what) => Err(what.to_owned()),
+                None => {
+                    held_back = pace.after(inner.clock.now(), &message, size);
+                    Ok(message)
+                }
+            },
             Ok(None) => return,
             Err(error) => Err(error.to_string()),
         };
         match message {
             Ok(Control::Tokens { tokens }) => {
                 if let Some(renewal) = renewal {
-                    renew(inner, port, standing, renewal.check(&tokens));
+                    renew(inner, port, standing, renewal.check(&tokens, unix_seconds()));
                 }
             }
             Ok(Control::Renewed { refusal: None }) => tracing::info!("the relay has taken the new tokens"),

@@ -149,6 +149,11 @@ impl Identity {
         Ok(Identity { name: found, role, certificate, key })
     }
 
+    /// What it shows to others.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     /// The key, to sign with.
     pub(super) fn signing_key(&self) -> Result<ed25519_dalek::SigningKey, TrustError> {
         ed25519_dalek::SigningKey::from_pkcs8_der(self.key.secret_der()).map_err(library)

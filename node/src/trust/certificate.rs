@@ -68,8 +68,32 @@ pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     print
 }
 
+/// A certificate in the one form that what is signed in it has. In any other it would be the same to who checks the signature, and another to who
+/// looks for its [`fingerprint`] among those that are revoked.
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TrustError> {
-    X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(malformed)
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(malformed)?;
+    let algorithm = [0x30, 5, 6, 3, 0x2B, 0x65, 0x70];
+    let signature = element(3, &[&[0], &*parsed.signature_value.data]);
+    if element(0x30, &[parsed.tbs_certificate.as_ref(), &algorithm, &signature]) != certificate.as_ref() {
+        return Err(malformed("it is not in the form that ed25519 certificates have in DER"));
+    }
+    Ok(parsed)
+}
+
+/// An element in DER (ITU-T X.690) with this content.
+fn element(tag: u8, content: &[&[u8]]) -> Vec<u8> {
+    let size: usize = content.iter().map(|part| part.len()).sum();
+    let bytes: Vec<u8> = size.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+    let mut element = vec![tag];
+    if size < 0x80 {
+        element.push(size as u8);
+    } else {
+        // At most eight bytes.
+        element.push(0x80 | bytes.len() as u8);
+        element.extend(bytes);
+    }
+    element.extend(content.concat());
+    element
 }
 
 fn malformed(reason: impl ToString) -> TrustError {

@@ -250,3 +250,31 @@ fn what_was_revoked_stays_so_when_the_file_goes_or_the_authority_is_another() {
     );
     assert!(finish_authority(keys).unwrap_err().to_string().contains("no rotation is under way"));
 }
+
+#[test]
+fn a_revoked_certificate_does_not_come_back_in_another_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    init(keys, "acme", NOW, DAY).unwrap();
+    for node in ["a", "b"] {
+        issue_node(keys, &name(node), Role::Relay, NOW, DAY).unwrap();
+    }
+    let running = Credentials::load(keys, Some(&name("a"))).unwrap();
+    let of_b = Credentials::load(keys, Some(&name("b"))).unwrap();
+    let seal = running.seal().unwrap().unwrap();
+    let statement = of_b.seal().unwrap().unwrap().sign(&Control::Goodbye { reason: String::new() }).unwrap();
+    let mut trailing = statement.certificate.clone();
+    trailing.push(0);
+    // The same length in three bytes more than it takes, which DER forbids and lenient readers pass over.
+    let mut padded = vec![0x30, 0x84, 0, 0];
+    padded.extend(&statement.certificate[2..]);
+    assert_eq!(statement.certificate[1], 0x82, "the length of a certificate takes two bytes");
+    revoke(keys, &[Revoked::File(keys.join("b.crt"))]).unwrap();
+    running.set_revocations(&std::fs::read_to_string(keys.join(REVOCATIONS)).unwrap()).unwrap();
+    for certificate in [statement.certificate.clone(), trailing, padded] {
+        let der = rustls_pki_types::CertificateDer::from(certificate.clone());
+        assert!(running.verifier().identify(Some(&der), Role::Relay, &[], NOW).is_err());
+        let again = crate::control::Signed { certificate, ..statement.clone() };
+        assert!(seal.open(&again, NOW).is_err(), "{} bytes", again.certificate.len());
+    }
+}

@@ -266,3 +266,24 @@ pub fn document() -> OpenApi {
     schema::guard(&mut document);
     document
 }
+
+#[cfg(test)]
+mod tests {
+    /// What the gates before all routes answer is documented with each.
+    #[test]
+    fn every_operation_names_what_the_gates_before_it_answer() {
+        let document = serde_json::to_value(super::document()).expect("it is JSON");
+        let paths = document["paths"].as_object().expect("there are some");
+        let mut operations = 0;
+        for (path, item) in paths {
+            let methods =
+                ["get", "put", "post", "delete"].into_iter().filter_map(|method| Some((method, item.get(method)?)));
+            for (method, operation) in methods {
+                operations += 1;
+                let answers = operation["responses"].as_object().expect("there are some");
+                assert!(answers.contains_key("408"), "{method} {path} can be too slow");
+            }
+        }
+        assert!(operations > 20, "{operations}");
+    }
+}

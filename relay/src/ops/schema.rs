@@ -40,6 +40,7 @@ pub(super) fn guard(document: &mut Document31) {
         let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
         for operation in methods.into_iter().flatten() {
             let responses = &mut operation.responses.responses;
+            responses.insert("408".to_owned(), documented("The request did not come in time."));
             if !is_probe(path) {
                 let elsewhere = documented("The host that is meant is not this port.");
                 responses.entry("421".to_owned()).or_insert(elsewhere);
@@ -91,6 +92,19 @@ pub(crate) enum Role {
     Source,
     Sink,
 }
+
+/// Publishing or watching.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum Act {
+    Publish,
+    Subscribe,
+}
+
+/// Why something was refused: `expired`, `forbidden`, `name_taken`, `overload`, `protocol`, `stopping` and others.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[a-z_]+$", example = "forbidden")]
+pub(crate) struct Refused(String);
 
 /// What a stream carries: datagrams as they came, or an MPEG transport stream.
 #[derive(ToSchema)]

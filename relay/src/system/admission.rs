@@ -8,13 +8,14 @@
 
 use super::carried::{Carried, StreamId};
 use super::clients::Published;
-use super::{RelaySystem, refusal};
+use super::{Kind, Port, RelaySystem, refusal};
 use crate::directory::{Asked, Graphs};
 use crate::events::What;
-use crate::report::{TokenUsage, Usage};
+use crate::report::{AdmissionCount, TokenUsage, Usage};
 use link::{Bitrate, Instant, Residual};
-use node::Ports;
 use node::control::{CloseCode, Control, Publish, Refusal, Wants};
+use node::trust::Direction;
+use node::{PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use topology::lsdb::Incarnation;
 use topology::terms::{Full, LinkTerms, MOST_DECLINED, MOST_UNSERVED, Need, Room, Unserved};
@@ -139,6 +140,40 @@ impl RelaySystem {
                 Err(refusal(CloseCode::Overload, format!("{} is not carried to {egress}: {full}", id.name)))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses a stream for which the link of a source or sink has no room beside what else goes over it, where the operator says what such links
+    /// carry. Streams of which nobody says the rate are not counted.
+    pub(super) fn check_last_mile(&self, port: PortId, name: &StreamName, rate_kbps: u32) -> Result<(), Refusal> {
+        let limits = &self.options.limits;
+        let Some(capacity) = limits.client_capacity else { return Ok(()) };
+        let Some(Port { peer, kind: Kind::Client(streams), .. }) = self.ports.get(&port) else { return Ok(()) };
+        let most = kbps(capacity.as_bps() as f64 * limits.max_admitted_share);
+        let others = streams.keys().filter(|other| *other != name).map(|other| self.admitted_kbps(other));
+        let held = others.fold(0, u32::saturating_add);
+        if rate_kbps > most.saturating_sub(held) {
+            let mbps = |kbps: u32| f64::from(kbps) / 1e3;
+            let (asked, held, most) = (mbps(rate_kbps), mbps(held), mbps(most));
+            let whose = format!("the link of {} is admitted {most} Mbit/s, of which {held} are taken", peer.name);
+            return Err(refusal(CloseCode::Overload, format!("{name} needs {asked} Mbit/s; {whose}")));
+        }
+        Ok(())
+    }
+
+    /// What a stream was admitted with, as far as it is known here; of several lives the most.
+    pub(super) fn admitted_kbps(&self, name: &StreamName) -> u32 {
+        let here = self.published.get(name).map(|published| published.need.rate_kbps);
+        let of_name = self.carried.iter().filter(|(id, _)| id.name == *name);
+        let carried = of_name.filter_map(|(_, carried)| Some(carried.newest()?.reserve.need.rate_kbps));
+        here.into_iter().chain(carried).max().unwrap_or(0)
+    }
+
+    /// Counts what came of asking to publish or to watch.
+    pub(super) fn note_asked(&mut self, act: Direction, outcome: Option<CloseCode>) {
+        match self.asked.iter_mut().find(|count| count.act == act && count.refused == outcome) {
+            Some(count) => count.times += 1,
+            None => self.asked.push(AdmissionCount { act, refused: outcome, times: 1 }),
         }
     }
 

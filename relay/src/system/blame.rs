@@ -16,6 +16,9 @@ use topology::NodeName;
 /// Most questions open at a relay; what else is missed is counted as unknown.
 const MOST_QUESTIONS: usize = 256;
 
+/// Of these, most that are open for one neighbour or sink.
+const MOST_OF_ONE: usize = MOST_QUESTIONS / 4;
+
 /// Most numbers in one question.
 const MOST_NUMBERS: usize = 4096;
 
@@ -51,6 +54,16 @@ enum Asker {
     },
     /// The line test that ends here.
     Test(NodeName),
+}
+
+impl Asker {
+    /// Where the question came in; `None` where it is this relay's own.
+    fn port(&self) -> Option<PortId> {
+        match self {
+            Asker::Sink(_, port) | Asker::Relay { port, .. } => Some(*port),
+            Asker::Test(_) => None,
+        }
+    }
 }
 
 impl RelaySystem {
@@ -162,7 +175,8 @@ impl RelaySystem {
             self.told(now, id, &asker, &numbers, first.as_ref(), ports);
             return;
         }
-        let above = self.above(id).filter(|_| hops > 0 && self.questions.len() < MOST_QUESTIONS);
+        let room = self.questions.len() < MOST_QUESTIONS && self.open_for(asker.port()) < MOST_OF_ONE;
+        let above = self.above(id).filter(|_| hops > 0 && room);
         let Some((port, handle)) = above else {
             self.told(now, id, &asker, &numbers, None, ports);
             return;
@@ -172,6 +186,11 @@ impl RelaySystem {
         ports.control(port, Control::Whence(whence));
         let question = Question { at: now, port, stream: id.clone(), open: numbers, asker };
         self.questions.insert(self.next_question, question);
+    }
+
+    /// Questions that are open because of what came in at one port.
+    fn open_for(&self, port: Option<PortId>) -> usize {
+        port.map_or(0, |_| self.questions.values().filter(|question| question.asker.port() == port).count())
     }
 
     /// The hop from the source of a stream that enters here. What exceeds its rate did come, and is thrown away.

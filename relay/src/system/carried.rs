@@ -93,6 +93,8 @@ pub struct Carried {
     pub since: Instant,
     /// Its place in the forwarder.
     pub key: StreamKey,
+    /// The relay on whose account it is.
+    pub payer: NodeName,
     /// What is promised of it.
     pub service: Service,
     /// What it carries.
@@ -181,11 +183,12 @@ pub enum Adopted {
 
 impl Carried {
     /// A stream without graphs.
-    pub fn new(since: Instant, key: StreamKey, announced: Announced) -> Carried {
+    pub fn new(since: Instant, key: StreamKey, payer: NodeName, announced: Announced) -> Carried {
         let Announced { service, content, sealed } = announced;
         Carried {
             since,
             key,
+            payer,
             service,
             content,
             sealed,
@@ -406,7 +409,7 @@ mod tests {
 
     fn carried() -> Carried {
         let key = Forwarder::new(0).add_stream(Duration::from_millis(200));
-        Carried::new(Instant::ORIGIN, key, Announced::test(200_000))
+        Carried::new(Instant::ORIGIN, key, "a".parse().expect("valid"), Announced::test(200_000))
     }
 
     fn epochs(carried: &Carried) -> Vec<u16> {

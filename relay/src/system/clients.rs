@@ -77,6 +77,8 @@ impl Published {
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) sinks: BTreeSet<PortId>,
+    /// The token by which it was asked for first.
+    pub(super) token: String,
     unwanted_since: Option<Instant>,
     /// The link that is too full for it, as sinks were told.
     pub(super) full: Option<(NodeName, NodeName)>,
@@ -86,8 +88,9 @@ impl RelaySystem {
     pub(super) fn open_client(&mut self, now: Instant, port: PortId, peer: Peer, ports: &mut Ports) {
         if self.draining {
             ports.close(port, CloseCode::Stopping, "this relay is stopping");
-        } else if self.ports.len() - self.relays.len() >= self.options.limits.max_clients {
-            ports.close(port, CloseCode::Overload, "too many sources and sinks here");
+        } else if let Err(reason) = self.check_client_share(&peer) {
+            self.refused.clients += 1;
+            ports.close(port, CloseCode::Overload, &reason);
         } else {
             self.note_connected(now, &peer);
             self.ports.insert(port, Port { peer, opened: now, kind: Kind::Client(BTreeMap::new()) });
@@ -97,9 +100,13 @@ impl RelaySystem {
     pub(super) fn publish(&mut self, now: Instant, port: PortId, publish: Publish, ports: &mut Ports) {
         let name = publish.name.clone();
         let answer = match self.try_publish(now, port, publish, ports) {
-            Ok(handle) => Control::Published { name, handle },
+            Ok(handle) => {
+                self.note_asked(Direction::Publish, None);
+                Control::Published { name, handle }
+            }
             Err(refusal) => {
                 self.refused.publish += 1;
+                self.note_asked(Direction::Publish, Some(refusal.code));
                 Control::StreamRefused { name, refusal }
             }
         };
@@ -109,8 +116,10 @@ impl RelaySystem {
     fn try_publish(&mut self, now: Instant, port: PortId, publish: Publish, ports: &mut Ports) -> Result<u16, Refusal> {
         let right = self.right(now, port, Direction::Publish, &publish.name)?;
         self.check_publish(port, &publish)?;
+        self.check_published_share(&right.token, &publish.name)?;
         self.check_service(&publish, right.max_rate)?;
         let (rate, need) = self.granted(&publish.wants, publish.high_priority, right.max_rate);
+        self.check_last_mile(port, &publish.name, need.rate_kbps)?;
         let (name, ingress) = (publish.name.clone(), self.name().clone());
         let id = StreamId { name: name.clone(), incarnation: publish.incarnation, ingress };
         self.check_room(&id, &publish, need)?;
@@ -119,7 +128,7 @@ impl RelaySystem {
         self.closing.retain(|(_, closing, _)| *closing != id);
         self.ended.retain(|ended| ended.id != id);
         let key = self
-            .carry(now, &id, Announced::from(&publish), ports)
+            .carry(now, &id, Announced::from(&publish), (None, true), ports)
             .ok_or_else(|| refusal(CloseCode::Overload, "this relay carries as many streams as it may"))?;
         let handle = self
             .forward
@@ -182,7 +191,7 @@ impl RelaySystem {
         let incarnation = Incarnation(self.options.boot.wrapping_add(now.as_micros()));
         let id = StreamId { name: name.clone(), incarnation, ingress: self.name().clone() };
         let deadline_us = deadline.as_micros().min(u128::from(MAX_DEADLINE_US)) as u32;
-        let key = self.carry(now, &id, Announced::test(deadline_us), ports)?;
+        let key = self.carry(now, &id, Announced::test(deadline_us), (None, true), ports)?;
         let handle = self.forward.open_source(now, key, HERE)?;
         self.forward.set_may_go_first(key, true);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
@@ -343,8 +352,10 @@ impl RelaySystem {
     pub(super) fn subscribe(&mut self, now: Instant, port: PortId, name: StreamName, ports: &mut Ports) {
         match self.check_subscribe(now, port, &name) {
             Ok(right) => {
+                self.note_asked(Direction::Subscribe, None);
                 self.note(port, name.clone(), right.expires);
-                let wanted = self.wanted.entry(name.clone()).or_default();
+                let new_wish = || Wanted { token: right.token, ..Wanted::default() };
+                let wanted = self.wanted.entry(name.clone()).or_insert_with(new_wish);
                 let new = wanted.sinks.insert(port);
                 wanted.unwanted_since = None;
                 if new {
@@ -362,6 +373,7 @@ impl RelaySystem {
             }
             Err(refusal) => {
                 self.refused.subscribe += 1;
+                self.note_asked(Direction::Subscribe, Some(refusal.code));
                 ports.control(port, Control::StreamRefused { name, refusal });
             }
         }
@@ -376,6 +388,8 @@ impl RelaySystem {
         if watchers >= self.options.limits.max_subscribers {
             return Err(refusal(CloseCode::Overload, format!("{name} has as many sinks here as it may")));
         }
+        self.check_watched_share(&right.token, name)?;
+        self.check_last_mile(port, name, self.admitted_kbps(name))?;
         if !self.wanted.contains_key(name) && !self.directory.own_ref().has_room_for(name) {
             return Err(refusal(CloseCode::Overload, "this relay advertises as many streams as it can"));
         }

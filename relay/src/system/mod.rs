@@ -16,6 +16,7 @@
 //! | `effect` | what repair on a link costs and brings |
 //! | `past` | what a link was like over the last fifteen minutes |
 //! | `overview` | what an operator is shown of the overlay |
+//! | `shares` | how much of what there is for all one peer may take up |
 //! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
@@ -39,6 +40,7 @@ mod past;
 mod pull;
 mod report;
 mod rights;
+mod shares;
 mod signals;
 mod streams;
 mod survey;
@@ -49,7 +51,7 @@ use crate::directory::{Directory, Flood, Recipients};
 use crate::events::{Log, What};
 use crate::forward::signal::SIGNAL;
 use crate::forward::{Forwarder, StreamKey};
-use crate::report::{RefusalCounters, Usage};
+use crate::report::{AdmissionCount, RefusalCounters, Usage};
 use crate::sla::{Accounts, Sla};
 use auto::Auto;
 use blame::Question;
@@ -62,6 +64,7 @@ use node::control::{CloseCode, Control, Refusal};
 use node::trust::{Grant, Role, Seal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use past::Past;
+use shares::Shares;
 use signals::{Echo, Neighbour as RelayPort};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -149,6 +152,8 @@ pub struct RelaySystem {
     /// The port of each neighbouring relay.
     relays: BTreeMap<NodeName, PortId>,
     carried: BTreeMap<StreamId, Carried>,
+    /// On whose account they are.
+    shares: Shares,
     published: BTreeMap<StreamName, Published>,
     /// What is admitted to the links must be counted anew.
     admission_stale: bool,
@@ -164,6 +169,8 @@ pub struct RelaySystem {
     /// Announcements to be repeated, by how often they were.
     echoes: [VecDeque<Echo>; 2],
     refused: RefusalCounters,
+    /// What came of asking to publish or to watch.
+    asked: Vec<AdmissionCount>,
     /// What the operator is to be told of.
     log: Log,
     /// What the links to neighbours were like.
@@ -231,6 +238,7 @@ impl RelaySystem {
             ports: BTreeMap::new(),
             relays: BTreeMap::new(),
             carried: BTreeMap::new(),
+            shares: Shares::default(),
             published: BTreeMap::new(),
             admission_stale: false,
             used: BTreeMap::new(),
@@ -240,6 +248,7 @@ impl RelaySystem {
             fresh: Vec::new(),
             echoes: Default::default(),
             refused: RefusalCounters::default(),
+            asked: Vec::new(),
             log: Log::default(),
             pasts: BTreeMap::new(),
             troubled: BTreeMap::new(),

@@ -25,6 +25,7 @@ impl RelaySystem {
             overlay: self.directory.report(),
             capacity: self.directory.capacities(),
             usage: self.usage(),
+            admission: self.asked.clone(),
             refused: RefusalCounters { excess: self.directory.excess(), ..self.refused },
             ..Report::default()
         }

@@ -30,12 +30,14 @@ const ENDED_FOR: Duration = Duration::from_secs(2);
 const MAX_EDGES: usize = 8_192;
 
 impl RelaySystem {
-    /// The place of a stream in the forwarder; made where it is new. `None` beyond the bound.
+    /// The place of a stream in the forwarder; made where it is new. `None` beyond the bounds. Told of by `from`, or here; `signed` where its
+    /// ingress itself says so.
     pub(super) fn carry(
         &mut self,
         now: Instant,
         id: &StreamId,
         announced: Announced,
+        (from, signed): (Option<PortId>, bool),
         ports: &mut Ports,
     ) -> Option<StreamKey> {
         if let Some(carried) = self.carried.get_mut(id) {
@@ -47,13 +49,11 @@ impl RelaySystem {
             }
             return Some(carried.key);
         }
-        if self.carried.len() >= self.options.limits.max_streams {
-            return None;
-        }
+        let payer = self.charge(id, from, signed)?;
         let key = self.forward.add_stream(announced.service);
         let (stream, incarnation, ingress) = (id.name.clone(), id.incarnation.0, id.ingress.clone());
         self.log.note(now, What::StreamStarted { stream, incarnation, ingress });
-        self.carried.insert(id.clone(), Carried::new(now, key, announced));
+        self.carried.insert(id.clone(), Carried::new(now, key, payer, announced));
         self.open_to_sinks(now, &id.name, ports);
         Some(key)
     }
@@ -146,7 +146,7 @@ impl RelaySystem {
         // What its ingress has signed stands, whatever a neighbour says of deadline and target; the mark of sealing can only be added.
         let signed = self.carried.get(&id).and_then(Carried::newest).map(|install| Announced::from(&***install));
         let announced = signed.map_or_else(|| Announced::from(&open), |known| known.or_sealed(open.sealed));
-        let Some(key) = self.carry(now, &id, announced, ports) else { return };
+        let Some(key) = self.carry(now, &id, announced, (Some(port), false), ports) else { return };
         let handle = StreamHandle(open.handle);
         if self.forward.input(port, handle) == Some(key) {
             return;
@@ -191,6 +191,7 @@ impl RelaySystem {
     /// Lets a stream go, and says so to all it went to.
     pub(super) fn finish(&mut self, now: Instant, id: &StreamId, ended: bool, ports: &mut Ports) {
         let Some(carried) = self.carried.remove(id) else { return };
+        self.shares.give_back(&carried.payer);
         let (stream, incarnation) = (id.name.clone(), id.incarnation.0);
         self.log.note(now, What::StreamEnded { stream, incarnation, ended });
         for (port, handle) in self.forward.remove_stream(now, carried.key) {
@@ -233,7 +234,7 @@ impl RelaySystem {
         if from.is_some() && (id.ingress == *self.name() || self.has_ended(&id)) {
             return;
         }
-        let Some(key) = self.carry(now, &id, Announced::from(&*install), ports) else { return };
+        let Some(key) = self.carry(now, &id, Announced::from(&*install), (from, true), ports) else { return };
         let Some(carried) = self.carried.get_mut(&id) else { return };
         let install = Rc::new(install);
         match carried.adopt(now, install.clone()) {
@@ -308,6 +309,7 @@ impl RelaySystem {
     /// nobody has any more.
     pub(super) fn let_go(&mut self, now: Instant, ports: &mut Ports) {
         self.mark_orphans(now, None);
+        self.settle_shares();
         self.ended.retain(|ended| now.saturating_since(ended.at) < ENDED_FOR);
         self.let_go_of_published(now);
         let (due, later) = std::mem::take(&mut self.closing).into_iter().partition(|(at, ..)| *at <= now);

@@ -18,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Most questions open at a relay.
 const MOST_QUESTIONS: usize = 64;
 
+/// Of these, most that one neighbour has asked or passed on.
+const MOST_OF_ONE: usize = MOST_QUESTIONS / 4;
+
 /// How far a question travels at most, in hops.
 const MOST_HOPS: u8 = 12;
 
@@ -70,6 +73,10 @@ impl RelaySystem {
         self.inquiries.retain(|_, inquiry| now.saturating_since(inquiry.at) < 2 * PATIENCE);
         let key = (survey.asker.clone(), survey.id);
         if self.inquiries.contains_key(&key) || self.inquiries.len() >= MOST_QUESTIONS {
+            return;
+        }
+        let of_one = from.map_or(0, |_| self.inquiries.values().filter(|inquiry| inquiry.from == from).count());
+        if of_one >= MOST_OF_ONE {
             return;
         }
         let is_it = |id: &&StreamId| id.name == survey.name && id.incarnation == survey.incarnation;

@@ -275,3 +275,49 @@ fn the_target_of_a_stream_counts_beyond_its_first_relay() {
     let (loose, usual) = (repair(10_000_000), repair(0));
     assert!(loose * 10 < usual * 9, "{loose} and {usual}");
 }
+
+#[test]
+fn the_last_mile_is_asked_for_room_where_the_operator_says_what_it_carries() {
+    let mut overlay = Overlay::with_links(&[("a", "b", 10)]);
+    for relay in ["a", "b"] {
+        // What is admitted is 80 % of it: one stream, not two.
+        let limits = Limits { client_capacity: Some(Bitrate::mbps(20)), ..Limits::default() };
+        overlay.relay(relay, |_, system, _| system.set_limits(limits, ms(10_000)));
+    }
+    let first = overlay.source("a", "one", source(1, STREAM));
+    let second = overlay.source("a", "two", source(2, OTHER));
+    overlay.run(500);
+    for node in [first, second] {
+        assert!(overlay.of_source(node, |source| source.handle.is_some()), "each has a link of its own");
+    }
+    let mut large = source(3, "tenant/large");
+    large.publish.wants.rate_kbps = 17_000;
+    let third = overlay.source("a", "three", large);
+    overlay.sink("b", "s");
+    overlay.run(500);
+    let reasons = overlay.of_source(third, |source| source.reasons.clone());
+    assert_eq!(
+        reasons,
+        ["tenant/large needs 17 Mbit/s; the link of three is admitted 16 Mbit/s, of which 0 are taken"]
+    );
+
+    // One sink that wants both.
+    let both = overlay.sink("a", "both");
+    overlay.run(300);
+    let port = overlay.of_sink(both, |sink| sink.port).expect("connected");
+    overlay.world.with(both, |_, _: &mut crate::clients::Sink, ports| {
+        ports.control(port, node::control::Control::Subscribe { name: OTHER.parse().expect("valid") });
+    });
+    overlay.run(300);
+    let reasons = overlay.of_sink(both, |sink| sink.reasons.clone());
+    assert_eq!(
+        reasons,
+        [format!("{OTHER} needs 11 Mbit/s; the link of both is admitted 16 Mbit/s, of which 11 are taken")]
+    );
+
+    let counted: Vec<_> = overlay.report("a").admission.iter().map(|a| (a.act, a.outcome(), a.times)).collect();
+    let (publish, subscribe) = (Direction::Publish, Direction::Subscribe);
+    let expected =
+        [(publish, "admitted", 2), (publish, "overload", 1), (subscribe, "admitted", 1), (subscribe, "overload", 1)];
+    assert_eq!(counted, expected);
+}

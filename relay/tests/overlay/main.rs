@@ -12,6 +12,7 @@ mod harness;
 mod hostile;
 mod lies;
 mod line;
+mod shares;
 mod sla;
 mod start;
 mod trace;

@@ -74,3 +74,21 @@ fn a_stream_that_does_not_pass_is_not_traced() {
     let stream = STREAM.parse().expect("valid");
     assert!(overlay.relay("a", |now, system, ports| system.begin_trace(now, &stream, ports)).is_none());
 }
+
+#[test]
+fn a_neighbour_that_asks_without_end_does_not_keep_others_from_asking() {
+    use node::control::{Control, Survey};
+    use topology::lsdb::Incarnation;
+    let mut overlay = flowing(Dissemination::Targeted);
+    overlay.relay("c", |_, system, ports| {
+        let to_a = system.relay(&"a".parse().expect("valid")).expect("linked");
+        for id in 0..500 {
+            let name = STREAM.parse().expect("valid");
+            let asker = format!("made-up-{id}").parse().expect("valid");
+            ports.control(to_a, Control::Survey(Survey { id, asker, name, incarnation: Incarnation(1), hops: 1 }));
+        }
+    });
+    overlay.run(100);
+    let view = traced(&mut overlay, "d");
+    assert!(view.silent.is_empty(), "{:?}", view.silent);
+}

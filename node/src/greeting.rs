@@ -1,0 +1,150 @@
+//! The first words on a connection and what each end makes of them, and which may follow. Pure: [`crate::endpoint`] carries the bytes.
+//!
+//! The dialling end says [`Hello`]; the other answers [`Welcome`], or [`Control::Refused`] and closes. What a peer says before that is read up to
+//! [`MAX_FIRST`] bytes, and nothing is kept of it.
+
+use crate::control::{
+    self, CloseCode, Control, Hello, LENGTH, RECEIPTS, Refusal, SURVEYS, TOKENS, VERSION, Version, Welcome,
+};
+use crate::trust::{Direction, Grant, Identified, Role, Verifier};
+use rustls_pki_types::CertificateDer;
+
+/// Optional features of this build, by bit.
+pub const FEATURES: u64 = RECEIPTS | SURVEYS | TOKENS;
+
+/// Largest first message: it is read before its sender is known.
+pub const MAX_FIRST: usize = 32 * 1024;
+
+/// Why a relay that was dialled is no neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// It refuses us.
+    Refused(Refusal),
+    /// What it said is not acceptable.
+    Unacceptable(Refusal),
+}
+
+/// The size of a first message, from the bytes before it.
+pub fn first_size(length: [u8; LENGTH]) -> Result<usize, Refusal> {
+    let size = control::body_size(length).unwrap_or(usize::MAX);
+    if size > MAX_FIRST {
+        let reason = format!("a first message of {} bytes; at most {MAX_FIRST} are read", u32::from_be_bytes(length));
+        return Err(breach(reason));
+    }
+    Ok(size)
+}
+
+/// A first message. One of another major version may not decode further than its version, and is refused for that.
+pub fn first(body: &[u8]) -> Result<Control, Refusal> {
+    match (control::decode(body), control::peek_version(body)) {
+        (_, Some(version)) if version.major != VERSION.major => Err(wrong_version(version)),
+        (Ok(message), _) => Ok(message),
+        (Err(error), _) => Err(breach(error.to_string())),
+    }
+}
+
+/// The first message of who dialled.
+pub fn hello(message: Control) -> Result<Hello, Refusal> {
+    let Control::Hello(hello) = message else {
+        return Err(breach("expected a hello as the first message".to_owned()));
+    };
+    if hello.version.major != VERSION.major { Err(wrong_version(hello.version)) } else { Ok(hello) }
+}
+
+/// Who comes with this hello and, where TLS has accepted one, this certificate. `nth` counts the peers of the endpoint.
+pub fn caller(
+    hello: &Hello,
+    certificate: Option<&CertificateDer<'_>>,
+    verifier: &Verifier,
+    nth: u64,
+    unix: u64,
+) -> Result<Identified, Refusal> {
+    let mut caller = verifier.identify(certificate, hello.role, &hello.tokens, unix)?;
+    if certificate.is_none() {
+        token_alone(&mut caller, nth)?;
+    }
+    Ok(caller)
+}
+
+/// The first message of who was dialled.
+pub fn welcome(message: Control) -> Result<Welcome, Unwelcome> {
+    match message {
+        Control::Welcome(welcome) if welcome.version.major == VERSION.major => Ok(welcome),
+        Control::Welcome(welcome) => Err(Unwelcome::Unacceptable(wrong_version(welcome.version))),
+        Control::Refused(refusal) => Err(Unwelcome::Refused(Refusal { reason: printable(&refusal.reason), ..refusal })),
+        _ => Err(Unwelcome::Unacceptable(breach("it answered with something else than a welcome".to_owned()))),
+    }
+}
+
+/// What is wrong with a message after the first, where it is of those that belong to a connection and not to its end system. Who dialled takes no
+/// tokens.
+pub fn out_of_place(message: &Control, takes_tokens: bool) -> Option<&'static str> {
+    match message {
+        Control::Hello(_) | Control::Welcome(_) => Some("a second handshake"),
+        Control::Tokens { .. } if !takes_tokens => Some("tokens from a relay"),
+        _ => None,
+    }
+}
+
+/// Checks tokens in place of those that a peer came with.
+#[derive(Debug)]
+pub struct Renewal {
+    verifier: Verifier,
+    role: Role,
+    /// It has no certificate: without a token for what it came for it has no place here.
+    by_token_alone: bool,
+}
+
+impl Renewal {
+    /// For a peer of this role.
+    pub fn new(verifier: Verifier, role: Role, by_token_alone: bool) -> Renewal {
+        Renewal { verifier, role, by_token_alone }
+    }
+
+    /// What the tokens allow, where each holds.
+    pub fn check(&self, tokens: &[String], unix: u64) -> Result<Vec<Grant>, Refusal> {
+        let grants = self.verifier.grants(tokens, unix)?;
+        if self.by_token_alone {
+            allows_to_come(self.role, &grants)?;
+        }
+        Ok(grants)
+    }
+}
+
+/// What a peer says goes to logs and terminals: no control characters, and not without end.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// A peer without certificate needs a token for what it came for. A source keeps the name of its token, so that it is known
+/// again when it restarts; sinks are numbered, because many may share a token.
+fn token_alone(caller: &mut Identified, nth: u64) -> Result<(), Refusal> {
+    allows_to_come(caller.role, &caller.grants)?;
+    if caller.role == Role::Sink {
+        let number = format!(".{nth}");
+        let kept: String = caller.name.as_str().chars().take(63 - number.len()).collect();
+        caller.name =
+            (kept + &number).parse().map_err(|error| breach(format!("the token's id makes no name: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Whether there is a token for what a peer without certificate comes for.
+fn allows_to_come(role: Role, grants: &[Grant]) -> Result<(), Refusal> {
+    let wanted = if role == Role::Sink { Direction::Subscribe } else { Direction::Publish };
+    if grants.iter().any(|grant| grant.direction == wanted) {
+        return Ok(());
+    }
+    let verb = if wanted == Direction::Publish { "publish" } else { "subscribe" };
+    let reason = format!("a {role} without certificate needs a token to {verb}; it brought none");
+    Err(Refusal { code: CloseCode::Forbidden, reason })
+}
+
+fn breach(reason: String) -> Refusal {
+    Refusal { code: CloseCode::Protocol, reason }
+}
+
+fn wrong_version(theirs: Version) -> Refusal {
+    let reason = format!("it speaks protocol {theirs}; expected {}.x", VERSION.major);
+    Refusal { code: CloseCode::Version, reason }
+}

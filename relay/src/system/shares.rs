@@ -1,0 +1,123 @@
+//! Who takes up how much of what there is for all: no peer, however many names, streams or connections it comes with, leaves nothing for the others.
+//!
+//! A stream is on the account of its ingress once that has said so itself, under its signature; until then on that of the neighbour that
+//! brought it, which could make up any number of ingresses. What enters here or is watched here is on the account of its token.
+
+use super::carried::StreamId;
+use super::{RelaySystem, refusal};
+use node::control::{CloseCode, Refusal};
+use node::trust::Role;
+use node::{Peer, PortId};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use topology::{NodeName, StreamName};
+
+/// How many streams each relay takes up.
+#[derive(Debug, Default)]
+pub(super) struct Shares(BTreeMap<NodeName, usize>);
+
+impl Shares {
+    /// Puts one more on an account, where that has fewer than `most`.
+    fn take(&mut self, payer: &NodeName, most: usize) -> bool {
+        let held = self.0.get(payer).copied().unwrap_or(0);
+        if held < most {
+            self.0.insert(payer.clone(), held + 1);
+        }
+        held < most
+    }
+
+    /// Takes one off an account.
+    pub(super) fn give_back(&mut self, payer: &NodeName) {
+        if let Some(held) = self.0.get_mut(payer) {
+            *held -= 1;
+            if *held == 0 {
+                self.0.remove(payer);
+            }
+        }
+    }
+}
+
+impl RelaySystem {
+    /// On whose account a stream is to be carried that `from` has told of; `None` where there is no room for another, or none on that account.
+    pub(super) fn charge(&mut self, id: &StreamId, from: Option<PortId>, signed: bool) -> Option<NodeName> {
+        let limits = &self.options.limits;
+        let brings = from.and_then(|port| self.ports.get(&port)).map(|port| &port.peer.name);
+        let payer = match brings {
+            Some(brings) if !signed && !self.directory.advertises(&id.ingress, &id.name, id.incarnation) => brings,
+            _ => &id.ingress,
+        };
+        let room = self.carried.len() < limits.max_streams;
+        let payer = payer.clone();
+        if room && self.shares.take(&payer, limits.max_streams_per_relay) {
+            return Some(payer);
+        }
+        self.refused.streams += 1;
+        None
+    }
+
+    /// Streams whose ingress has spoken of them since go over to its account, as far as there is room on it.
+    pub(super) fn settle_shares(&mut self) {
+        let most = self.options.limits.max_streams_per_relay;
+        for (id, carried) in &mut self.carried {
+            if carried.payer != id.ingress
+                && self.directory.advertises(&id.ingress, &id.name, id.incarnation)
+                && self.shares.take(&id.ingress, most)
+            {
+                self.shares.give_back(&carried.payer);
+                carried.payer = id.ingress.clone();
+            }
+        }
+    }
+
+    /// Whether a token may publish another stream here.
+    pub(super) fn check_published_share(&self, token: &str, name: &StreamName) -> Result<(), Refusal> {
+        let others = self.published.iter().filter(|(other, published)| *other != name && published.token == token);
+        self.check_share(others.count(), token, "published")
+    }
+
+    /// Whether a token may ask for another stream that nobody watches here so far.
+    pub(super) fn check_watched_share(&self, token: &str, name: &StreamName) -> Result<(), Refusal> {
+        if self.wanted.contains_key(name) {
+            return Ok(());
+        }
+        self.check_share(self.wanted.values().filter(|wanted| wanted.token == token).count(), token, "watched")
+    }
+
+    fn check_share(&self, held: usize, token: &str, how: &str) -> Result<(), Refusal> {
+        let most = self.options.limits.max_streams_per_token;
+        if held >= most {
+            let reason = format!("{held} streams are {how} here by token {token} already; one token may have {most}");
+            return Err(refusal(CloseCode::Overload, reason));
+        }
+        Ok(())
+    }
+
+    /// Whether another source or sink may come, from where it is and by the tokens that it brings.
+    pub(super) fn check_client_share(&self, peer: &Peer) -> Result<(), String> {
+        let limits = &self.options.limits;
+        if self.ports.len() - self.relays.len() >= limits.max_clients {
+            return Err("too many sources and sinks here".to_owned());
+        }
+        let others = || self.ports.values().map(|port| &port.peer).filter(|other| other.role != Role::Relay);
+        let network = network(peer.address.ip());
+        let here = others().filter(|other| self::network(other.address.ip()) == network).count();
+        if here >= limits.max_clients_per_address {
+            return Err(format!("{here} sources and sinks of its address are here already"));
+        }
+        for grant in &peer.grants {
+            let held = others().filter(|other| other.grants.iter().any(|known| known.id == grant.id)).count();
+            if held >= limits.max_clients_per_token {
+                return Err(format!("{held} sources and sinks are here by token {} already", grant.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one party has of addresses: of IPv4 one, of IPv6 a network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
