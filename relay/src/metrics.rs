@@ -2,7 +2,7 @@
 //! text format of Prometheus (version 0.0.4), so that several relays in one process keep theirs apart.
 
 use crate::overrides::SetBy;
-use crate::report::{LinkReport, OutputReport, Report, StreamReport};
+use crate::report::{LinkReport, OutputReport, Report, StreamReport, TsState};
 use std::fmt::Write;
 
 /// One metric as it is documented.
@@ -263,6 +263,65 @@ const STREAM: &[Of<StreamReport>] = &[
     }),
 ];
 
+/// Of the transport stream in each stream, labelled as the stream.
+const TS: &[Of<StreamReport>] = &[
+    (gauge("anabranch_stream_ts_checked", "1 where the stream is a transport stream that is looked at here"), |s| {
+        f64::from(u8::from(s.ts.state == TsState::Checked))
+    }),
+    (counter("anabranch_stream_ts_packets_total", "Transport packets looked at"), |s| s.ts.found().packets as f64),
+    (counter("anabranch_stream_ts_unlooked_packets_total", "Packets of the stream that were not looked at"), |s| {
+        s.ts.unlooked as f64
+    }),
+    (
+        counter(
+            "anabranch_stream_ts_sync_losses_total",
+            "Losses of synchronisation: two or more wrong sync bytes in a row",
+        ),
+        |s| s.ts.found().sync_losses as f64,
+    ),
+    (
+        counter("anabranch_stream_ts_sync_errors_total", "Transport packets without their sync byte, or cut short"),
+        |s| s.ts.found().sync_errors as f64,
+    ),
+    (counter("anabranch_stream_ts_pat_errors_total", "Half seconds without a programme association table"), |s| {
+        s.ts.found().pat_errors as f64
+    }),
+    (counter("anabranch_stream_ts_continuity_errors_total", "Gaps in continuity counters"), |s| {
+        s.ts.found().continuity_errors as f64
+    }),
+    (counter("anabranch_stream_ts_pmt_errors_total", "Half seconds without the map of a programme"), |s| {
+        s.ts.found().pmt_errors as f64
+    }),
+    (counter("anabranch_stream_ts_transport_errors_total", "Transport packets marked as damaged"), |s| {
+        s.ts.found().transport_errors as f64
+    }),
+    (
+        counter("anabranch_stream_ts_pcr_repetition_errors_total", "Clock references more than 100 ms apart in time"),
+        |s| s.ts.found().pcr_repetition_errors as f64,
+    ),
+    (
+        counter(
+            "anabranch_stream_ts_pcr_discontinuities_total",
+            "Clock references more than 100 ms apart in value, unannounced",
+        ),
+        |s| s.ts.found().pcr_discontinuities as f64,
+    ),
+    (
+        gauge(
+            "anabranch_stream_ts_pcr_interval_seconds",
+            "Longest time between two clock references, of the last 5 to 10 s",
+        ),
+        |s| s.ts.found().pcr_interval_ms.unwrap_or(0.0) / 1e3,
+    ),
+    (
+        gauge(
+            "anabranch_stream_ts_pcr_jitter_seconds",
+            "Farthest that time and clock ran apart, of the last 5 to 10 s",
+        ),
+        |s| s.ts.found().pcr_jitter_ms.unwrap_or(0.0) / 1e3,
+    ),
+];
+
 /// Of each link a stream leaves on towards a relay, labelled as the stream and with `peer`. Sinks are not listed one by one.
 const OUTPUT: &[Of<OutputReport>] = &[
     (counter("anabranch_stream_output_forwarded_packets_total", "Packets handed to the link"), |o| {
@@ -280,7 +339,7 @@ const OUTPUT: &[Of<OutputReport>] = &[
 pub fn all() -> impl Iterator<Item = Metric> {
     let relay = RELAY.iter().map(|(metric, _)| *metric);
     let link = LINK.iter().map(|(metric, _)| *metric);
-    let stream = STREAM.iter().map(|(metric, _)| *metric);
+    let stream = STREAM.iter().chain(TS).map(|(metric, _)| *metric);
     let mode = MODE.iter().map(|(metric, _)| *metric);
     relay.chain(link).chain(mode).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
 }
@@ -298,6 +357,7 @@ pub fn render(report: &Report) -> String {
     family(&mut out, MODE, &modes);
     let streams: Vec<(String, &StreamReport)> = report.streams.iter().map(|s| (stream_labels(s), s)).collect();
     family(&mut out, STREAM, &streams);
+    family(&mut out, TS, &streams);
     let outputs: Vec<(String, &OutputReport)> = report.streams.iter().flat_map(relay_outputs).collect();
     family(&mut out, OUTPUT, &outputs);
     out
@@ -350,7 +410,7 @@ fn stream_labels(stream: &StreamReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{StreamCounters, StreamReport};
+    use crate::report::{StreamCounters, StreamReport, TsReport};
     use node::control::Content;
     use std::collections::BTreeSet;
 
@@ -362,6 +422,7 @@ mod tests {
             publisher: None,
             content: Content::Ts,
             sealed: false,
+            ts: TsReport::default(),
             token: None,
             admitted_rate: None,
             high_priority: false,

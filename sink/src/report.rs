@@ -132,8 +132,9 @@ pub struct Counters {
     pub recovered_arq: u64,
     /// Of those received: repaired on the last hop by code or copies sent ahead of any request.
     pub recovered_fec: u64,
-    /// Lives of the stream there have been: 1, and one more with every restart of the source.
-    pub incarnations: u64,
+    /// Lives of the stream of which something came: 1, and one more with every restart of the source. One that was announced only, because
+    /// its source had not yet seen what it carries, is none.
+    pub lives: u64,
     /// Breaks in the source's timeline within a life, each resynchronised.
     pub resets: u64,
 }

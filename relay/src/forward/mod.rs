@@ -9,6 +9,7 @@
 //! belong to which module, and how far it is from there).
 
 pub mod handles;
+pub mod health;
 pub mod held;
 pub mod history;
 pub mod label;
@@ -26,6 +27,7 @@ use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use handles::{HandleSpace, HandleTable, Target};
 use lack::{Along, Ask};
 use link::{Delivery, Instant, Label, Packet, SendError, StreamHandle};
+use node::ts::TsHealth;
 use node::{PortId, Ports};
 use police::Police;
 use slab::Slab;
@@ -385,6 +387,23 @@ impl Forwarder {
     /// Handles that the peer at `port` has in use.
     pub fn inputs_at(&self, port: PortId) -> usize {
         self.ports.get(&port).map_or(0, |state| state.table.used())
+    }
+
+    /// Looks at the transport stream in a stream, as far as it is due; see [`health`].
+    pub fn look(&mut self, now: Instant, key: StreamKey, room: &mut usize, is_ours: impl FnMut(Label) -> bool) {
+        if let Some(Stream { health, history, service, .. }) = self.stream_mut(key) {
+            health.get_or_insert_default().look(now, history, service.deadline, room, is_ours);
+        }
+    }
+
+    /// Forgets what was found of transport streams; it is looked for no more.
+    pub fn forget_health(&mut self) {
+        self.streams.iter_mut().for_each(|(_, stream)| stream.health = None);
+    }
+
+    /// What has been found of the transport stream in a stream, and how many packets were not looked at.
+    pub fn health(&self, key: StreamKey) -> Option<(TsHealth, u64)> {
+        Some(self.stream(key)?.health.as_ref()?.found())
     }
 
     /// The counters of a stream.

@@ -1,5 +1,6 @@
 //! One stream at this relay: what has been seen of it, where it goes, what was counted.
 
+use super::health::Health;
 use super::history::{History, Ways};
 use super::label::{self, MAX_MODULES};
 use super::lack::Lack;
@@ -78,6 +79,8 @@ pub(super) struct Stream {
     /// Slots of the outputs to sinks.
     pub(super) locals: Vec<u32>,
     pub(super) history: History,
+    /// How the transport stream in it is, where somebody looks.
+    pub(super) health: Option<Box<Health>>,
     /// What relays below lack.
     pub(super) interests: Vec<Interest>,
     /// What is missing here, where sinks watch.
@@ -166,6 +169,7 @@ impl Stream {
             outputs: Vec::new(),
             locals: Vec::new(),
             history: History::new(0),
+            health: None,
             interests: Vec::new(),
             lack: Lack::default(),
             counters: StreamCounters::default(),

@@ -100,6 +100,35 @@ pub(crate) enum Content {
     Ts,
 }
 
+/// What has been found of a transport stream since it began to pass, by the numbers of ETSI TR 101 290.
+#[derive(ToSchema)]
+pub(crate) struct TsHealth {
+    /// Packets seen.
+    packets: u64,
+    /// Packets without their sync byte, and payloads that are no whole number of packets (1.1, 1.2).
+    sync_errors: u64,
+    /// Times that two or more of these came in a row (1.1).
+    sync_losses: u64,
+    /// Half seconds without a programme association table (1.3).
+    pat_errors: u64,
+    /// Gaps in continuity counters (1.4).
+    continuity_errors: u64,
+    /// Half seconds without the map of a programme (1.5).
+    pmt_errors: u64,
+    /// Packets marked as damaged before they came to the source (2.1).
+    transport_errors: u64,
+    /// Clock references more than 100 ms apart in time (2.3a).
+    pcr_repetition_errors: u64,
+    /// Clock references more than 100 ms apart in value, unannounced (2.3b).
+    pcr_discontinuities: u64,
+    /// The longest time between two references lately; null before two.
+    #[schema(required)]
+    pcr_interval_ms: Option<f64>,
+    /// The farthest that time and clock ran apart between two references lately; null before two.
+    #[schema(required)]
+    pcr_jitter_ms: Option<f64>,
+}
+
 /// How a stream is spread over the overlay.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]

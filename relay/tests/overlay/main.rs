@@ -9,6 +9,7 @@ mod failures;
 mod fairness;
 mod forgery;
 mod harness;
+mod health;
 mod hostile;
 mod lies;
 mod line;
