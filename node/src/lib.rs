@@ -14,6 +14,8 @@ pub mod engine;
 pub mod exit;
 pub mod host;
 pub mod lines;
+pub mod metrics;
+pub mod ops;
 pub mod payload;
 pub mod ports;
 pub mod rate;

@@ -46,7 +46,7 @@ pub struct Config {
     pub ops_token_file: Option<PathBuf>,
     /// Names and addresses that the operations port is reached by, beside `localhost` and the addresses that it has: what a request may say
     /// in `Host`.
-    #[serde(deserialize_with = "ops::one_or_several_names")]
+    #[serde(deserialize_with = "node::ops::one_or_several_names")]
     pub ops_hosts: Vec<String>,
     /// Lets the operations port listen beyond loopback without a token, for networks that keep strangers out.
     pub ops_without_token: bool,

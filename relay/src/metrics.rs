@@ -3,29 +3,8 @@
 
 use crate::overrides::SetBy;
 use crate::report::{LinkReport, OutputReport, Report, StreamReport, TsState};
-use std::fmt::Write;
-
-/// One metric as it is documented.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// Its name, unit included.
-    pub name: &'static str,
-    /// Whether it only ever counts up.
-    pub counter: bool,
-    /// What it means.
-    pub help: &'static str,
-}
-
-const fn counter(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, counter: true, help }
-}
-
-const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, counter: false, help }
-}
-
-/// A metric of a `T`, and how it is read.
-type Of<T> = (Metric, fn(&T) -> f64);
+pub use node::metrics::Metric;
+use node::metrics::{Of, counter, family, gauge};
 
 /// Of the relay as a whole.
 const RELAY: &[Of<Report>] = &[
@@ -268,59 +247,13 @@ const TS: &[Of<StreamReport>] = &[
     (gauge("anabranch_stream_ts_checked", "1 where the stream is a transport stream that is looked at here"), |s| {
         f64::from(u8::from(s.ts.state == TsState::Checked))
     }),
-    (counter("anabranch_stream_ts_packets_total", "Transport packets looked at"), |s| s.ts.found().packets as f64),
     (counter("anabranch_stream_ts_unlooked_packets_total", "Packets of the stream that were not looked at"), |s| {
         s.ts.unlooked as f64
     }),
-    (
-        counter(
-            "anabranch_stream_ts_sync_losses_total",
-            "Losses of synchronisation: two or more wrong sync bytes in a row",
-        ),
-        |s| s.ts.found().sync_losses as f64,
-    ),
-    (
-        counter("anabranch_stream_ts_sync_errors_total", "Transport packets without their sync byte, or cut short"),
-        |s| s.ts.found().sync_errors as f64,
-    ),
-    (counter("anabranch_stream_ts_pat_errors_total", "Half seconds without a programme association table"), |s| {
-        s.ts.found().pat_errors as f64
-    }),
-    (counter("anabranch_stream_ts_continuity_errors_total", "Gaps in continuity counters"), |s| {
-        s.ts.found().continuity_errors as f64
-    }),
-    (counter("anabranch_stream_ts_pmt_errors_total", "Half seconds without the map of a programme"), |s| {
-        s.ts.found().pmt_errors as f64
-    }),
-    (counter("anabranch_stream_ts_transport_errors_total", "Transport packets marked as damaged"), |s| {
-        s.ts.found().transport_errors as f64
-    }),
-    (
-        counter("anabranch_stream_ts_pcr_repetition_errors_total", "Clock references more than 100 ms apart in time"),
-        |s| s.ts.found().pcr_repetition_errors as f64,
-    ),
-    (
-        counter(
-            "anabranch_stream_ts_pcr_discontinuities_total",
-            "Clock references more than 100 ms apart in value, unannounced",
-        ),
-        |s| s.ts.found().pcr_discontinuities as f64,
-    ),
-    (
-        gauge(
-            "anabranch_stream_ts_pcr_interval_seconds",
-            "Longest time between two clock references, of the last 5 to 10 s",
-        ),
-        |s| s.ts.found().pcr_interval_ms.unwrap_or(0.0) / 1e3,
-    ),
-    (
-        gauge(
-            "anabranch_stream_ts_pcr_jitter_seconds",
-            "Farthest that time and clock ran apart, of the last 5 to 10 s",
-        ),
-        |s| s.ts.found().pcr_jitter_ms.unwrap_or(0.0) / 1e3,
-    ),
 ];
+
+/// What was found in it, labelled as the stream.
+const TS_FOUND: &[Of<StreamReport>] = node::ts_metrics!("anabranch_stream_ts_", |s: &StreamReport| s.ts.found());
 
 /// Of each link a stream leaves on towards a relay, labelled as the stream and with `peer`. Sinks are not listed one by one.
 const OUTPUT: &[Of<OutputReport>] = &[
@@ -339,7 +272,7 @@ const OUTPUT: &[Of<OutputReport>] = &[
 pub fn all() -> impl Iterator<Item = Metric> {
     let relay = RELAY.iter().map(|(metric, _)| *metric);
     let link = LINK.iter().map(|(metric, _)| *metric);
-    let stream = STREAM.iter().chain(TS).map(|(metric, _)| *metric);
+    let stream = STREAM.iter().chain(TS).chain(TS_FOUND).map(|(metric, _)| *metric);
     let mode = MODE.iter().map(|(metric, _)| *metric);
     relay.chain(link).chain(mode).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
 }
@@ -347,10 +280,7 @@ pub fn all() -> impl Iterator<Item = Metric> {
 /// The text that a Prometheus server reads.
 pub fn render(report: &Report) -> String {
     let mut out = String::with_capacity(16 * 1024);
-    for (metric, value) in RELAY {
-        head(&mut out, metric);
-        sample(&mut out, metric, "", value(report));
-    }
+    family(&mut out, RELAY, &[(String::new(), report)]);
     let links: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (link_labels(link), link)).collect();
     family(&mut out, LINK, &links);
     let modes: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (mode_labels(link), link)).collect();
@@ -358,6 +288,7 @@ pub fn render(report: &Report) -> String {
     let streams: Vec<(String, &StreamReport)> = report.streams.iter().map(|s| (stream_labels(s), s)).collect();
     family(&mut out, STREAM, &streams);
     family(&mut out, TS, &streams);
+    family(&mut out, TS_FOUND, &streams);
     let outputs: Vec<(String, &OutputReport)> = report.streams.iter().flat_map(relay_outputs).collect();
     family(&mut out, OUTPUT, &outputs);
     out
@@ -367,29 +298,6 @@ fn relay_outputs(stream: &StreamReport) -> impl Iterator<Item = (String, &Output
     let labels = stream_labels(stream);
     let relays = stream.outputs.iter().filter(|output| !output.local);
     relays.map(move |output| (format!("{labels},peer=\"{}\",port=\"{}\"", output.peer, output.port), output))
-}
-
-fn family<T>(out: &mut String, metrics: &[Of<T>], items: &[(String, &T)]) {
-    for (metric, value) in metrics {
-        head(out, metric);
-        for (labels, item) in items {
-            sample(out, metric, labels, value(item));
-        }
-    }
-}
-
-fn head(out: &mut String, metric: &Metric) {
-    let kind = if metric.counter { "counter" } else { "gauge" };
-    let Metric { name, help, .. } = metric;
-    // Writing to a String does not fail.
-    let _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n");
-}
-
-fn sample(out: &mut String, metric: &Metric, labels: &str, value: f64) {
-    let _ = match labels {
-        "" => writeln!(out, "{} {value}", metric.name),
-        labels => writeln!(out, "{}{{{labels}}} {value}", metric.name),
-    };
 }
 
 /// Names of nodes and streams hold no character that the format would want escaped.

@@ -10,6 +10,7 @@ use node::lines;
 use node::telemetry::{LogFormat, init_logs};
 use node::terminal::{Follow, Live, ViewChoice};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -125,6 +126,14 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub interval: Option<Duration>,
 
+    /// Serve metrics, health and the report over HTTP at this address, or at this port of this machine for itself
+    #[arg(long, value_name = "ADDRESS", value_parser = node::ops::address)]
+    pub metrics: Option<SocketAddr>,
+
+    /// File with the token that requests for metrics must bring (`anabranch-relay keys ops-token`); needed beyond loopback
+    #[arg(long, value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
+
     /// What is shown on the terminal: all of it live, a line, or nothing. By default all of it where neither input nor
     /// output is piped, else a line
     #[arg(long, value_name = "WHAT", conflicts_with = "json")]
@@ -226,6 +235,8 @@ impl Cli {
         config.wait = self.wait.unwrap_or(config.wait);
         config.until_end |= self.until_end;
         config.report_interval = self.interval.unwrap_or(config.report_interval);
+        config.metrics.listen = self.metrics.or(config.metrics.listen);
+        config.metrics.token_file = self.metrics_token_file.clone().or(config.metrics.token_file);
         for stream in &mut config.streams {
             stream.latency = self.latency.or(stream.latency);
             stream.start = self.start.or(stream.start);

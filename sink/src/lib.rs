@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod connection;
 mod fanout;
+pub mod metrics;
 pub mod output;
 pub mod playout;
 pub mod report;

@@ -4,6 +4,7 @@ use link::stats::{LinkQuality, LinkStats};
 use node::control::Content;
 use node::ts::TsHealth;
 use serde::Serialize;
+use std::net::SocketAddr;
 use topology::StreamName;
 
 /// The state and the counters of a sink at one moment. Counters run since the start.
@@ -11,6 +12,8 @@ use topology::StreamName;
 pub struct Report {
     /// Seconds since it started.
     pub uptime_s: f64,
+    /// Where metrics are served, with the port that was picked.
+    pub metrics: Option<SocketAddr>,
     /// How it stands with its relay.
     pub connection: ConnectionReport,
     /// Its streams, in the order of the configuration.

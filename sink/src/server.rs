@@ -13,6 +13,7 @@ use node::clock::Clock;
 use node::control::CloseCode;
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::{Exit, Failure};
+use node::ops::Watched;
 use node::payload::KeyFiles;
 use node::trust::{Credentials, Role, TokenFile, TrustError};
 use std::cell::RefCell;
@@ -42,7 +43,8 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
-    let (sink, mut payload_keys, mut tokens) = Sink::start(config)?;
+    let served = config.metrics.serve(report.subscribe()).await?;
+    let (sink, mut payload_keys, mut tokens) = Sink::start(config, served)?;
     let renewing = sink.renew(&mut tokens);
     tokio::pin!(renewing);
     let following = sink.follow(&mut payload_keys);
@@ -87,6 +89,8 @@ struct Sink {
     config: Config,
     clock: Clock,
     started: Instant,
+    /// The port of the metrics, if there is one.
+    served: Watched,
     /// What it shows to relays.
     tokens: Rc<RefCell<Vec<String>>>,
     endpoint: Endpoint,
@@ -100,7 +104,7 @@ struct Sink {
 
 impl Sink {
     /// Everything is made before anything is sent: a sink that cannot do its work says so at once.
-    fn start(config: Config) -> Result<(Sink, KeyFiles, TokenFile), Failure> {
+    fn start(config: Config, served: Watched) -> Result<(Sink, KeyFiles, TokenFile), Failure> {
         config.check().map_err(|what| Failure::new(Exit::Config, what))?;
         let (credentials, tokens) = identity(&config)?;
         let clock = Clock::start();
@@ -126,6 +130,7 @@ impl Sink {
             config,
             clock,
             started,
+            served,
             tokens: Rc::new(RefCell::new(tokens.tokens().to_vec())),
             endpoint,
             host,
@@ -266,6 +271,7 @@ impl Sink {
             let link = port.and_then(|port| ports.link(port));
             Report {
                 uptime_s: now.saturating_since(self.started).as_secs_f64(),
+                metrics: self.served.address(),
                 connection: connection(now),
                 streams,
                 unclaimed: system.unclaimed(),

@@ -3,8 +3,8 @@
 
 #![expect(dead_code, reason = "only the shapes are used")]
 
-use super::guard::{is_open, is_probe};
 use super::problem::documented;
+use node::ops::{is_open, is_probe};
 use utoipa::openapi::OpenApi as Document31;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::{OpenApi, ToSchema};
@@ -16,7 +16,7 @@ use utoipa::{OpenApi, ToSchema};
         title = "Anabranch relay, operations port",
         description = "For the operator alone. Where the relay has a token of its operations port, all but the probes and the page ask for it. Errors are problems of RFC 9457."
     ),
-    components(schemas(super::problem::Problem, crate::events::Event, Part)),
+    components(schemas(node::ops::problem::Problem, crate::events::Event, Part)),
     tags(
         (name = "health", description = "Is it up, and how is it"),
         (name = "relay", description = "The relay as a whole"),
