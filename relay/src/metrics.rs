@@ -228,6 +228,13 @@ const STREAM: &[Of<StreamReport>] = &[
     (counter("anabranch_stream_late_packets_total", "Packets thrown away: after their deadline"), |s| {
         s.counters.late as f64
     }),
+    (
+        counter(
+            "anabranch_stream_recovered_other_way_packets_total",
+            "Packets that a way in force did not bring in time, and another way brought",
+        ),
+        |s| s.counters.recovered_other_way as f64,
+    ),
     (counter("anabranch_stream_pulls_total", "Questions sent for what was missing here or below"), |s| {
         s.counters.pulls as f64
     }),

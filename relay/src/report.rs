@@ -388,6 +388,9 @@ pub struct StreamCounters {
     pub stale: u64,
     /// Packets that arrived after their deadline, thrown away.
     pub late: u64,
+    /// Packets that a way in force should have brought and did not, in time, and that another way brought. Each is counted once, about a
+    /// deadline after its birth.
+    pub recovered_other_way: u64,
     /// Packets beyond the rate that the publisher's token allows, thrown away.
     pub policed: u64,
     /// Packets handed to links, all outputs together.

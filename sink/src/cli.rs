@@ -10,12 +10,13 @@ use node::lines;
 use node::telemetry::{LogFormat, init_logs};
 use node::terminal::{Follow, Live, ViewChoice};
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeName, StreamName};
 
 const PROGRAM: &str = "anabranch-sink";
@@ -175,18 +176,23 @@ fn start(matches: &ArgMatches) -> Result<(), Failure> {
     init_logs(cli.log_format, &cli.log)?;
     let config = cli.configure(matches)?;
     let show = Show::new(&cli, &config)?;
-    node::host::block_on_local(run(config, show))
+    let matches = matches.clone();
+    let load = move || cli.configure(&matches);
+    node::host::block_on_local(run(config, show, load))
 }
 
-async fn run(config: Config, show: Show) -> Result<(), Failure> {
+async fn run(config: Config, show: Show, load: impl Fn() -> Result<Config, Failure> + 'static) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let asked = Arc::new(Notify::new());
     let live = show.live(&reports, &asked, config.report_interval)?;
     let shower = tokio::task::spawn_local(show.follow(reports));
     let signals = tokio::task::spawn_local(stop_on_signal(stop, asked));
-    let result = crate::server::run(config, stopped, report).await;
+    let (read, reloads) = mpsc::channel(1);
+    let hangups = tokio::task::spawn_local(reload_on_signal(read, load));
+    let result = crate::server::run_reloading(config, stopped, report, reloads).await;
     signals.abort();
+    hangups.abort();
     drop(live);
     // The sender is gone: the follower shows the last report and ends.
     let _ = shower.await;
@@ -213,6 +219,24 @@ async fn stop_on_signal(stop: watch::Sender<bool>, asked: Arc<Notify>) {
         }
         tracing::info!("stopping; once more to stop at once");
         stop.send_replace(true);
+    }
+}
+
+/// SIGHUP has the configuration read anew: file and environment, and the same command line over them. At a terminal SIGHUP means that it was closed,
+/// and keeps its meaning.
+async fn reload_on_signal(read: mpsc::Sender<Result<Config, Failure>>, load: impl Fn() -> Result<Config, Failure>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if std::io::stderr().is_terminal() {
+        return;
+    }
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::warn!("SIGHUP cannot be caught: the configuration is read at the start only");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        if read.send(load()).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -243,7 +267,8 @@ impl Cli {
         }
         // Whose mistake it is decides the exit code.
         let exit = if self.config.is_some() { Exit::Config } else { Exit::Usage };
-        config.check().map_err(|what| Failure::new(exit, format!("{what} (--help shows how)")))?;
+        let place = self.config.as_ref().map(|file| format!("configuration {}: ", file.display())).unwrap_or_default();
+        config.check().map_err(|what| Failure::new(exit, format!("{place}{what} (--help shows how)")))?;
         Ok(config)
     }
 

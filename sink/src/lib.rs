@@ -18,5 +18,5 @@ pub mod system;
 
 pub use config::{Config, Identity, StreamConfig};
 pub use report::Report;
-pub use server::run;
+pub use server::{run, run_reloading};
 pub use system::SinkSystem;

@@ -21,6 +21,11 @@ const SINK: &[Of<Report>] = &[
         counter("anabranch_sink_unclaimed_packets_total", "Packets thrown away: the relay did not say of which stream"),
         |r| r.unclaimed as f64,
     ),
+    (counter("anabranch_sink_reloads_total", "Configurations read anew and taken"), |r| r.reloads.done as f64),
+    (
+        counter("anabranch_sink_reloads_refused_total", "Configurations read anew and refused; the old one was kept"),
+        |r| r.reloads.refused as f64,
+    ),
 ];
 
 /// Of the link that is up.

@@ -22,6 +22,19 @@ pub struct Report {
     pub unclaimed: u64,
     /// The link from the relay, while there is one.
     pub link: Option<LinkReport>,
+    /// Configurations read anew since the start.
+    pub reloads: ReloadReport,
+}
+
+/// What came of reading the configuration anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReloadReport {
+    /// Times it was taken.
+    pub done: u64,
+    /// Times it was refused, and the old one kept.
+    pub refused: u64,
+    /// Why it was refused, where the last one was: file, field, and what was expected.
+    pub last_error: Option<String>,
 }
 
 /// How a sink stands with its relay.
@@ -113,7 +126,8 @@ pub struct Counters {
     pub on_time: u64,
     /// Packets that arrived after their time, and were dropped.
     pub late: u64,
-    /// Packets that were passed over and have not come at all.
+    /// Packets that were passed over and have not come at all: between two that came. Of what was lost before the first packet of a life that
+    /// came, and after the last, a sink does not know.
     pub missing: u64,
     /// Packets that had arrived before, and were dropped.
     pub duplicates: u64,

@@ -64,6 +64,7 @@ function detail(report, sinks, here) {
     ["Transport stream here", ts(report.ts)],
     ["Packets here", count(counters.unique)],
     ["Copies thrown away", count(counters.duplicates)],
+    ["Saved by another way", count(counters.recovered_other_way)],
     ["Asked for again", count(counters.pulls)],
     ["Too late here", count(counters.late)],
     ["Sinks here", count(report.subscribers)],

@@ -189,19 +189,20 @@ fn summary(report: &Value) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<32} {:<16} {:>5} {:>12} {:>10} {:>8} {:>12}",
-        "STREAM", "INGRESS", "SINKS", "PACKETS", "COPIES", "LATE", "FORWARDED"
+        "\n{:<32} {:<16} {:>5} {:>12} {:>10} {:>10} {:>8} {:>12}",
+        "STREAM", "INGRESS", "SINKS", "PACKETS", "COPIES", "OTHER WAY", "LATE", "FORWARDED"
     );
     for stream in list(&report["streams"]) {
         let counters = &stream["counters"];
         let _ = writeln!(
             out,
-            "{:<32} {:<16} {:>5} {:>12} {:>10} {:>8} {:>12}",
+            "{:<32} {:<16} {:>5} {:>12} {:>10} {:>10} {:>8} {:>12}",
             text(&stream["name"]),
             text(&stream["ingress"]),
             stream["subscribers"],
             counters["unique"],
             counters["duplicates"],
+            counters["recovered_other_way"],
             counters["late"],
             counters["forwarded"],
         );

@@ -15,6 +15,7 @@ pub mod history;
 pub mod label;
 pub mod lack;
 pub mod police;
+pub mod rescue;
 pub mod signal;
 pub mod window;
 
@@ -207,7 +208,7 @@ impl Forwarder {
     /// a new meaning.
     pub fn open_input(&mut self, key: StreamKey, port: PortId, handle: StreamHandle) {
         self.close_input(port, handle);
-        self.put_input(key, Input { port, handle, source: false, counters: InputCounters::default() });
+        self.put_input(key, Input::new(port, handle, false));
     }
 
     /// The stream that a handle means at `port`.
@@ -218,7 +219,7 @@ impl Forwarder {
     /// Lets a stream arrive at `port` from its source, and chooses the handle. `None` where none is free.
     pub fn open_source(&mut self, now: Instant, key: StreamKey, port: PortId) -> Option<StreamHandle> {
         let handle = self.ports.entry(port).or_default().handles.take(now)?;
-        self.put_input(key, Input { port, handle, source: true, counters: InputCounters::default() });
+        self.put_input(key, Input::new(port, handle, true));
         Some(handle)
     }
 
@@ -394,6 +395,19 @@ impl Forwarder {
         if let Some(Stream { health, history, service, .. }) = self.stream_mut(key) {
             health.get_or_insert_default().look(now, history, service.deadline, room, is_ours);
         }
+    }
+
+    /// Counts what one way should have brought and another one brought, as far as it is due; see [`rescue`].
+    pub fn count_rescued(
+        &mut self,
+        now: Instant,
+        key: StreamKey,
+        room: &mut usize,
+        expected: impl FnMut(Label) -> Vec<Option<PortId>>,
+    ) {
+        let Some(stream) = self.stream_mut(key) else { return };
+        let Stream { rescue, history, came, service, counters, .. } = stream;
+        counters.recovered_other_way += rescue.count(now, history, came, service.deadline, room, expected);
     }
 
     /// Forgets what was found of transport streams; it is looked for no more.

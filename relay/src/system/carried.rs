@@ -352,6 +352,17 @@ impl Carried {
         install.ingress == *me || used(install, label).flat_map(|module| &module.edges).any(|edge| edge.to == *me)
     }
 
+    /// The relays from which packets of this label should come to `me` by their graph, each once: not from such as have them from here. None where
+    /// the graph is not known.
+    pub fn expected_from(&self, label: Label, me: &NodeName) -> BTreeSet<&NodeName> {
+        let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else {
+            return BTreeSet::new();
+        };
+        let edges = || used(install, label).flat_map(|module| &module.edges);
+        let goes_there = |relay: &NodeName| edges().any(|edge| edge.from == *me && edge.to == *relay);
+        edges().filter(|edge| edge.to == *me).map(|edge| &edge.from).filter(|from| !goes_there(from)).collect()
+    }
+
     /// The relays below `me` in any graph kept.
     pub fn next_relays(&self, me: &NodeName) -> BTreeSet<&NodeName> {
         let edges = self.graphs().flat_map(|install| &install.modules).flat_map(|module| &module.edges);

@@ -1,16 +1,20 @@
-//! How the transport streams that pass here are.
+//! What is looked for in packets that have passed: how transport streams are, and what only one of several ways has brought.
 
 use super::RelaySystem;
 use super::carried::Carried;
 use crate::report::{TsReport, TsState};
 use link::Instant;
+use node::PortId;
 use node::control::Content;
 use std::time::Duration;
 
 /// How often they are looked at.
 pub(super) const TURN: Duration = Duration::from_millis(10);
 
-/// Most packets that one turn looks at, which takes about a tenth of a millisecond: of all streams together half a gigabit per second is seen whole.
+/// Most packets that one turn looks for among other ways: a bit or two each.
+const MOST_RESCUED: usize = 4096;
+
+/// Most transport packets' payloads that one turn looks into, which takes about a tenth of a millisecond: of all streams together half a gigabit per second is seen whole.
 const MOST: usize = 512;
 
 impl RelaySystem {
@@ -23,26 +27,25 @@ impl RelaySystem {
     }
 
     /// When the next turn is, where there is anything to look at.
-    pub(super) fn ts_due(&self) -> Option<Instant> {
-        let any = self.looks_at_ts && self.carried.values().any(has_ts);
-        any.then_some(self.next_ts)
+    pub(super) fn looking_due(&self) -> Option<Instant> {
+        (!self.carried.is_empty()).then_some(self.next_looking)
     }
 
     /// One turn. The one after begins with another stream, so that where there is too much each has its share.
-    pub(super) fn look_at_ts(&mut self, now: Instant) {
-        self.next_ts = now + TURN;
-        if !self.looks_at_ts {
-            return;
-        }
-        self.ts_turn = self.ts_turn.wrapping_add(1);
-        let first = self.ts_turn % self.carried.len().max(1);
+    pub(super) fn look_at_passed(&mut self, now: Instant) {
+        self.next_looking = now + TURN;
+        self.looks = self.looks.wrapping_add(1);
+        let first = self.looks % self.carried.len().max(1);
         let all = || self.carried.values();
-        let mut room = MOST;
-        for carried in all().skip(first).chain(all().take(first)).filter(|carried| has_ts(carried)) {
-            let me = self.directory.me();
-            self.forward.look(now, carried.key, &mut room, |label| carried.passes(label, me));
-            if room == 0 {
-                break;
+        let me = self.directory.me();
+        let (mut room, mut room_for_ways) = (MOST, MOST_RESCUED);
+        for carried in all().skip(first).chain(all().take(first)) {
+            let expected = |label| -> Vec<Option<PortId>> {
+                carried.expected_from(label, me).into_iter().map(|from| self.relays.get(from).copied()).collect()
+            };
+            self.forward.count_rescued(now, carried.key, &mut room_for_ways, expected);
+            if self.looks_at_ts && has_ts(carried) {
+                self.forward.look(now, carried.key, &mut room, |label| carried.passes(label, me));
             }
         }
     }

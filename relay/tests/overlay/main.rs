@@ -13,6 +13,7 @@ mod health;
 mod hostile;
 mod lies;
 mod line;
+mod rescue;
 mod sla;
 mod start;
 mod trace;
