@@ -1,5 +1,7 @@
 //! The command line of `anabranch-sink`.
 
+mod signals;
+
 use crate::config::{Config, StreamConfig};
 use crate::output::{OutputSpec, Start, Target};
 use crate::report::{ConnectionState, Report, StreamReport};
@@ -10,7 +12,6 @@ use node::lines;
 use node::telemetry::{LogFormat, init_logs};
 use node::terminal::{Follow, Live, ViewChoice};
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -187,9 +188,9 @@ async fn run(config: Config, show: Show, load: impl Fn() -> Result<Config, Failu
     let asked = Arc::new(Notify::new());
     let live = show.live(&reports, &asked, config.report_interval)?;
     let shower = tokio::task::spawn_local(show.follow(reports));
-    let signals = tokio::task::spawn_local(stop_on_signal(stop, asked));
+    let signals = tokio::task::spawn_local(signals::stop(stop, asked));
     let (read, reloads) = mpsc::channel(1);
-    let hangups = tokio::task::spawn_local(reload_on_signal(read, load));
+    let hangups = tokio::task::spawn_local(signals::reload(read, load));
     let result = crate::server::run_reloading(config, stopped, report, reloads).await;
     signals.abort();
     hangups.abort();
@@ -197,47 +198,6 @@ async fn run(config: Config, show: Show, load: impl Fn() -> Result<Config, Failu
     // The sender is gone: the follower shows the last report and ends.
     let _ = shower.await;
     result.map(|_| ())
-}
-
-/// The first signal, or key, stops in good order, the second at once.
-async fn stop_on_signal(stop: watch::Sender<bool>, asked: Arc<Notify>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::warn!("signals cannot be caught; stop this program by closing its outputs");
-        return std::future::pending().await;
-    };
-    for again in [false, true] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = asked.notified() => {}
-        }
-        if again {
-            tracing::warn!("stopped at once; what was held is lost");
-            node::exit::at_once();
-        }
-        tracing::info!("stopping; once more to stop at once");
-        stop.send_replace(true);
-    }
-}
-
-/// SIGHUP has the configuration read anew: file and environment, and the same command line over them. At a terminal SIGHUP means that it was closed,
-/// and keeps its meaning.
-async fn reload_on_signal(read: mpsc::Sender<Result<Config, Failure>>, load: impl Fn() -> Result<Config, Failure>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    if std::io::stderr().is_terminal() {
-        return;
-    }
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        tracing::warn!("SIGHUP cannot be caught: the configuration is read at the start only");
-        return;
-    };
-    while hangup.recv().await.is_some() {
-        if read.send(load()).await.is_err() {
-            return;
-        }
-    }
 }
 
 impl Cli {
