@@ -32,7 +32,7 @@ pub(crate) struct Source {
     /// Whether it marks its packets to go first.
     pub(crate) marks_high: bool,
     pub(crate) due: Instant,
-    /// The transport stream that it sends: how many packets of it there were.
+    /// Where it sends a transport stream (one programme, its tables twenty times a second): how many packets of the stream there were.
     pub(crate) transport: Option<u64>,
     pub(crate) counter: u8,
 }
@@ -66,13 +66,6 @@ impl Source {
         }
     }
 
-    /// It sends a transport stream: one programme, its tables twenty times a second.
-    pub(crate) fn transport(mut self) -> Source {
-        self.publish.content = Content::Ts;
-        self.transport = Some(0);
-        self
-    }
-
     fn payload(&mut self, now: Instant) -> Bytes {
         let Some(nth) = &mut self.transport else { return Bytes::from_static(&[7; 1316]) };
         let mut payload = Vec::with_capacity(1316);
@@ -83,7 +76,7 @@ impl Source {
         }
         *nth += 1;
         while payload.len() < 1316 {
-            let reference = payload.is_empty().then(|| Pcr(now.as_micros() as u64 * 27 % Pcr::MODULUS));
+            let reference = payload.is_empty().then(|| Pcr(now.as_micros() * 27 % Pcr::MODULUS));
             payload.extend(testing::packet(0x100, self.counter, reference));
             self.counter = self.counter.wrapping_add(1);
         }

@@ -4,6 +4,14 @@ use crate::harness::{Overlay, Source, ms};
 use anabranch_relay::report::{TsReport, TsState};
 use anabranch_relay::system::LinkOptions;
 use link::policy::{Policy, RepairMode};
+use node::control::{Content, Publish};
+
+/// A source of a transport stream.
+fn transport() -> Source {
+    let source = Source::new(7);
+    let publish = Publish { content: Content::Ts, ..source.publish.clone() };
+    Source { publish, transport: Some(0), ..source }
+}
 
 fn ts(overlay: &mut Overlay, relay: &str) -> TsReport {
     overlay.report(relay).streams[0].ts
@@ -13,7 +21,7 @@ fn ts(overlay: &mut Overlay, relay: &str) -> TsReport {
 fn each_relay_tells_what_was_lost_up_to_it_and_nothing_else() {
     let mut overlay = Overlay::with_links(&[("a", "b", 10), ("b", "c", 20)]);
     let sink = overlay.sink("c", "s");
-    let mut camera = Source::new(7).transport();
+    let mut camera = transport();
     // There is time for the way, and none to ask for anything again.
     camera.publish.deadline_us = 45_000;
     let source = overlay.source("a", "camera", camera);
@@ -53,8 +61,8 @@ fn each_relay_tells_what_was_lost_up_to_it_and_nothing_else() {
 fn what_cannot_be_looked_into_is_said_and_it_can_be_switched_off() {
     for (source, state) in [
         (Source::new(7), TsState::NotTs),
-        (Source::new(7).transport(), TsState::Checked),
-        (Source { publish: sealed(Source::new(7)), ..Source::new(7).transport() }, TsState::Sealed),
+        (transport(), TsState::Checked),
+        (Source { publish: Publish { sealed: true, ..Source::new(7).publish }, ..transport() }, TsState::Sealed),
     ] {
         let mut overlay = Overlay::with_links(&[("a", "b", 10)]);
         overlay.sink("b", "s");
@@ -76,8 +84,4 @@ fn what_cannot_be_looked_into_is_said_and_it_can_be_switched_off() {
         let health = ts(&mut overlay, "b").health;
         assert!(health.is_none_or(|health| health.packets > 1000 && health.errors() == 0), "{health:?}");
     }
-}
-
-fn sealed(source: Source) -> node::control::Publish {
-    node::control::Publish { sealed: true, ..source.publish }
 }
