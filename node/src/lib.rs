@@ -15,6 +15,8 @@ pub mod exit;
 pub mod greeting;
 pub mod host;
 pub mod lines;
+pub mod metrics;
+pub mod ops;
 pub mod payload;
 pub mod ports;
 pub mod rate;

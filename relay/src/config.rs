@@ -50,7 +50,7 @@ pub struct Config {
     pub ops_token_file: Option<PathBuf>,
     /// Names and addresses that the operations port is reached by, beside `localhost` and the addresses that it has: what a request may say
     /// in `Host`.
-    #[serde(deserialize_with = "ops::one_or_several_names")]
+    #[serde(deserialize_with = "node::ops::one_or_several_names")]
     pub ops_hosts: Vec<String>,
     /// Lets the operations port listen beyond loopback without a token, for networks that keep strangers out.
     pub ops_without_token: bool,
@@ -73,6 +73,8 @@ pub struct Config {
     /// `delay`, `cost` and policy hold for what that side sends.
     #[serde(deserialize_with = "listed_or_auto")]
     pub neighbours: Vec<Neighbour>,
+    /// Looks at the transport streams that pass, after they have: sync, tables, continuity, clock references (ETSI TR 101 290).
+    pub ts_health: bool,
     /// Bounds on what peers can make this relay hold.
     pub limits: Limits,
     /// How long a stopping relay goes on forwarding, so that the overlay can route around it.
@@ -297,6 +299,7 @@ impl Default for Config {
             auto: None,
             routing: Routing::default(),
             neighbours: Vec::new(),
+            ts_health: true,
             limits: Limits::default(),
             drain: Duration::from_secs(2),
             source_grace: Duration::from_secs(10),
@@ -539,6 +542,7 @@ mod tests {
         let config = Config::parse(&uncommented()).expect("right");
         let default = Config::default();
         assert_eq!(config.drain, default.drain);
+        assert_eq!(config.ts_health, default.ts_health);
         assert_eq!(config.source_grace, default.source_grace);
         assert_eq!(config.report_interval, default.report_interval);
         assert_eq!(config.segmentation_offload, default.segmentation_offload);

@@ -2,31 +2,10 @@
 //! text format of Prometheus (version 0.0.4), so that several relays in one process keep theirs apart.
 
 use crate::overrides::SetBy;
-use crate::report::{AdmissionCount, LinkReport, OutputReport, Report, StreamReport};
+use crate::report::{AdmissionCount, LinkReport, OutputReport, Report, StreamReport, TsState};
+pub use node::metrics::Metric;
+use node::metrics::{Of, counter, family, gauge};
 use node::trust::Direction;
-use std::fmt::Write;
-
-/// One metric as it is documented.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// Its name, unit included.
-    pub name: &'static str,
-    /// Whether it only ever counts up.
-    pub counter: bool,
-    /// What it means.
-    pub help: &'static str,
-}
-
-const fn counter(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, counter: true, help }
-}
-
-const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, counter: false, help }
-}
-
-/// A metric of a `T`, and how it is read.
-type Of<T> = (Metric, fn(&T) -> f64);
 
 /// Of the relay as a whole.
 const RELAY: &[Of<Report>] = &[
@@ -266,6 +245,13 @@ const STREAM: &[Of<StreamReport>] = &[
     (counter("anabranch_stream_late_packets_total", "Packets thrown away: after their deadline"), |s| {
         s.counters.late as f64
     }),
+    (
+        counter(
+            "anabranch_stream_recovered_other_way_packets_total",
+            "Packets that a way in force did not bring in time, and another way brought",
+        ),
+        |s| s.counters.recovered_other_way as f64,
+    ),
     (counter("anabranch_stream_pulls_total", "Questions sent for what was missing here or below"), |s| {
         s.counters.pulls as f64
     }),
@@ -279,6 +265,19 @@ const STREAM: &[Of<StreamReport>] = &[
         s.counters.forwarded as f64
     }),
 ];
+
+/// Of the transport stream in each stream, labelled as the stream.
+const TS: &[Of<StreamReport>] = &[
+    (gauge("anabranch_stream_ts_checked", "1 where the stream is a transport stream that is looked at here"), |s| {
+        f64::from(u8::from(s.ts.state == TsState::Checked))
+    }),
+    (counter("anabranch_stream_ts_unlooked_packets_total", "Packets of the stream that were not looked at"), |s| {
+        s.ts.unlooked as f64
+    }),
+];
+
+/// What was found in it, labelled as the stream.
+const TS_FOUND: &[Of<StreamReport>] = node::ts_metrics!("anabranch_stream_ts_", |s: &StreamReport| s.ts.found());
 
 /// Of each link a stream leaves on towards a relay, labelled as the stream and with `peer`. Sinks are not listed one by one.
 const OUTPUT: &[Of<OutputReport>] = &[
@@ -297,7 +296,7 @@ const OUTPUT: &[Of<OutputReport>] = &[
 pub fn all() -> impl Iterator<Item = Metric> {
     let relay = RELAY.iter().map(|(metric, _)| *metric);
     let link = LINK.iter().map(|(metric, _)| *metric);
-    let stream = STREAM.iter().map(|(metric, _)| *metric);
+    let stream = STREAM.iter().chain(TS).chain(TS_FOUND).map(|(metric, _)| *metric);
     let mode = MODE.iter().map(|(metric, _)| *metric);
     let admission = ADMISSION.iter().map(|(metric, _)| *metric);
     relay.chain(admission).chain(link).chain(mode).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
@@ -306,10 +305,7 @@ pub fn all() -> impl Iterator<Item = Metric> {
 /// The text that a Prometheus server reads.
 pub fn render(report: &Report) -> String {
     let mut out = String::with_capacity(16 * 1024);
-    for (metric, value) in RELAY {
-        head(&mut out, metric);
-        sample(&mut out, metric, "", value(report));
-    }
+    family(&mut out, RELAY, &[(String::new(), report)]);
     let admission: Vec<(String, &AdmissionCount)> = report.admission.iter().map(|a| (act_labels(a), a)).collect();
     family(&mut out, ADMISSION, &admission);
     let links: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (link_labels(link), link)).collect();
@@ -318,6 +314,8 @@ pub fn render(report: &Report) -> String {
     family(&mut out, MODE, &modes);
     let streams: Vec<(String, &StreamReport)> = report.streams.iter().map(|s| (stream_labels(s), s)).collect();
     family(&mut out, STREAM, &streams);
+    family(&mut out, TS, &streams);
+    family(&mut out, TS_FOUND, &streams);
     let outputs: Vec<(String, &OutputReport)> = report.streams.iter().flat_map(relay_outputs).collect();
     family(&mut out, OUTPUT, &outputs);
     out
@@ -332,29 +330,6 @@ fn relay_outputs(stream: &StreamReport) -> impl Iterator<Item = (String, &Output
     let labels = stream_labels(stream);
     let relays = stream.outputs.iter().filter(|output| !output.local);
     relays.map(move |output| (format!("{labels},peer=\"{}\",port=\"{}\"", output.peer, output.port), output))
-}
-
-fn family<T>(out: &mut String, metrics: &[Of<T>], items: &[(String, &T)]) {
-    for (metric, value) in metrics {
-        head(out, metric);
-        for (labels, item) in items {
-            sample(out, metric, labels, value(item));
-        }
-    }
-}
-
-fn head(out: &mut String, metric: &Metric) {
-    let kind = if metric.counter { "counter" } else { "gauge" };
-    let Metric { name, help, .. } = metric;
-    // Writing to a String does not fail.
-    let _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n");
-}
-
-fn sample(out: &mut String, metric: &Metric, labels: &str, value: f64) {
-    let _ = match labels {
-        "" => writeln!(out, "{} {value}", metric.name),
-        labels => writeln!(out, "{}{{{labels}}} {value}", metric.name),
-    };
 }
 
 /// Names of nodes and streams hold no character that the format would want escaped.
@@ -375,7 +350,7 @@ fn stream_labels(stream: &StreamReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{StreamCounters, StreamReport};
+    use crate::report::{StreamCounters, StreamReport, TsReport};
     use node::control::Content;
     use std::collections::BTreeSet;
 
@@ -387,6 +362,7 @@ mod tests {
             publisher: None,
             content: Content::Ts,
             sealed: false,
+            ts: TsReport::default(),
             token: None,
             admitted_rate: None,
             high_priority: false,

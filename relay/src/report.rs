@@ -6,6 +6,7 @@ use link::policy::Policy;
 use link::stats::{LinkQuality, LinkStats};
 use node::control::{CloseCode, Content, Dissemination};
 use node::trust::{Direction, Role};
+use node::ts::TsHealth;
 use serde::Serialize;
 use std::net::SocketAddr;
 use topology::{NodeName, StreamName};
@@ -209,6 +210,8 @@ pub struct StreamReport {
     pub content: Content,
     /// Whether its payloads are sealed from source to sink: what they hold cannot be seen here, nor whether it is well.
     pub sealed: bool,
+    /// How the transport stream in it is here.
+    pub ts: TsReport,
     /// One-way deadline in milliseconds.
     pub deadline_ms: f64,
     /// How its source asked for it to be spread; known at the ingress.
@@ -244,6 +247,40 @@ pub struct StreamReport {
     pub inputs: Vec<InputReport>,
     /// Where it goes.
     pub outputs: Vec<OutputReport>,
+}
+
+/// How the transport stream in a stream is at this relay, by the checks of ETSI TR 101 290 of priority 1 and 2 that need no decoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct TsReport {
+    /// Whether it is looked at, and if not, why.
+    pub state: TsState,
+    /// What has been found since the stream began to pass here; null before its first packets are looked at, and where they are not.
+    #[schema(value_type = Option<schema::TsHealth>, required)]
+    pub health: Option<TsHealth>,
+    /// Packets of the stream that were not looked at: there were too many, or they passed here as answers to questions of others.
+    pub unlooked: u64,
+}
+
+/// Whether the transport stream in a stream is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TsState {
+    /// It is.
+    Checked,
+    /// Its payloads are sealed from source to sink.
+    Sealed,
+    /// It is none: datagrams of another kind.
+    #[default]
+    NotTs,
+    /// The relay is told not to (`ts_health`).
+    Off,
+}
+
+impl TsReport {
+    /// What was found, where something was looked at; else zeros.
+    pub(crate) fn found(&self) -> TsHealth {
+        self.health.unwrap_or_default()
+    }
 }
 
 /// One edge of a stream's graph.
@@ -353,6 +390,9 @@ pub struct StreamCounters {
     pub stale: u64,
     /// Packets that arrived after their deadline, thrown away.
     pub late: u64,
+    /// Packets that a way in force should have brought and did not, in time, and that another way brought. Each is counted once, about a
+    /// deadline after its birth.
+    pub recovered_other_way: u64,
     /// Packets beyond the rate that the publisher's token allows, thrown away.
     pub policed: u64,
     /// Packets handed to links, all outputs together.

@@ -2,7 +2,7 @@
 //! `/api/v1/streams/…` and `/api/v1/links/…/history`.
 
 use crate::ops::schema;
-use crate::report::{NeighbourReport, StreamReport};
+use crate::report::{NeighbourReport, StreamReport, TsReport};
 use crate::sla::SinkSla;
 use serde::Serialize;
 use topology::{NodeName, StreamName};
@@ -104,6 +104,9 @@ pub struct StreamView {
     pub egresses: Vec<NodeName>,
     /// Whether it passes through this relay.
     pub carried: bool,
+    /// How the transport stream in it is here; null where it does not pass.
+    #[schema(required)]
+    pub ts: Option<TsReport>,
 }
 
 /// A stream that passes through this relay, with what its sinks here had of it.

@@ -8,15 +8,18 @@ const PAGE: &str = include_str!("../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");
 const DASHBOARD: &str = include_str!("../../deploy/grafana/anabranch.json");
 
-/// The rows of the tables of the page: by name, the type, unit and meaning.
+const OF_A_RELAY: [&str; 4] = ["anabranch_relay_", "anabranch_overlay_", "anabranch_link_", "anabranch_stream_"];
+
+/// The rows of the tables of the page that are of a relay: by name, the type, unit and meaning.
 fn documented() -> BTreeMap<&'static str, [&'static str; 3]> {
-    let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| `anabranch_")?.strip_suffix(" |").map(|_| line));
-    let row = |line: &'static str| {
-        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [name, kind, unit, meaning] = cells[..] else { panic!("four columns: {line}") };
-        (name.trim_matches('`'), [kind, unit, meaning])
-    };
-    rows.map(row).collect()
+    node::metrics::documented(PAGE, &OF_A_RELAY)
+        .map(|[name, kind, unit, meaning]| (name, [kind, unit, meaning]))
+        .collect()
+}
+
+/// The rows of the page, of whatever program.
+fn all_documented() -> BTreeMap<&'static str, &'static str> {
+    node::metrics::documented(PAGE, &["anabranch_"]).map(|[name, kind, ..]| (name, kind)).collect()
 }
 
 fn kind(metric: &Metric) -> &'static str {
@@ -57,7 +60,7 @@ fn every_metric_is_documented_and_every_documented_one_exists() {
 
 #[test]
 fn alert_rules_and_dashboard_ask_for_metrics_that_exist() {
-    let documented = documented();
+    let documented = all_documented();
     for (file, text) in [("alerts.yml", ALERTS), ("anabranch.json", DASHBOARD), ("metrics.md", PAGE)] {
         let unknown: Vec<&str> = names(text).into_iter().filter(|name| !documented.contains_key(name)).collect();
         assert!(unknown.is_empty(), "{file} asks for {unknown:?}");
@@ -68,11 +71,11 @@ fn alert_rules_and_dashboard_ask_for_metrics_that_exist() {
 /// Counters are read by their increase, states as they are.
 #[test]
 fn rates_are_taken_of_counters_alone() {
-    let documented = documented();
+    let documented = all_documented();
     for text in [ALERTS, DASHBOARD] {
         for piece in ["rate(", "increase("].iter().flat_map(|of| text.split(of).skip(1)) {
             let name = piece.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default();
-            assert_eq!(documented[name][0], "counter", "{name}");
+            assert_eq!(documented[name], "counter", "{name}");
         }
     }
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).expect("it is JSON");

@@ -1,5 +1,7 @@
 //! The command line of `anabranch-sink`.
 
+mod signals;
+
 use crate::config::{Config, StreamConfig};
 use crate::output::{OutputSpec, Start, Target};
 use crate::report::{ConnectionState, Report, StreamReport};
@@ -10,11 +12,12 @@ use node::lines;
 use node::telemetry::{LogFormat, init_logs};
 use node::terminal::{Follow, Live, ViewChoice};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use topology::{NodeName, StreamName};
 
 const PROGRAM: &str = "anabranch-sink";
@@ -125,6 +128,14 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub interval: Option<Duration>,
 
+    /// Serve metrics, health and the report over HTTP at this address, or at this port of this machine for itself
+    #[arg(long, value_name = "ADDRESS", value_parser = node::ops::address)]
+    pub metrics: Option<SocketAddr>,
+
+    /// File with the token that requests for metrics must bring (`anabranch-relay keys ops-token`); needed beyond loopback
+    #[arg(long, value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
+
     /// What is shown on the terminal: all of it live, a line, or nothing. By default all of it where neither input nor
     /// output is piped, else a line
     #[arg(long, value_name = "WHAT", conflicts_with = "json")]
@@ -166,45 +177,27 @@ fn start(matches: &ArgMatches) -> Result<(), Failure> {
     init_logs(cli.log_format, &cli.log)?;
     let config = cli.configure(matches)?;
     let show = Show::new(&cli, &config)?;
-    node::host::block_on_local(run(config, show))
+    let matches = matches.clone();
+    let load = move || cli.configure(&matches);
+    node::host::block_on_local(run(config, show, load))
 }
 
-async fn run(config: Config, show: Show) -> Result<(), Failure> {
+async fn run(config: Config, show: Show, load: impl Fn() -> Result<Config, Failure> + 'static) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let asked = Arc::new(Notify::new());
     let live = show.live(&reports, &asked, config.report_interval)?;
     let shower = tokio::task::spawn_local(show.follow(reports));
-    let signals = tokio::task::spawn_local(stop_on_signal(stop, asked));
-    let result = crate::server::run(config, stopped, report).await;
+    let signals = tokio::task::spawn_local(signals::stop(stop, asked));
+    let (read, reloads) = mpsc::channel(1);
+    let hangups = tokio::task::spawn_local(signals::reload(read, load));
+    let result = crate::server::run_reloading(config, stopped, report, reloads).await;
     signals.abort();
+    hangups.abort();
     drop(live);
     // The sender is gone: the follower shows the last report and ends.
     let _ = shower.await;
     result.map(|_| ())
-}
-
-/// The first signal, or key, stops in good order, the second at once.
-async fn stop_on_signal(stop: watch::Sender<bool>, asked: Arc<Notify>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::warn!("signals cannot be caught; stop this program by closing its outputs");
-        return std::future::pending().await;
-    };
-    for again in [false, true] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = asked.notified() => {}
-        }
-        if again {
-            tracing::warn!("stopped at once; what was held is lost");
-            node::exit::at_once();
-        }
-        tracing::info!("stopping; once more to stop at once");
-        stop.send_replace(true);
-    }
 }
 
 impl Cli {
@@ -226,13 +219,16 @@ impl Cli {
         config.wait = self.wait.unwrap_or(config.wait);
         config.until_end |= self.until_end;
         config.report_interval = self.interval.unwrap_or(config.report_interval);
+        config.metrics.listen = self.metrics.or(config.metrics.listen);
+        config.metrics.token_file = self.metrics_token_file.clone().or(config.metrics.token_file);
         for stream in &mut config.streams {
             stream.latency = self.latency.or(stream.latency);
             stream.start = self.start.or(stream.start);
         }
         // Whose mistake it is decides the exit code.
         let exit = if self.config.is_some() { Exit::Config } else { Exit::Usage };
-        config.check().map_err(|what| Failure::new(exit, format!("{what} (--help shows how)")))?;
+        let place = self.config.as_ref().map(|file| format!("configuration {}: ", file.display())).unwrap_or_default();
+        config.check().map_err(|what| Failure::new(exit, format!("{place}{what} (--help shows how)")))?;
         Ok(config)
     }
 

@@ -3,6 +3,7 @@
 use crate::output::{OutputSpec, Start};
 use node::config::Layers;
 use node::exit::Failure;
+use node::ops::Metrics;
 use node::trust::Credentials;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub struct Config {
     /// How often the report is renewed, and a line of `--json` printed.
     #[serde(with = "humantime_serde")]
     pub report_interval: Duration,
+    /// Where metrics and the report are served over HTTP.
+    pub metrics: Metrics,
     /// Identity given by a program that embeds the sink, in place of `keys` and `token_file`.
     #[serde(skip)]
     pub identity: Option<Identity>,
@@ -100,6 +103,7 @@ impl Default for Config {
             until_end: false,
             path_mtu: None,
             report_interval: Duration::from_secs(1),
+            metrics: Metrics::default(),
             identity: None,
         }
     }
@@ -146,6 +150,7 @@ impl Config {
         if self.streams.iter().filter_map(|stream| stream.latency).any(|latency| latency > MAX_LATENCY) {
             return Err("latency: expected at most 30s".into());
         }
+        self.metrics.check()?;
         self.check_twins()
     }
 
@@ -205,12 +210,13 @@ mod tests {
     fn the_sample_shows_every_field() {
         let error = Config::parse("nonsense = 1").unwrap_err();
         let inner = Config::parse("[[streams]]\nname = \"a/b\"\nnonsense = 1").unwrap_err();
-        for error in [error, inner] {
+        let metrics = Config::parse("[metrics]\nnonsense = 1").unwrap_err();
+        for error in [error, inner, metrics] {
             let fields = error.split_once("expected one of ").unwrap().1;
             for field in fields.lines().next().unwrap().split(", ").map(|field| field.trim_matches('`')) {
                 let is_shown = SAMPLE.lines().any(|line| {
                     let line = line.trim_start_matches(['#', ' ', '[']);
-                    line.starts_with(&format!("{field} =")) || line.starts_with(&format!("{field}]]"))
+                    line.starts_with(&format!("{field} =")) || line.starts_with(&format!("{field}]"))
                 });
                 assert!(is_shown, "{field} is not in deploy/sink.toml");
             }

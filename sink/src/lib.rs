@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod connection;
 mod fanout;
+pub mod metrics;
 pub mod output;
 pub mod playout;
 pub mod report;
@@ -17,5 +18,5 @@ pub mod system;
 
 pub use config::{Config, Identity, StreamConfig};
 pub use report::Report;
-pub use server::run;
+pub use server::{run, run_reloading};
 pub use system::SinkSystem;

@@ -4,6 +4,7 @@ use link::stats::{LinkQuality, LinkStats};
 use node::control::Content;
 use node::ts::TsHealth;
 use serde::Serialize;
+use std::net::SocketAddr;
 use topology::StreamName;
 
 /// The state and the counters of a sink at one moment. Counters run since the start.
@@ -11,6 +12,8 @@ use topology::StreamName;
 pub struct Report {
     /// Seconds since it started.
     pub uptime_s: f64,
+    /// Where metrics are served, with the port that was picked.
+    pub metrics: Option<SocketAddr>,
     /// How it stands with its relay.
     pub connection: ConnectionReport,
     /// Its streams, in the order of the configuration.
@@ -19,6 +22,19 @@ pub struct Report {
     pub unclaimed: u64,
     /// The link from the relay, while there is one.
     pub link: Option<LinkReport>,
+    /// Configurations read anew since the start.
+    pub reloads: ReloadReport,
+}
+
+/// What came of reading the configuration anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReloadReport {
+    /// Times it was taken.
+    pub done: u64,
+    /// Times it was refused, and the old one kept.
+    pub refused: u64,
+    /// Why it was refused, where the last one was: file, field, and what was expected.
+    pub last_error: Option<String>,
 }
 
 /// How a sink stands with its relay.
@@ -110,7 +126,8 @@ pub struct Counters {
     pub on_time: u64,
     /// Packets that arrived after their time, and were dropped.
     pub late: u64,
-    /// Packets that were passed over and have not come at all.
+    /// Packets that were passed over and have not come at all: between two that came. Of what was lost before the first packet of a life that
+    /// came, and after the last, a sink does not know.
     pub missing: u64,
     /// Packets that had arrived before, and were dropped.
     pub duplicates: u64,
@@ -132,8 +149,9 @@ pub struct Counters {
     pub recovered_arq: u64,
     /// Of those received: repaired on the last hop by code or copies sent ahead of any request.
     pub recovered_fec: u64,
-    /// Lives of the stream there have been: 1, and one more with every restart of the source.
-    pub incarnations: u64,
+    /// Lives of the stream of which something came: 1, and one more with every restart of the source. One that was announced only, because
+    /// its source had not yet seen what it carries, is none.
+    pub lives: u64,
     /// Breaks in the source's timeline within a life, each resynchronised.
     pub resets: u64,
 }

@@ -1,11 +1,13 @@
 //! The shell around the sink: sockets, relays, outputs, reports.
 
+mod reload;
+
 use crate::config::{Config, Identity};
 use crate::connection::{Connector, Status};
 use crate::fanout::{FanOut, wait_until};
 use crate::output::Outputs;
 use crate::playout::PlayoutConfig;
-use crate::report::{LinkReport, Report, StreamState};
+use crate::report::{LinkReport, ReloadReport, Report, StreamState};
 use crate::system::SinkSystem;
 use link::Instant;
 use node::Host;
@@ -13,6 +15,7 @@ use node::clock::Clock;
 use node::control::CloseCode;
 use node::endpoint::{Endpoint, EndpointOptions};
 use node::exit::{Exit, Failure};
+use node::ops::Watched;
 use node::payload::KeyFiles;
 use node::trust::{Credentials, Role, TokenFile, TrustError};
 use std::cell::RefCell;
@@ -21,7 +24,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// How long outputs may take at the end to write what they hold: a pipe that nobody reads must not hold up the exit.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,10 +42,23 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// once; what its outputs have accepted is still written.
 pub async fn run(
     config: Config,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
     report: watch::Sender<Report>,
 ) -> Result<Report, Failure> {
-    let (sink, mut payload_keys, mut tokens) = Sink::start(config)?;
+    let (_, reloads) = mpsc::channel(1);
+    run_reloading(config, shutdown, report, reloads).await
+}
+
+/// As [`run`], and takes new configurations while it runs, or why there is none. Outputs of its streams are added, taken away and changed; what is not
+/// touched loses nothing. All else waits for a restart, and is named in the log. A configuration with a mistake changes nothing.
+pub async fn run_reloading(
+    config: Config,
+    mut shutdown: watch::Receiver<bool>,
+    report: watch::Sender<Report>,
+    mut reloads: mpsc::Receiver<Result<Config, Failure>>,
+) -> Result<Report, Failure> {
+    let served = config.metrics.serve(report.subscribe()).await?;
+    let (sink, mut payload_keys, mut tokens) = Sink::start(config, served)?;
     let renewing = sink.renew(&mut tokens);
     tokio::pin!(renewing);
     let following = sink.follow(&mut payload_keys);
@@ -58,6 +74,10 @@ pub async fn run(
             never = &mut renewing => match never {},
             () = sink.changed.notified() => {}
             () = sink.waited() => {}
+            Some(read) = reloads.recv() => {
+                sink.reload(read);
+                report.send_replace(sink.report());
+            }
             _ = tick.tick() => {
                 report.send_replace(sink.report());
             }
@@ -87,20 +107,23 @@ struct Sink {
     config: Config,
     clock: Clock,
     started: Instant,
+    /// The port of the metrics, if there is one.
+    served: Watched,
     /// What it shows to relays.
     tokens: Rc<RefCell<Vec<String>>>,
     endpoint: Endpoint,
     host: Host<SinkSystem<FanOut>>,
     status: Status,
-    /// Keeps the servers for players running.
-    _outputs: Outputs,
+    /// Makes outputs, and keeps the servers for players running.
+    outputs: RefCell<Outputs>,
+    reloads: RefCell<ReloadReport>,
     /// Notified when a stream or an output changes its state.
     changed: Arc<Notify>,
 }
 
 impl Sink {
     /// Everything is made before anything is sent: a sink that cannot do its work says so at once.
-    fn start(config: Config) -> Result<(Sink, KeyFiles, TokenFile), Failure> {
+    fn start(config: Config, served: Watched) -> Result<(Sink, KeyFiles, TokenFile), Failure> {
         config.check().map_err(|what| Failure::new(Exit::Config, what))?;
         let (credentials, tokens) = identity(&config)?;
         let clock = Clock::start();
@@ -126,11 +149,13 @@ impl Sink {
             config,
             clock,
             started,
+            served,
             tokens: Rc::new(RefCell::new(tokens.tokens().to_vec())),
             endpoint,
             host,
             status: Status::new(started),
-            _outputs: outputs,
+            outputs: RefCell::new(outputs),
+            reloads: RefCell::default(),
             changed,
         };
         Ok((sink, payload_keys, tokens))
@@ -266,9 +291,11 @@ impl Sink {
             let link = port.and_then(|port| ports.link(port));
             Report {
                 uptime_s: now.saturating_since(self.started).as_secs_f64(),
+                metrics: self.served.address(),
                 connection: connection(now),
                 streams,
                 unclaimed: system.unclaimed(),
+                reloads: self.reloads.borrow().clone(),
                 link: link.map(|link| LinkReport::new(&link.stats(), &link.quality(now))),
             }
         })

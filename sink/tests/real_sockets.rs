@@ -197,7 +197,7 @@ fn a_relay_that_restarts_is_found_again() {
         report.connection.connections >= 2 && report.streams[0].state == StreamState::Live && on_time > 1_000
     });
     assert!(last.connection.last_error.is_some());
-    assert_eq!(last.streams[0].packets.incarnations, 1);
+    assert_eq!(last.streams[0].packets.lives, 1);
 }
 
 #[test]

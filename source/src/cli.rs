@@ -12,7 +12,7 @@ use node::lines;
 use node::telemetry::LogFormat;
 use node::terminal::{Follow, Live, ViewChoice};
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -149,6 +149,14 @@ struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
 
+    /// Serve metrics, health and the report over HTTP at this address, or at this port of this machine for itself
+    #[arg(long, value_name = "ADDRESS", value_parser = node::ops::address)]
+    metrics: Option<SocketAddr>,
+
+    /// File with the token that requests for metrics must bring (`anabranch-relay keys ops-token`); needed beyond loopback
+    #[arg(long, value_name = "FILE")]
+    metrics_token_file: Option<PathBuf>,
+
     /// What is shown on the terminal: all of it live, a line, or nothing. By default all of it where neither input nor
     /// output is piped, else a line
     #[arg(long, value_name = "WHAT", conflicts_with = "json")]
@@ -231,6 +239,8 @@ fn apply(arguments: &Arguments, config: &mut Config) -> Result<(), Failure> {
     set_option(&mut config.payload_key, &arguments.payload_key);
     set_option(&mut config.bind, &arguments.bind);
     set_option(&mut config.path_mtu, &arguments.path_mtu);
+    set_option(&mut config.metrics.listen, &arguments.metrics);
+    set_option(&mut config.metrics.token_file, &arguments.metrics_token_file);
     add_inputs(arguments, config)
 }
 

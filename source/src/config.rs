@@ -5,6 +5,7 @@ use link::{Bitrate, Residual};
 use node::config::optional_rate;
 use node::control::{Dissemination, Wants};
 use node::exit::{Exit, Failure};
+use node::ops::Metrics;
 use node::trust::{Credentials, TokenFile};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
@@ -67,6 +68,8 @@ pub struct Config {
     /// How often the report is renewed, and a line printed.
     #[serde(with = "humantime_serde")]
     pub report_interval: Duration,
+    /// Where metrics and the report are served over HTTP.
+    pub metrics: Metrics,
     /// What is published; at least one.
     pub streams: Vec<Stream>,
     /// Identity given by a program that embeds the source, in place of `keys` and `name`.
@@ -169,6 +172,7 @@ impl Default for Config {
             max_cost: None,
             target_residual: None,
             report_interval: Duration::from_secs(1),
+            metrics: Metrics::default(),
             streams: Vec::new(),
             identity: None,
         }
@@ -244,6 +248,9 @@ impl Config {
         }
         if self.report_interval < Duration::from_millis(10) {
             return Some("report_interval: expected at least 10ms".into());
+        }
+        if let Err(what) = self.metrics.check() {
+            return Some(what);
         }
         if self.streams.is_empty() {
             return Some("streams: expected at least one, such as news/main=udp://@239.1.1.1:5000".into());

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 mod ingest;
 pub mod looping;
+pub mod metrics;
 pub mod pacing;
 pub mod packetize;
 pub mod playback;

@@ -12,6 +12,8 @@ use topology::{NodeName, StreamName};
 pub struct Report {
     /// Seconds since it started.
     pub uptime_s: f64,
+    /// Where metrics are served, with the port that was picked.
+    pub metrics: Option<SocketAddr>,
     /// How it stands with its relay.
     pub connection: ConnectionReport,
     /// The link to the relay, while there is one.

@@ -12,6 +12,7 @@ use link::stats::LinkStats;
 use node::clock::Clock;
 use node::control::CloseCode;
 use node::exit::{Exit, Failure};
+use node::ops::Watched;
 use node::payload::KeyFiles;
 use node::trust::TokenFile;
 use node::{Host, PortId};
@@ -44,7 +45,8 @@ pub async fn run(
 ) -> Result<Report, Failure> {
     config.check()?;
     let (dialler, mut tokens) = Dialler::new(&config)?;
-    let (server, mut payload_keys) = Server::open(&config, report)?;
+    let served = config.metrics.serve(report.subscribe()).await?;
+    let (server, mut payload_keys) = Server::open(&config, report, served)?;
     let mut tasks = JoinSet::new();
     server.feed(&config, &mut tasks);
     let ended = tokio::select! {
@@ -77,6 +79,8 @@ struct Server {
     /// The first failure of an input.
     failed_input: RefCell<Option<Failure>>,
     report: watch::Sender<Report>,
+    /// The port of the metrics, if there is one.
+    served: Watched,
 }
 
 /// What the links to relays have counted, one after the other.
@@ -115,7 +119,7 @@ type InputTasks = JoinSet<(StreamIndex, Result<(), Failure>)>;
 
 impl Server {
     /// Opens the inputs: what is wrong with them is told before a relay is bothered.
-    fn open(config: &Config, report: watch::Sender<Report>) -> Result<(Server, KeyFiles), Failure> {
+    fn open(config: &Config, report: watch::Sender<Report>, served: Watched) -> Result<(Server, KeyFiles), Failure> {
         let (mut inputs, mut streams, mut payload_keys) = (Vec::new(), Vec::new(), KeyFiles::default());
         for (index, stream) in config.streams.iter().enumerate() {
             let keys = config.payload_key_of(stream).map(|file| payload_keys.add(index, file)).transpose();
@@ -148,6 +152,7 @@ impl Server {
             links: Cell::default(),
             failed_input: RefCell::default(),
             report,
+            served,
         };
         Ok((server, payload_keys))
     }
@@ -365,6 +370,7 @@ impl Server {
         let connection = self.connection.borrow();
         let mut report = Report {
             uptime_s: (now - self.started).as_secs_f64(),
+            metrics: self.served.address(),
             connection: ConnectionReport {
                 since_s: (now - connection.since).as_secs_f64(),
                 ..connection.report.clone()

@@ -232,6 +232,7 @@ impl Publishing<'_> {
             mode: self.mode,
             streams: vec![source::Stream::new(self.stream.parse().unwrap(), self.input.parse().unwrap())],
             report_interval: Duration::from_millis(50),
+            metrics: node::ops::Metrics { listen: Some(([127, 0, 0, 1], 0).into()), ..Default::default() },
             ..source::Config::default()
         }
     }
@@ -278,6 +279,7 @@ impl Watching<'_> {
             streams: vec![sink::StreamConfig::new(self.stream.parse().unwrap(), outputs)],
             wait: PATIENCE,
             report_interval: Duration::from_millis(50),
+            metrics: node::ops::Metrics { listen: Some(([127, 0, 0, 1], 0).into()), ..Default::default() },
             ..sink::Config::default()
         }
     }

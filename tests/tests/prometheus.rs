@@ -169,11 +169,14 @@ fn prometheus_has_every_metric_and_every_question_is_answered() {
     let media = Media { rate: Bitrate::mbps(5), ..Media::video(11) };
     let mut flow = Flow::start(&rig, "live", ("lon", "ams"), &channel, media);
     flow.feed();
-    let prometheus = Prometheus::start(&ops);
+    let source =
+        flow.source.as_ref().and_then(|source| source.report().metrics).expect("the source serves its metrics");
+    let sink = flow.sink.as_ref().and_then(|sink| sink.report().metrics).expect("the sink serves its metrics");
+    let prometheus = Prometheus::start(&[&ops[..], &[source, sink]].concat());
 
     // Every row of the page, by name, type and meaning; and nothing that has no row.
     let documented = documented();
-    prometheus.wait_for(&["count(up{job=\"anabranch\"} == 1) == 3".to_owned()]);
+    prometheus.wait_for(&["count(up{job=\"anabranch\"} == 1) == 5".to_owned()]);
     prometheus.wait_for(&documented.keys().cloned().collect::<Vec<_>>());
     let names = prometheus.ask("label/__name__/values", &["match[]={job=\"anabranch\"}".to_owned()]);
     let names: BTreeSet<&str> = names.as_array().unwrap().iter().filter_map(Value::as_str).collect();

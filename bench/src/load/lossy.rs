@@ -1,17 +1,15 @@
 //! A socket that loses datagrams in bursts, before a sink: loss without a process in between that would take a core of its own.
 
-use crate::channel::gilbert_entry;
+use crate::channel::{Draws, gilbert_entry};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use std::io::{Error, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-/// P(lost | the one before was lost), as on the paths of `FACTS`: bursts of three on average.
+/// P(lost | the one before was lost), as on the paths of the papers: bursts of three on average.
 const BURST: f64 = 0.66;
 
 /// Loses a share of what arrives, and of what is sent, each by a Gilbert model of its own.
@@ -24,18 +22,18 @@ pub(super) struct LossySocket {
 
 #[derive(Debug)]
 struct Gilbert {
-    random: StdRng,
+    draws: Draws,
     enter: f64,
     lost: bool,
 }
 
 impl Gilbert {
     fn new(mean: f64, seed: u64) -> Gilbert {
-        Gilbert { random: StdRng::seed_from_u64(seed), enter: gilbert_entry(mean, BURST), lost: false }
+        Gilbert { draws: Draws::new(seed), enter: gilbert_entry(mean, BURST), lost: false }
     }
 
     fn loses(&mut self) -> bool {
-        self.lost = self.random.random_bool(if self.lost { BURST } else { self.enter });
+        self.lost = self.draws.chance(if self.lost { BURST } else { self.enter });
         self.lost
     }
 

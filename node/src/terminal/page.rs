@@ -129,6 +129,8 @@ pub fn ts_words(health: Option<&crate::ts::TsHealth>) -> String {
     let faults = [
         (health.sync_errors, "sync"),
         (health.continuity_errors, "continuity"),
+        (health.pat_errors, "PAT"),
+        (health.pmt_errors, "PMT"),
         (health.transport_errors, "marked broken"),
         (health.pcr_repetition_errors, "PCR gaps"),
         (health.pcr_discontinuities, "PCR jumps"),

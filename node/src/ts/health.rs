@@ -1,8 +1,9 @@
 //! How a transport stream is, by the checks of ETSI TR 101 290 that need no decoder: those of priority 1 and 2 on packets, counters and clocks. Pure.
 
+use super::tables::Tables;
 use super::{Continuity, PACKET, Pcr, SYNC, discontinuity, pcr, pid, transport_error};
 use link::Instant;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// References further apart are an error (TR 101 290, 2.3a).
@@ -11,18 +12,28 @@ pub const PCR_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval and jitter are the worst of the last one to two of these.
 const LATELY: Duration = Duration::from_secs(5);
 
+/// So many sync bytes in a row are wrong where the synchronisation is lost, and right where it is found again (TR 101 290, 1.1).
+const LOST_AFTER: u32 = 2;
+const FOUND_AFTER: u32 = 5;
+
 /// Clocks that are watched: those of the first so many programmes. A stream with more is told of by these.
 const MAX_CLOCKS: usize = 32;
 
 /// What has been found of a transport stream. Counters run since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TsHealth {
     /// Packets seen.
     pub packets: u64,
     /// Packets without their sync byte, and payloads that are no whole number of packets (1.1, 1.2).
     pub sync_errors: u64,
+    /// Times that two or more of these came in a row, so that a receiver has to look for the packets anew (1.1).
+    pub sync_losses: u64,
+    /// Half seconds without a programme association table (1.3).
+    pub pat_errors: u64,
     /// Gaps in continuity counters: packets are missing (1.4).
     pub continuity_errors: u64,
+    /// Half seconds without the map of a programme that the association table names (1.5).
+    pub pmt_errors: u64,
     /// Packets that the sender's own receiver marked as damaged (2.1).
     pub transport_errors: u64,
     /// Clock references more than 100 ms apart in time (2.3a).
@@ -36,10 +47,12 @@ pub struct TsHealth {
 }
 
 impl TsHealth {
-    /// Errors of any kind.
+    /// Errors of any kind; a loss of synchronisation is counted by the packets it is made of.
     pub fn errors(&self) -> u64 {
         self.sync_errors
+            + self.pat_errors
             + self.continuity_errors
+            + self.pmt_errors
             + self.transport_errors
             + self.pcr_repetition_errors
             + self.pcr_discontinuities
@@ -51,11 +64,44 @@ impl TsHealth {
 pub struct TsMeter {
     counters: Continuity,
     clocks: Vec<Clock>,
+    tables: Tables,
+    sync: Sync,
     health: TsHealth,
     /// The worst of the span that runs, of the one before, and when the one that runs began.
     worst: Worst,
     before: Worst,
     since: Instant,
+}
+
+/// Whether packets are where they should be.
+#[derive(Clone, Copy, Debug)]
+enum Sync {
+    /// They are, but for so many at the end.
+    Held { wrong: u32 },
+    /// They are not; so many at the end were.
+    Lost { right: u32 },
+}
+
+impl Default for Sync {
+    fn default() -> Sync {
+        Sync::Held { wrong: 0 }
+    }
+}
+
+impl Sync {
+    /// Takes the next sync byte; whether the synchronisation is lost by it.
+    fn note(&mut self, is_right: bool) -> bool {
+        let (next, lost) = match (*self, is_right) {
+            (Sync::Held { .. }, true) => (Sync::Held { wrong: 0 }, false),
+            (Sync::Held { wrong }, false) if wrong + 1 == LOST_AFTER => (Sync::Lost { right: 0 }, true),
+            (Sync::Held { wrong }, false) => (Sync::Held { wrong: wrong + 1 }, false),
+            (Sync::Lost { right }, true) if right + 1 == FOUND_AFTER => (Sync::default(), false),
+            (Sync::Lost { right }, true) => (Sync::Lost { right: right + 1 }, false),
+            (Sync::Lost { .. }, false) => (Sync::Lost { right: 0 }, false),
+        };
+        *self = next;
+        lost
+    }
 }
 
 /// The references of one programme.
@@ -76,16 +122,32 @@ impl TsMeter {
     /// Looks at the next payload, which came, or leaves, at `at`.
     pub fn feed(&mut self, at: Instant, payload: &[u8]) {
         let packets = payload.chunks_exact(PACKET);
-        self.health.sync_errors += u64::from(!packets.remainder().is_empty());
+        let is_whole = packets.remainder().is_empty();
         for packet in packets {
             self.packet(at, packet);
         }
+        if !is_whole {
+            self.out_of_sync();
+        }
+        let (pat, pmt) = self.tables.overdue(at);
+        self.health.pat_errors += pat;
+        self.health.pmt_errors += pmt;
     }
 
     /// The stream begins anew: what comes now does not follow what came before.
     pub fn restart(&mut self) {
         self.counters = Continuity::default();
         self.clocks.clear();
+        self.tables = Tables::default();
+        self.sync = Sync::default();
+    }
+
+    /// What comes now does not follow what came before, but is of the same stream: what was between was not looked at. Counters and clocks
+    /// begin anew, what is known of its programmes stays.
+    pub fn skip(&mut self, at: Instant) {
+        self.counters = Continuity::default();
+        self.clocks.clear();
+        self.tables.skip(at);
     }
 
     /// What has been found up to here.
@@ -98,9 +160,10 @@ impl TsMeter {
 
     fn packet(&mut self, at: Instant, packet: &[u8]) {
         if packet[0] != SYNC {
-            self.health.sync_errors += 1;
+            self.out_of_sync();
             return;
         }
+        self.sync.note(true);
         self.health.packets += 1;
         // What is marked as damaged says nothing that can be relied on.
         if transport_error(packet) {
@@ -108,9 +171,15 @@ impl TsMeter {
             return;
         }
         self.health.continuity_errors += u64::from(!self.counters.follows(packet));
+        self.tables.note(at, packet);
         if let Some(pcr) = pcr(packet) {
             self.reference(Clock { pid: pid(packet), at, pcr }, discontinuity(packet));
         }
+    }
+
+    fn out_of_sync(&mut self) {
+        self.health.sync_errors += 1;
+        self.health.sync_losses += u64::from(self.sync.note(false));
     }
 
     fn reference(&mut self, now: Clock, announced: bool) {
@@ -144,11 +213,16 @@ impl TsMeter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::packet;
+    use super::super::testing::{association, map, packet};
     use super::*;
 
     fn at(ms: u64) -> Instant {
         Instant::from_micros(1_000_000 + ms * 1000)
+    }
+
+    /// What has been found that is no want of tables: the packets of most of these tests have none.
+    fn found(meter: &TsMeter) -> TsHealth {
+        TsHealth { pat_errors: 0, ..meter.health() }
     }
 
     /// A reference of a clock that is at `ms`.
@@ -163,7 +237,7 @@ mod tests {
             let late = u64::from(n == 50) * 3;
             meter.feed(at(n * 40 + late), &reference(n as u8 % 16, n * 40));
         }
-        let health = meter.health();
+        let health = found(&meter);
         assert_eq!((health.packets, health.errors()), (100, 0), "{health:?}");
         assert_eq!((health.pcr_interval_ms, health.pcr_jitter_ms), (Some(43.0), Some(3.0)));
     }
@@ -184,7 +258,7 @@ mod tests {
         broken[0] = 0;
         meter.feed(at(241), &broken[..100]);
         meter.feed(at(241), &broken);
-        let health = meter.health();
+        let health = found(&meter);
         assert_eq!((health.transport_errors, health.sync_errors, health.packets), (1, 2, 5), "{health:?}");
         assert_eq!(health.errors(), 6);
     }
@@ -198,7 +272,7 @@ mod tests {
         meter.feed(at(40), &jump);
         meter.restart();
         meter.feed(at(5_000), &reference(3, 50));
-        assert_eq!(meter.health().errors(), 0, "{:?}", meter.health());
+        assert_eq!(found(&meter).errors(), 0, "{:?}", meter.health());
     }
 
     #[test]
@@ -209,6 +283,41 @@ mod tests {
             now += if n == 5 { 90 } else { 20 };
             meter.feed(at(now), &reference(n as u8 % 16, now));
         }
-        assert_eq!((meter.health().pcr_interval_ms, meter.health().errors()), (Some(20.0), 0));
+        assert_eq!((meter.health().pcr_interval_ms, found(&meter).errors()), (Some(20.0), 0));
+    }
+
+    #[test]
+    fn synchronisation_is_lost_by_two_and_found_by_five() {
+        let mut meter = TsMeter::default();
+        let mut feed = |right: bool| {
+            let mut packet = packet(0x100, 0, None);
+            packet[0] = if right { SYNC } else { 0 };
+            meter.feed(at(0), &packet);
+            meter.health().sync_losses
+        };
+        assert_eq!([true, false, true, false].map(&mut feed), [0, 0, 0, 0], "one alone is no loss");
+        assert_eq!([false, false, true, true, true, true].map(&mut feed), [1; 6]);
+        assert_eq!([false, false, true, true, true, true, true].map(&mut feed), [1; 7], "it was not found yet");
+        assert_eq!([false, false].map(&mut feed), [1, 2]);
+        assert_eq!(meter.health().sync_errors, 8);
+    }
+
+    #[test]
+    fn tables_that_stay_away_are_counted_by_the_half_second() {
+        let mut meter = TsMeter::default();
+        for n in 0..20u64 {
+            meter.feed(at(n * 100), &association(n as u8, &[(1, 0x1000)]));
+            if n < 10 {
+                meter.feed(at(n * 100), &map(0x1000, n as u8));
+            }
+        }
+        let health = meter.health();
+        assert_eq!((health.pat_errors, health.pmt_errors), (0, 1), "900 ms after 1000 ms: one half second is over");
+        for n in 20..40u64 {
+            meter.feed(at(n * 100), &packet(0x100, n as u8, None));
+        }
+        let health = meter.health();
+        assert_eq!((health.pat_errors, health.pmt_errors), (3, 5), "{health:?}");
+        assert_eq!(health.continuity_errors, 0);
     }
 }

@@ -4,6 +4,7 @@
 //! `None` where it does not hold what is asked for; none panics on any content.
 
 pub mod health;
+mod tables;
 pub mod testing;
 #[cfg(test)]
 mod tests;

@@ -29,3 +29,27 @@ pub fn pes_packet(pid: u16, counter: u8, pcr: Option<Pcr>, pts: Pts, dts: Option
     }
     packet
 }
+
+/// A packet that is a programme association table of these programmes: number, and PID of the map.
+pub fn association(counter: u8, programmes: &[(u16, u16)]) -> [u8; PACKET] {
+    let mut packet = section(0, counter, 0x00, 9 + 4 * programmes.len());
+    for (nth, (number, pid)) in programmes.iter().enumerate() {
+        let at = 13 + 4 * nth;
+        packet[at..at + 2].copy_from_slice(&number.to_be_bytes());
+        packet[at + 2..at + 4].copy_from_slice(&(0xe000 | pid).to_be_bytes());
+    }
+    packet
+}
+
+/// A packet that is the map of a programme, empty.
+pub fn map(pid: u16, counter: u8) -> [u8; PACKET] {
+    section(pid, counter, 0x02, 13)
+}
+
+/// A packet in which a section of so many bytes after its length begins.
+fn section(pid: u16, counter: u8, table: u8, length: usize) -> [u8; PACKET] {
+    let mut packet = packet(pid, counter, None);
+    packet[1] |= 0x40;
+    packet[4..13].copy_from_slice(&[0, table, 0xb0, length as u8, 0, 1, 0xc1, 0, 0]);
+    packet
+}

@@ -31,6 +31,10 @@ proptest! {
         let mut bytes = bytes;
         set_pcr(&mut bytes, Pcr(1));
         let _ = (pcr(&bytes), discontinuity(&bytes), Continuity::default().follows(&bytes));
+        bytes[0] = SYNC;
+        TsMeter::default().feed(link::Instant::ORIGIN, &bytes);
+        bytes[1..3].copy_from_slice(&[0x40, 0]);
+        TsMeter::default().feed(link::Instant::ORIGIN, &bytes);
         if let Some(times) = PesTimes::find(&bytes) {
             times.delay(&mut bytes, 1);
         }

@@ -61,8 +61,10 @@ function detail(report, sinks, here) {
     ["Enters at", report.ingress + (report.publisher ? `, from ${report.publisher}` : "")],
     ["Deadline", ms(report.deadline_ms)],
     ["Carries", report.sealed ? "sealed payloads" : report.content === "ts" ? "MPEG transport stream" : "datagrams"],
+    ["Transport stream here", ts(report.ts)],
     ["Packets here", count(counters.unique)],
     ["Copies thrown away", count(counters.duplicates)],
+    ["Saved by another way", count(counters.recovered_other_way)],
     ["Asked for again", count(counters.pulls)],
     ["Too late here", count(counters.late)],
     ["Sinks here", count(report.subscribers)],
@@ -74,6 +76,20 @@ function detail(report, sinks, here) {
     sinks.length > 0 ? receivers(sinks) : el("p", { class: "quiet" }, "No sink here has reported of it. Sinks at other relays are told of there."),
     ...ages(sinks, report.deadline_ms),
   ];
+}
+
+const TS_FAULTS = [
+  ["sync_errors", "sync"], ["pat_errors", "PAT"], ["continuity_errors", "continuity"], ["pmt_errors", "PMT"],
+  ["transport_errors", "marked broken"], ["pcr_repetition_errors", "PCR gaps"], ["pcr_discontinuities", "PCR jumps"],
+];
+
+/** How the transport stream in a stream is, in a few words. */
+function ts({ state, health }) {
+  if (state !== "checked") return { sealed: "sealed", not_ts: "none", off: "not looked at" }[state] ?? state;
+  if (!health) return "not seen yet";
+  const faults = TS_FAULTS.filter(([key]) => health[key] > 0).map(([key, what]) => `${count(health[key])} ${what}`);
+  const clock = health.pcr_interval_ms === null ? "" : `, PCR within ${ms(health.pcr_interval_ms)}`;
+  return (faults.join(", ") || "no errors") + clock;
 }
 
 /** How old packets were when they came to each receiver that tells it. */

@@ -35,6 +35,8 @@ pub(super) enum Ctl {
     Route(Route),
     /// Ask every relay on a stream's graph how the stream comes there: delay, loss, repair, age and slack of each hop
     Trace(trace::Cmd),
+    /// Print how the transport streams that pass here are: sync, tables, continuity, clock references (ETSI TR 101 290)
+    Ts(Status),
     /// Print what may still be admitted to each link of the overlay whose capacity is known
     Capacity(Status),
     /// Print what came in at the relay by each token, and what its streams used
@@ -91,6 +93,7 @@ impl Ctl {
         let (at, json, view): (At, bool, fn(&Value) -> String) = match self {
             Ctl::Status(status) => (status.at, status.json, summary),
             Ctl::Links(status) => (status.at, status.json, views::links),
+            Ctl::Ts(status) => (status.at, status.json, views::ts),
             Ctl::Rtt(status) => (status.at, status.json, views::rtt),
             Ctl::Capacity(status) => (status.at, status.json, views::capacity),
             Ctl::Usage(status) => (status.at, status.json, views::usage),
@@ -186,25 +189,28 @@ fn summary(report: &Value) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<32} {:<16} {:>5} {:>12} {:>10} {:>8} {:>12}",
-        "STREAM", "INGRESS", "SINKS", "PACKETS", "COPIES", "LATE", "FORWARDED"
+        "\n{:<32} {:<16} {:>5} {:>12} {:>10} {:>10} {:>8} {:>12}",
+        "STREAM", "INGRESS", "SINKS", "PACKETS", "COPIES", "OTHER WAY", "LATE", "FORWARDED"
     );
     for stream in list(&report["streams"]) {
         let counters = &stream["counters"];
         let _ = writeln!(
             out,
-            "{:<32} {:<16} {:>5} {:>12} {:>10} {:>8} {:>12}",
+            "{:<32} {:<16} {:>5} {:>12} {:>10} {:>10} {:>8} {:>12}",
             text(&stream["name"]),
             text(&stream["ingress"]),
             stream["subscribers"],
             counters["unique"],
             counters["duplicates"],
+            counters["recovered_other_way"],
             counters["late"],
             counters["forwarded"],
         );
     }
     out
 }
+
+pub(super) use views::ts_words;
 
 pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()

@@ -1,6 +1,9 @@
 //! What `ctl` shows of a relay's report.
 
 use super::{list, number, text};
+use node::terminal::page;
+use node::ts::TsHealth;
+use serde::Deserialize as _;
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -188,6 +191,33 @@ pub(super) fn reloaded(answer: &Value) -> String {
     if out.is_empty() { "read, nothing has changed\n".to_owned() } else { out }
 }
 
+/// How the transport stream in each stream is.
+pub(super) fn ts(report: &Value) -> String {
+    let mut out = format!("{:<32} {:>12} {:>12}  TRANSPORT STREAM\n", "STREAM", "TS PACKETS", "NOT SEEN");
+    for stream in list(&report["streams"]) {
+        let ts = &stream["ts"];
+        let _ = writeln!(
+            out,
+            "{:<32} {:>12} {:>12}  {}",
+            text(&stream["name"]),
+            number(&ts["health"]["packets"]),
+            number(&ts["unlooked"]),
+            ts_words(ts),
+        );
+    }
+    out
+}
+
+/// The same in a few words.
+pub(in crate::cli) fn ts_words(ts: &Value) -> String {
+    let health = || TsHealth::deserialize(&ts["health"]).ok();
+    match text(&ts["state"]) {
+        "checked" => health().map_or_else(|| "not seen yet".into(), |health| page::ts_words(Some(&health))),
+        "not_ts" => "not TS".into(),
+        other => other.into(),
+    }
+}
+
 /// What is measured of the time that packets take on this relay's links.
 pub(super) fn rtt(report: &Value) -> String {
     let mut out =
@@ -256,6 +286,22 @@ fn millis(duration: &Value) -> f64 {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn transport_streams_are_told_in_words() {
+        let health = TsHealth { packets: 7, continuity_errors: 2, ..TsHealth::default() };
+        let stream = |state: &str, health: Value| json!({"name": "t/c", "ts": {"state": state, "health": health, "unlooked": 3}});
+        let streams = [
+            stream("checked", serde_json::to_value(health).expect("it is JSON")),
+            stream("checked", Value::Null),
+            stream("sealed", Value::Null),
+            stream("not_ts", Value::Null),
+        ];
+        let shown = ts(&json!({"streams": streams}));
+        let ends = ["7            3  2 continuity", "not seen yet", "sealed", "not TS"];
+        assert!(shown.lines().skip(1).zip(ends).all(|(line, end)| line.ends_with(end)), "{shown}");
+        assert_eq!(shown.lines().count(), 5);
+    }
 
     #[test]
     fn a_route_says_what_is_used_and_what_is_ready() {

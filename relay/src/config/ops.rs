@@ -2,58 +2,29 @@
 
 use super::Config;
 use crate::ops::Guard;
-use node::exit::{Exit, Failure};
-use node::trust::OpsToken;
-use serde::{Deserialize, Deserializer};
-use std::net::IpAddr;
-use std::path::PathBuf;
+use node::exit::Failure;
+use node::ops::Access;
 
 impl Config {
     /// Checks who may come to the operations port.
     pub(crate) fn check_ops(&self) -> Result<(), String> {
-        let open = self.ops.filter(|ops| !ops.ip().to_canonical().is_loopback());
-        if let Some(ops) = open.filter(|_| self.ops_token_file.is_none() && !self.ops_without_token) {
-            return Err(format!(
-                "ops: {ops} can be reached from other machines, and nobody would be asked for a token. Name a file with one in ops_token_file \
-                 (`anabranch-relay keys ops-token FILE` makes it), listen at 127.0.0.1, or set ops_without_token = true where the network \
-                 keeps strangers out"
-            ));
-        }
-        let is_name = |host: &str| {
-            !host.is_empty()
-                && host.len() <= 253
-                && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
-        };
-        for host in &self.ops_hosts {
-            if !is_name(host) && host.parse::<IpAddr>().is_err() {
-                return Err(format!(
-                    "ops_hosts: {host:?} is no name or address, such as \"fra.example.net\" (without a port)"
-                ));
-            }
-        }
-        Ok(())
+        self.access().check(self.ops)
     }
 
     /// What requests to the operations port must bring; reads the file of the token.
     pub fn ops_guard(&self) -> Result<Guard, Failure> {
-        let load = |path: &PathBuf| {
-            OpsToken::load(path).map_err(|error| Failure::new(Exit::Config, format!("ops_token_file: {error}")))
-        };
-        Ok(Guard { token: self.ops_token_file.as_ref().map(load).transpose()?, hosts: self.ops_hosts.clone() })
+        self.access().guard()
     }
-}
 
-pub(super) fn one_or_several_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a name, such as \"fra.example.net\", or a list of them")]
-    enum Names {
-        One(String),
-        Several(Vec<String>),
+    fn access(&self) -> Access<'_> {
+        Access {
+            listen: "ops",
+            prefix: "ops_",
+            token_file: self.ops_token_file.as_deref(),
+            hosts: &self.ops_hosts,
+            without_token: self.ops_without_token,
+        }
     }
-    Ok(match Names::deserialize(from)? {
-        Names::One(name) => vec![name],
-        Names::Several(names) => names,
-    })
 }
 
 #[cfg(test)]

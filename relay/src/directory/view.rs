@@ -77,6 +77,7 @@ impl Directory {
                 deadline_ms: f64::from(ingress.state.deadline_us) / 1e3,
                 egresses: self.database.egresses(name).take(MOST_EGRESSES).map(|(relay, _)| relay.clone()).collect(),
                 carried: false,
+                ts: None,
             })
         };
         self.database.streams().filter_map(view).collect()

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use link::{Delivery, Flags, Instant, Label, MediaTime, Recovery, StreamHandle, StreamSeq};
 use node::PortId;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long a packet is kept.
@@ -19,8 +20,8 @@ pub struct History {
     kept: VecDeque<Kept>,
     bytes: usize,
     most: usize,
-    /// Whether anything was let go.
-    trimmed: bool,
+    /// How many packets were let go.
+    gone: u64,
 }
 
 /// A packet that was kept.
@@ -102,6 +103,11 @@ impl Kept {
         self.ways.meet(way)
     }
 
+    /// What it carries.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     fn bytes(&self) -> usize {
         self.payload.len() + OVERHEAD
     }
@@ -110,7 +116,7 @@ impl Kept {
 impl History {
     /// Nothing kept yet, and never more than `most` bytes.
     pub fn new(most: usize) -> History {
-        History { kept: VecDeque::new(), bytes: 0, most, trimmed: false }
+        History { kept: VecDeque::new(), bytes: 0, most, gone: 0 }
     }
 
     /// Changes the bound.
@@ -144,7 +150,7 @@ impl History {
         {
             self.bytes -= oldest.bytes();
             self.kept.pop_front();
-            self.trimmed = true;
+            self.gone += 1;
         }
     }
 
@@ -176,7 +182,7 @@ impl History {
         {
             self.bytes -= oldest.bytes();
             self.kept.pop_front();
-            self.trimmed = true;
+            self.gone += 1;
         }
         if self.kept.is_empty() && self.kept.capacity() > 0 {
             self.kept = VecDeque::new();
@@ -185,7 +191,17 @@ impl History {
 
     /// Whether all that ever came is still here: the stream is at its start.
     pub fn is_whole(&self) -> bool {
-        !self.trimmed
+        self.gone == 0
+    }
+
+    /// The places of what is kept, counted over all that ever came.
+    pub fn places(&self) -> Range<u64> {
+        self.gone..self.gone + self.kept.len() as u64
+    }
+
+    /// What came at a place; `None` where it is not kept any more.
+    pub fn at(&self, place: u64) -> Option<&Kept> {
+        self.kept.get(usize::try_from(place.checked_sub(self.gone)?).ok()?)
     }
 
     /// Bytes kept, payloads and what is noted of them.
@@ -239,6 +255,8 @@ mod tests {
         }
         assert_eq!(numbers(&history), [1, 2, 3, 4]);
         assert!(!history.is_whole());
+        assert_eq!((history.places(), history.at(0).is_none()), (1..5, true));
+        assert_eq!(history.at(4).map(|kept| kept.seq), Some(StreamSeq(4)));
         history.expire(Instant::from_micros(10_000_000));
         assert_eq!((numbers(&history).len(), history.bytes()), (0, 0));
     }

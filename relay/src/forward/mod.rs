@@ -9,11 +9,13 @@
 //! belong to which module, and how far it is from there).
 
 pub mod handles;
+pub mod health;
 pub mod held;
 pub mod history;
 pub mod label;
 pub mod lack;
 pub mod police;
+pub mod rescue;
 pub mod signal;
 pub mod window;
 
@@ -26,6 +28,7 @@ use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use handles::{HandleSpace, HandleTable, Target};
 use lack::{Along, Ask};
 use link::{Delivery, Instant, Label, Packet, SendError, StreamHandle};
+use node::ts::TsHealth;
 use node::{PortId, Ports};
 use police::Police;
 use slab::Slab;
@@ -205,7 +208,7 @@ impl Forwarder {
     /// a new meaning.
     pub fn open_input(&mut self, key: StreamKey, port: PortId, handle: StreamHandle) {
         self.close_input(port, handle);
-        self.put_input(key, Input { port, handle, source: false, counters: InputCounters::default() });
+        self.put_input(key, Input::new(port, handle, false));
     }
 
     /// The stream that a handle means at `port`.
@@ -216,7 +219,7 @@ impl Forwarder {
     /// Lets a stream arrive at `port` from its source, and chooses the handle. `None` where none is free.
     pub fn open_source(&mut self, now: Instant, key: StreamKey, port: PortId) -> Option<StreamHandle> {
         let handle = self.ports.entry(port).or_default().handles.take(now)?;
-        self.put_input(key, Input { port, handle, source: true, counters: InputCounters::default() });
+        self.put_input(key, Input::new(port, handle, true));
         Some(handle)
     }
 
@@ -385,6 +388,36 @@ impl Forwarder {
     /// Handles that the peer at `port` has in use.
     pub fn inputs_at(&self, port: PortId) -> usize {
         self.ports.get(&port).map_or(0, |state| state.table.used())
+    }
+
+    /// Looks at the transport stream in a stream, as far as it is due; see [`health`].
+    pub fn look(&mut self, now: Instant, key: StreamKey, room: &mut usize, is_ours: impl FnMut(Label) -> bool) {
+        if let Some(Stream { health, history, service, .. }) = self.stream_mut(key) {
+            health.get_or_insert_default().look(now, history, service.deadline, room, is_ours);
+        }
+    }
+
+    /// Counts what one way should have brought and another one brought, as far as it is due; see [`rescue`].
+    pub fn count_rescued(
+        &mut self,
+        now: Instant,
+        key: StreamKey,
+        room: &mut usize,
+        expected: impl FnMut(Label) -> Vec<Option<PortId>>,
+    ) {
+        let Some(stream) = self.stream_mut(key) else { return };
+        let Stream { rescue, history, came, service, counters, .. } = stream;
+        counters.recovered_other_way += rescue.count(now, history, came, service.deadline, room, expected);
+    }
+
+    /// Forgets what was found of transport streams; it is looked for no more.
+    pub fn forget_health(&mut self) {
+        self.streams.iter_mut().for_each(|(_, stream)| stream.health = None);
+    }
+
+    /// What has been found of the transport stream in a stream, and how many packets were not looked at.
+    pub fn health(&self, key: StreamKey) -> Option<(TsHealth, u64)> {
+        Some(self.stream(key)?.health.as_ref()?.found())
     }
 
     /// The counters of a stream.

@@ -1,10 +1,12 @@
 //! One stream at this relay: what has been seen of it, where it goes, what was counted.
 
+use super::health::Health;
 use super::history::{History, Ways};
 use super::label::{self, MAX_MODULES};
 use super::lack::Lack;
 use super::police::Police;
 use super::pull::Interest;
+use super::rescue::{Came, Rescue};
 use super::window::{Seen, Window};
 use super::{Egress, Verdict};
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
@@ -78,6 +80,11 @@ pub(super) struct Stream {
     /// Slots of the outputs to sinks.
     pub(super) locals: Vec<u32>,
     pub(super) history: History,
+    /// What came by each way from a relay, and what of it only one brought.
+    pub(super) came: Came,
+    pub(super) rescue: Rescue,
+    /// How the transport stream in it is, where somebody looks.
+    pub(super) health: Option<Box<Health>>,
     /// What relays below lack.
     pub(super) interests: Vec<Interest>,
     /// What is missing here, where sinks watch.
@@ -96,7 +103,15 @@ pub(super) struct Input {
     pub(super) handle: StreamHandle,
     /// A source's: packets are policed and stamped.
     pub(super) source: bool,
+    /// Its place in [`Came`].
+    pub(super) way: u32,
     pub(super) counters: InputCounters,
+}
+
+impl Input {
+    pub(super) fn new(port: PortId, handle: StreamHandle, source: bool) -> Input {
+        Input { port, handle, source, way: u32::MAX, counters: InputCounters::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -166,6 +181,9 @@ impl Stream {
             outputs: Vec::new(),
             locals: Vec::new(),
             history: History::new(0),
+            came: Came::default(),
+            rescue: Rescue::default(),
+            health: None,
             interests: Vec::new(),
             lack: Lack::default(),
             counters: StreamCounters::default(),
@@ -198,6 +216,11 @@ impl Stream {
         } else {
             delivery.label
         };
+        if delivery.age < self.service.deadline
+            && let Some(marks) = self.came.marks(input.way)
+        {
+            marks.mark(delivery.seq);
+        }
         match self.seen.insert(delivery.seq) {
             Seen::New => {
                 self.counters.unique += 1;
@@ -335,7 +358,12 @@ impl Stream {
         self.police = police;
     }
 
-    pub(super) fn add_input(&mut self, input: Input) -> u32 {
+    pub(super) fn add_input(&mut self, mut input: Input) -> u32 {
+        // A source is the only way to its relay.
+        if !input.source {
+            let in_use = |port| self.inputs.iter().flatten().any(|input| input.port == port);
+            input.way = self.came.way(input.port, in_use);
+        }
         place(&mut self.inputs, input)
     }
 

@@ -115,6 +115,35 @@ enum Place {
     Behind,
 }
 
+/// The numbers that came in one way; of those behind the newest by a window or more nothing is known.
+#[derive(Debug)]
+pub struct Marks(Island);
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks(Island::new())
+    }
+}
+
+impl Marks {
+    /// Notes that `seq` came.
+    #[inline]
+    pub fn mark(&mut self, seq: StreamSeq) {
+        match self.0.place(seq) {
+            Place::Inside => {
+                self.0.mark(seq);
+            }
+            Place::Empty | Place::Ahead => self.0.start(seq),
+            Place::Behind => {}
+        }
+    }
+
+    /// Whether `seq` came.
+    pub fn contains(&self, seq: StreamSeq) -> bool {
+        self.0.contains(seq)
+    }
+}
+
 /// A bitmap over the numbers `newest - WINDOW + 1 ..= newest`. `WINDOW` divides 2^32, so a number's bit does not depend
 /// on how often the numbers have wrapped.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The routes of the operations port.
 
-use super::problem::{Foreign, Misread, MisreadBody, NoLink, NotKept, Problem, Stopping};
+use super::problem::{Foreign, Misread, MisreadBody, NoLink, NotKept, Problem, Stopping, stopping};
 use super::{Change, Order, Relay, schema};
 use crate::metrics;
 use crate::overrides::{Capacity, LinkOverride};
@@ -394,8 +394,8 @@ pub(super) async fn reset_link(
 impl Relay {
     /// Has an order carried out.
     pub(super) async fn ask<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, Problem> {
-        self.orders.send(order).await.map_err(|_| Problem::stopping())?;
-        answer.await.map_err(|_| Problem::stopping())
+        self.orders.send(order).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
     }
 
     /// The newest life of a stream that is carried here.

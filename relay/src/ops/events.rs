@@ -1,7 +1,7 @@
 //! The stream of events: server-sent events, as the HTML standard has them.
 
 use super::Relay;
-use super::problem::{Problem, Stopping};
+use super::problem::{Problem, Stopping, stopping};
 use crate::events::{Event, What};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -37,7 +37,7 @@ pub(super) async fn events(State(relay): State<Relay>) -> Result<Response, Probl
         let what = format!("{LISTENERS} listen to events already, and no more may");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, what)
     })?;
-    let receiver = relay.events.upgrade().ok_or_else(Problem::stopping)?.subscribe();
+    let receiver = relay.events.upgrade().ok_or_else(stopping)?.subscribe();
     let listener = Listener { receiver, next: None, _permit: permit };
     let hello = stream::iter([Ok::<_, Infallible>(sse::Event::default().comment("listening"))]);
     let events = stream::unfold(listener, async |mut listener| {

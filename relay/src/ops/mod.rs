@@ -6,24 +6,19 @@
 //! | `dashboard` | the page for people |
 //! | `line` | the line test |
 //! | [`events`] | what changes, told as it changes |
-//! | `guard` | who may ask: the token, the host that is meant, pages of other sites |
-//! | `port` | how many connections, and for how long |
-//! | `tally` | what was refused, by reason |
 //! | `problem` | what is answered where it is not done |
 //! | `schema` | how what comes from other rooms looks in JSON |
+//!
+//! Who may ask, and what one client can make the port hold, is the same at sources and sinks: [`node::ops`].
 
 mod api;
 mod dashboard;
 pub mod events;
-mod guard;
 mod line;
-mod port;
 mod problem;
 pub(crate) mod schema;
-mod tally;
 
-pub use guard::Guard;
-pub use tally::{OpsRefusals, Tally};
+pub use node::ops::{Guard, OpsRefusals, Tally};
 
 use crate::events::Event;
 use crate::line::{Ask, LineTest};
@@ -32,28 +27,15 @@ use crate::report::{LinkRepair, Reloaded, Report};
 use crate::sla::Sla;
 use crate::view::{LinkPast, Overview, TraceView};
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use guard::Gate;
-use problem::Problem;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::WeakSender;
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use topology::{NodeName, StreamName};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// The longest body there is anything to say in, in bytes.
-const MAX_BODY: usize = 16 * 1024;
-
-/// How long a body may take to come. What is asked is answered within a second or two.
-const BODY: Duration = Duration::from_secs(20);
 
 /// What the operator asks a running relay to do. The answer goes to `done`.
 #[derive(Debug)]
@@ -185,50 +167,14 @@ pub struct Port {
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, port: Port) -> std::io::Result<()> {
     let tally = port.tally.clone();
-    port::serve(listener, router(port), tally).await
+    node::ops::serve(listener, router(port), tally).await
 }
 
 fn router(Port { report, orders, events, guard, tally }: Port) -> Router {
     let listeners = Arc::new(Semaphore::new(events::LISTENERS));
     let relay = Relay { report, orders, events, listeners, guard: guard.clone() };
     let (router, _) = routes().split_for_parts();
-    router
-        .fallback(async |uri: Uri| {
-            let what = format!("nothing is at {}; /api/v1/openapi.json says what there is", uri.path());
-            Problem::new(StatusCode::NOT_FOUND, what)
-        })
-        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            let what = format!("{method} is not for {}; the header Allow says what is", uri.path());
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
-        })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(tally.clone(), in_time))
-        .layer(from_fn_with_state(Arc::default(), in_turn))
-        // The last one is asked first.
-        .layer(from_fn_with_state(Gate { guard, tally }, guard::admit))
-        .with_state(relay)
-}
-
-/// Lets one request through at a time, and what forwards have its turn before the next: a connection that brings thousands at once, and others
-/// like it, would otherwise stop the thread for as long as all of their answers take to be written.
-async fn in_turn(State(turn): State<Arc<Mutex<()>>>, request: Request, next: Next) -> Response {
-    {
-        let _turn = turn.lock().await;
-        tokio::task::yield_now().await;
-    }
-    next.run(request).await
-}
-
-/// Does not wait for ever for a body.
-async fn in_time(State(tally): State<Arc<Tally>>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(BODY, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            Tally::add(&tally.slow);
-            Problem::new(StatusCode::REQUEST_TIMEOUT, format!("the request did not come within {BODY:?}"))
-                .into_response()
-        }
-    }
+    node::ops::guarded(router, "/api/v1/openapi.json says what there is", guard, tally).with_state(relay)
 }
 
 /// Every route with its documentation. Nothing is routed but by this list, so that nothing goes undocumented.

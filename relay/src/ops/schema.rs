@@ -3,8 +3,8 @@
 
 #![expect(dead_code, reason = "only the shapes are used")]
 
-use super::guard::{is_open, is_probe};
 use super::problem::documented;
+use node::ops::{is_open, is_probe};
 use utoipa::openapi::OpenApi as Document31;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::{OpenApi, ToSchema};
@@ -16,7 +16,7 @@ use utoipa::{OpenApi, ToSchema};
         title = "Anabranch relay, operations port",
         description = "For the operator alone. Where the relay has a token of its operations port, all but the probes and the page ask for it. Errors are problems of RFC 9457."
     ),
-    components(schemas(super::problem::Problem, crate::events::Event, Part)),
+    components(schemas(node::ops::problem::Problem, crate::events::Event, Part)),
     tags(
         (name = "health", description = "Is it up, and how is it"),
         (name = "relay", description = "The relay as a whole"),
@@ -112,6 +112,35 @@ pub(crate) struct Refused(String);
 pub(crate) enum Content {
     Datagrams,
     Ts,
+}
+
+/// What has been found of a transport stream since it began to pass, by the numbers of ETSI TR 101 290.
+#[derive(ToSchema)]
+pub(crate) struct TsHealth {
+    /// Packets seen.
+    packets: u64,
+    /// Packets without their sync byte, and payloads that are no whole number of packets (1.1, 1.2).
+    sync_errors: u64,
+    /// Times that two or more of these came in a row (1.1).
+    sync_losses: u64,
+    /// Half seconds without a programme association table (1.3).
+    pat_errors: u64,
+    /// Gaps in continuity counters (1.4).
+    continuity_errors: u64,
+    /// Half seconds without the map of a programme (1.5).
+    pmt_errors: u64,
+    /// Packets marked as damaged before they came to the source (2.1).
+    transport_errors: u64,
+    /// Clock references more than 100 ms apart in time (2.3a).
+    pcr_repetition_errors: u64,
+    /// Clock references more than 100 ms apart in value, unannounced (2.3b).
+    pcr_discontinuities: u64,
+    /// The longest time between two references lately; null before two.
+    #[schema(required)]
+    pcr_interval_ms: Option<f64>,
+    /// The farthest that time and clock ran apart between two references lately; null before two.
+    #[schema(required)]
+    pcr_jitter_ms: Option<f64>,
 }
 
 /// How a stream is spread over the overlay.

@@ -183,6 +183,7 @@ impl Relay {
             ("address", new.address != old.address),
             ("auto", new.auto != old.auto),
             ("routing", new.routing != old.routing),
+            ("ts_health", new.ts_health != old.ts_health),
         ] {
             if changed {
                 done.applied.push(field.into());
@@ -204,6 +205,7 @@ impl Relay {
             address: new.address.clone(),
             auto: new.auto.clone(),
             routing: new.routing.clone(),
+            ts_health: new.ts_health,
             ops_token_file: new.ops_token_file.clone(),
             ops_hosts: new.ops_hosts.clone(),
             ops_without_token: new.ops_without_token,
@@ -213,6 +215,7 @@ impl Relay {
         self.shared.host.with(|now, system, ports| {
             system.set_place(place);
             system.set_traits(now, traits, ports);
+            system.set_ts_health(new.ts_health);
         });
         self.apply_neighbours(&new.neighbours, &mut done);
         done

@@ -7,7 +7,7 @@ use crate::report::Usage;
 use crate::sla::LossHop;
 use link::{Instant, Label, Residual};
 use node::PortId;
-use node::control::{Content, Control, Install, Publish, StreamOpen};
+use node::control::{Content, Control, Install, Module, Publish, StreamOpen};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -346,11 +346,24 @@ impl Carried {
     /// Whether a packet of this label comes to `me` from the relay `from` by its graph; so where the graph is not known.
     pub fn brings(&self, label: Label, from: &NodeName, me: &NodeName) -> bool {
         let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else { return true };
-        let named = |slot: usize| label::modules(label) >> slot & 1 == 1;
-        let known = (0..install.modules.len().min(label::MAX_MODULES)).any(named);
-        // As when it is forwarded: the first module stands in for those that this epoch does not have.
-        let used = install.modules.iter().enumerate().filter(|(slot, _)| if known { named(*slot) } else { *slot == 0 });
-        used.flat_map(|(_, module)| &module.edges).any(|edge| edge.from == *from && edge.to == *me)
+        used(install, label).flat_map(|module| &module.edges).any(|edge| edge.from == *from && edge.to == *me)
+    }
+
+    /// Whether packets of this label come to `me` by their graph, as all do to the ingress; so where the graph is not known.
+    pub fn passes(&self, label: Label, me: &NodeName) -> bool {
+        let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else { return true };
+        install.ingress == *me || used(install, label).flat_map(|module| &module.edges).any(|edge| edge.to == *me)
+    }
+
+    /// The relays from which packets of this label should come to `me` by their graph, each once: not from such as have them from here. None where
+    /// the graph is not known.
+    pub fn expected_from(&self, label: Label, me: &NodeName) -> BTreeSet<&NodeName> {
+        let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else {
+            return BTreeSet::new();
+        };
+        let edges = || used(install, label).flat_map(|module| &module.edges);
+        let goes_there = |relay: &NodeName| edges().any(|edge| edge.from == *me && edge.to == *relay);
+        edges().filter(|edge| edge.to == *me).map(|edge| &edge.from).filter(|from| !goes_there(from)).collect()
     }
 
     /// The relays below `me` in any graph kept.
@@ -360,9 +373,17 @@ impl Carried {
     }
 }
 
+/// The modules by which packets of a label travel. As when they are forwarded, the first one stands in for those that the epoch does not have.
+fn used(install: &Install, label: Label) -> impl Iterator<Item = &Module> {
+    let named = move |slot: usize| label::modules(label) >> slot & 1 == 1;
+    let known = (0..install.modules.len().min(label::MAX_MODULES)).any(named);
+    let is_used = move |slot: usize| if known { named(slot) } else { slot == 0 };
+    install.modules.iter().enumerate().filter(move |(slot, _)| is_used(*slot)).map(|(_, module)| module)
+}
+
 /// The hops of `me` in a graph, per module, over the ports that are open.
 pub fn hops(install: &Install, me: &NodeName, ports: &BTreeMap<NodeName, PortId>) -> Vec<Vec<Hop>> {
-    let module = |module: &node::control::Module| {
+    let module = |module: &Module| {
         let own = module.edges.iter().filter(|edge| edge.from == *me);
         own.filter_map(|edge| {
             let rest = Rest { min_us: edge.rest_min_us, max_us: edge.rest_max_us };

@@ -10,6 +10,7 @@
 //! | `blame` | which hop lost what a sink missed |
 //! | `pull` | what is missing is asked for, and answered |
 //! | `survey` | how a stream is at every relay of its graph |
+//! | `health` | what is looked for in packets that have passed: how transport streams are, what other ways have saved |
 //! | `watch` | trouble on the links into this relay |
 //! | `line` | line tests from here and to here |
 //! | `doubt` | a way whose links are well and on which nothing comes |
@@ -33,6 +34,7 @@ mod blame;
 mod clients;
 mod doubt;
 mod effect;
+mod health;
 mod line;
 mod neighbours;
 mod overview;
@@ -198,6 +200,11 @@ pub struct RelaySystem {
     next_listening: Instant,
     /// When streams are next looked through for what is missing.
     next_look: Instant,
+    /// Whether transport streams are looked at.
+    looks_at_ts: bool,
+    /// When packets that have passed are next looked at, and how often they were.
+    next_looking: Instant,
+    looks: usize,
     /// When a graph is to be computed or a label switched.
     plan_due: Option<Instant>,
     planned: u64,
@@ -264,6 +271,9 @@ impl RelaySystem {
             next_tick: Instant::ORIGIN,
             next_listening: Instant::ORIGIN,
             next_look: Instant::ORIGIN,
+            looks_at_ts: true,
+            next_looking: Instant::ORIGIN,
+            looks: 0,
             ticks: 0,
             plan_due: None,
             planned: u64::MAX,
@@ -539,6 +549,9 @@ impl EndSystem for RelaySystem {
             self.next_look = now + LOOK;
             self.ask_for_missing(now, ports);
         }
+        if now >= self.next_looking {
+            self.look_at_passed(now);
+        }
         self.settle(now, ports);
     }
 
@@ -546,7 +559,8 @@ impl EndSystem for RelaySystem {
         let next = self.next_tick.min(self.directory.poll_timeout());
         let listening = (!self.relays.is_empty()).then_some(self.next_listening);
         let look = (listening.is_some() && !self.wanted.is_empty()).then_some(self.next_look);
-        [self.plan_due, self.repeat_due(), self.line.due(), listening, look].into_iter().flatten().chain([next]).min()
+        let due = [self.plan_due, self.repeat_due(), self.line.due(), self.looking_due(), listening, look];
+        due.into_iter().flatten().chain([next]).min()
     }
 }
 

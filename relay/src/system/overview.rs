@@ -1,18 +1,29 @@
 //! What an operator is shown of the overlay, and of the past of a link.
 
+use super::carried::Carried;
 use super::{Kind, RelaySystem, past};
 use crate::view::{LinkPast, Overview};
 use link::Instant;
 use node::Ports;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use topology::{NodeName, StreamName};
 
 impl RelaySystem {
     /// The overlay at this moment; the shell adds what it alone knows. Computed when somebody looks, never before.
     pub fn overview(&self, now: Instant, ports: &Ports) -> Overview {
-        let carried: BTreeSet<&StreamName> = self.carried.keys().map(|id| &id.name).collect();
+        // Of several lives of a stream the one that began last is told of.
+        let mut carried: BTreeMap<&StreamName, &Carried> = BTreeMap::new();
+        for (id, life) in &self.carried {
+            let shown = carried.entry(&id.name).or_insert(life);
+            if life.since > shown.since {
+                *shown = life;
+            }
+        }
         let mut streams = self.directory.stream_views();
-        streams.iter_mut().for_each(|stream| stream.carried = carried.contains(&stream.name));
+        for stream in &mut streams {
+            let found = carried.get(&stream.name);
+            (stream.carried, stream.ts) = (found.is_some(), found.map(|carried| self.ts_report(carried)));
+        }
         let mut overview = Overview {
             name: self.name().clone(),
             uptime_s: 0.0,

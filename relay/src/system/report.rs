@@ -41,6 +41,7 @@ impl RelaySystem {
             publisher: published.map(|published| published.publisher.clone()),
             content: carried.content,
             sealed: carried.sealed,
+            ts: self.ts_report(carried),
             deadline_ms: f64::from(carried.deadline_us()) / 1000.0,
             mode: published.map(|published| published.mode),
             token: published.map(|published| published.token.clone()).filter(|token| !token.is_empty()),

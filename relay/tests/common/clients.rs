@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use link::{Delivery, Flags, Instant, Label, MediaTime, Packet, StreamHandle, StreamSeq};
 use node::control::{CloseCode, Content, Control, Dissemination, Publish, StreamOpen, Wants};
+use node::ts::{Pcr, testing};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub(crate) struct Source {
     /// Whether it marks its packets to go first.
     pub(crate) marks_high: bool,
     pub(crate) due: Instant,
+    /// Where it sends a transport stream (one programme, its tables twenty times a second): how many packets of the stream there were.
+    pub(crate) transport: Option<u64>,
+    pub(crate) counter: u8,
 }
 
 impl Source {
@@ -57,7 +61,26 @@ impl Source {
             every: ms(1),
             marks_high: false,
             due: Instant::ORIGIN,
+            transport: None,
+            counter: 0,
         }
+    }
+
+    fn payload(&mut self, now: Instant) -> Bytes {
+        let Some(nth) = &mut self.transport else { return Bytes::from_static(&[7; 1316]) };
+        let mut payload = Vec::with_capacity(1316);
+        if nth.is_multiple_of(50) {
+            let counter = (*nth / 50) as u8;
+            payload.extend(testing::association(counter, &[(1, 0x1000)]));
+            payload.extend(testing::map(0x1000, counter));
+        }
+        *nth += 1;
+        while payload.len() < 1316 {
+            let reference = payload.is_empty().then(|| Pcr(now.as_micros() * 27 % Pcr::MODULUS));
+            payload.extend(testing::packet(0x100, self.counter, reference));
+            self.counter = self.counter.wrapping_add(1);
+        }
+        payload.into()
     }
 
     pub(crate) fn mode(mut self, mode: Dissemination) -> Source {
@@ -120,7 +143,8 @@ impl EndSystem for Source {
     }
     fn handle_timeout(&mut self, now: Instant, ports: &mut Ports) {
         self.due = self.due.max(now) + self.every;
-        self.send(now, self.flags(), Bytes::from_static(&[7; 1316]), ports);
+        let payload = self.payload(now);
+        self.send(now, self.flags(), payload, ports);
     }
     fn poll_timeout(&self) -> Option<Instant> {
         self.sending.then_some(self.due)

@@ -89,6 +89,8 @@ impl HttpServers {
         let server = &self.0[index];
         let hub = Arc::new(Hub::new(start));
         let mut streams = server.streams.lock();
+        // Of an output that was taken away.
+        streams.retain(|served| !served.hub.is_closed());
         if streams.iter().any(|served| served.path == path) {
             return Err(Failure::new(Exit::Usage, format!("http://{listen}{path}: another stream is served there")));
         }

@@ -120,6 +120,11 @@ impl Hub {
         Feed { queue, gauge, connected: self.clients.connected.clone() }
     }
 
+    /// Whether the stream will not go on.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed
+    }
+
     /// The stream will not go on: players get what is queued for them, then the end.
     pub(super) fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

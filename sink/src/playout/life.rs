@@ -38,6 +38,8 @@ pub(super) struct Life {
     /// When the last packet passed was born.
     last_born: Instant,
     strays: Vec<Arrival>,
+    /// Whether anything of it came.
+    pub(super) heard: bool,
     /// When the relay said that the stream ended.
     closed: Option<Instant>,
     ended: bool,
@@ -113,6 +115,7 @@ impl Life {
             joined,
             last_born: Instant::ORIGIN,
             strays: Vec::new(),
+            heard: false,
             closed: None,
             ended: false,
             begun: false,

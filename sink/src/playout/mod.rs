@@ -169,7 +169,6 @@ impl Playout {
             life.close(now);
         }
         self.push(Life::new(incarnation, content, latency, joined));
-        self.counters.incarnations += 1;
     }
 
     /// The relay says that a life of the stream ended. What is held is still played out.
@@ -189,6 +188,7 @@ impl Playout {
         }
         if !marker {
             self.counters.received += 1;
+            self.counters.lives += u64::from(self.is_heard_first(incarnation));
             match recovery {
                 Recovery::None => {}
                 Recovery::Arq => self.counters.recovered_arq += 1,
@@ -333,6 +333,12 @@ impl Playout {
         }
     }
 
+    /// Whether nothing of this life came before now.
+    fn is_heard_first(&mut self, incarnation: Incarnation) -> bool {
+        let mut same = self.lives.iter_mut().filter(|life| life.incarnation == incarnation);
+        same.next().is_some_and(|life| !std::mem::replace(&mut life.heard, true))
+    }
+
     fn admit(&mut self, now: Instant, incarnation: Incarnation, arrival: Arrival) -> Taken {
         let held = self.lives.iter().map(Life::room_taken).fold((0, 0), |(b, p), (bytes, n)| (b + bytes, p + n));
         let room = (self.config.max_bytes.saturating_sub(held.0), self.config.max_packets.saturating_sub(held.1));
@@ -376,7 +382,8 @@ impl Playout {
     /// The stream goes on at another place of its sequence: as another life, so that what is held drains first.
     fn leap(&mut self, now: Instant, incarnation: Incarnation, strays: Vec<Arrival>) {
         let Some(life) = self.lives.iter().rev().find(|life| life.incarnation == incarnation) else { return };
-        let life = Life::new(incarnation, life.content, life.latency, Some(now));
+        let mut life = Life::new(incarnation, life.content, life.latency, Some(now));
+        life.heard = true;
         self.push(life);
         self.counters.resets += 1;
         for arrival in strays {

@@ -378,8 +378,18 @@ fn a_restarted_source_follows_once_the_old_life_has_drained() {
     assert!(restart.restart);
     assert_eq!((restart.at, restart.lost_before), (at_ms(1_350), 0));
     assert!(outcomes.iter().all(|outcome| outcome.event != Event::Ended), "a restart is no end");
-    assert_eq!(playout.counters().incarnations, 2);
+    assert_eq!(playout.counters().lives, 2);
     assert_eq!(playout.counters().missing, 0);
+}
+
+/// A source that has guessed wrong what it will carry begins another life before its first packet.
+#[test]
+fn a_life_of_which_nothing_came_is_none() {
+    let mut playout = Playout::new(PlayoutConfig::default());
+    playout.open(at_ms(900), Incarnation(6), DEADLINE, Content::Ts);
+    playout.open(at_ms(950), LIFE, DEADLINE, Content::Datagrams);
+    play(&mut playout, (0..10).map(|index| packet(index, 1_000, ms(20))).collect());
+    assert_eq!((playout.counters().lives, playout.counters().on_time), (1, 10));
 }
 
 #[test]

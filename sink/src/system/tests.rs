@@ -248,7 +248,7 @@ fn a_lost_relay_leaves_the_playout_running_and_a_new_one_is_asked_again() {
     scene.world.run_for(ms(300));
     assert_eq!(scene.released(), (0..281).chain(400..500).collect::<Vec<_>>());
     let packets = scene.world.with(scene.sink, |now, sink: &mut Sink, _| sink.reports(now).remove(0).packets);
-    assert_eq!((packets.missing, packets.incarnations), (119, 1));
+    assert_eq!((packets.missing, packets.lives), (119, 1));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What `top` shows, drawn from an answer of `/api/v1/overlay`. Pure.
 
-use super::super::ctl::{list, number, text};
+use super::super::ctl::{list, number, text, ts_words};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -105,15 +105,18 @@ impl Screen {
     fn streams(&self) -> Table<'_> {
         let row = |stream: &Value| {
             let ends: Vec<&str> = list(&stream["egresses"]).map(text).collect();
-            let here = if stream["carried"] == true { "" } else { "not through this relay" };
+            let here = match stream["carried"] == true {
+                true => format!("TS: {}", ts_words(&stream["ts"])),
+                false => "not through this relay".to_owned(),
+            };
             Row::new([
                 text(&stream["name"]).to_owned(),
                 format!("{} → {}", text(&stream["ingress"]), ends.join(", ")),
                 format!("{} ms", number(&stream["deadline_ms"])),
-                here.to_owned(),
+                here,
             ])
         };
-        let widths = [Constraint::Length(28), Constraint::Min(24), Constraint::Length(9), Constraint::Length(22)];
+        let widths = [Constraint::Length(28), Constraint::Min(24), Constraint::Length(9), Constraint::Length(36)];
         let rows = list(&self.overview["streams"]).map(row);
         Table::new(rows, widths).block(Block::new().borders(Borders::TOP).title(" Streams "))
     }

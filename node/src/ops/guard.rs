@@ -6,12 +6,12 @@
 
 use super::problem::Problem;
 use super::tally::Tally;
+use crate::trust::OpsToken;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use node::trust::OpsToken;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ pub struct Guard {
     pub token: Option<OpsToken>,
     /// Names and addresses that the port is reached by, beside those it has of itself.
     pub hosts: Vec<String>,
+    /// What the settings of this port begin with, for the words of a refusal.
+    pub prefix: &'static str,
 }
 
 /// Why a request is not answered.
@@ -38,18 +40,18 @@ enum Refusal {
     Foreign,
 }
 
-/// Whether a path is answered to everybody: it tells no more than that the relay is there.
-pub(super) fn is_probe(path: &str) -> bool {
+/// Whether a path is answered to everybody: it tells no more than that the node is there.
+pub fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// Whether a path is the same for every relay of a version: the page that asks for the token has to come without one.
+/// Whether a path is the same for every node of a version: the page that asks for the token has to come without one.
 fn is_page(path: &str) -> bool {
     path == "/" || path.strip_prefix("/dashboard/").is_some_and(|part| !part.contains('/'))
 }
 
 /// Whether no token is asked for at a path.
-pub(super) fn is_open(path: &str) -> bool {
+pub fn is_open(path: &str) -> bool {
     is_probe(path) || is_page(path)
 }
 
@@ -132,13 +134,16 @@ pub(super) struct Gate {
 /// Lets a request pass, or says why not.
 pub(super) async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().map_or(IpAddr::from([127, 0, 0, 1]), |local| local.0.ip());
-    let judged = gate.guard.borrow().judge(request.method(), request.uri(), request.headers(), local);
+    let (judged, prefix) = {
+        let guard = gate.guard.borrow();
+        (guard.judge(request.method(), request.uri(), request.headers(), local), guard.prefix)
+    };
     let Err(refusal) = judged else { return next.run(request).await };
     let (count, status, what) = match refusal {
         Refusal::Host(host) => (
             &gate.tally.host,
             StatusCode::MISDIRECTED_REQUEST,
-            format!("{host:?} is no name of this port; a relay is told further ones in ops_hosts"),
+            format!("{host:?} is no name of this port; it is told further ones in {prefix}hosts"),
         ),
         Refusal::Foreign => (
             &gate.tally.foreign,
@@ -149,8 +154,7 @@ pub(super) async fn admit(State(gate): State<Gate>, request: Request, next: Next
         Refusal::NoToken => (
             &gate.tally.token,
             StatusCode::UNAUTHORIZED,
-            "this port asks for the token of ops_token_file: Authorization: Bearer …, or ctl --ops-token-file FILE"
-                .to_owned(),
+            format!("this port asks for the token of {prefix}token_file: Authorization: Bearer …"),
         ),
         Refusal::WrongToken => {
             (&gate.tally.token, StatusCode::UNAUTHORIZED, "this is not the token of this port".to_owned())
@@ -178,7 +182,7 @@ mod tests {
 
     fn guard(token: bool) -> Guard {
         let token = token.then(|| OpsToken::parse(TOKEN).expect("a token"));
-        Guard { token, hosts: vec!["fra.example.net".to_owned(), "198.51.100.1".to_owned()] }
+        Guard { token, hosts: vec!["fra.example.net".to_owned(), "198.51.100.1".to_owned()], prefix: "ops_" }
     }
 
     fn judge(guard: &Guard, method: Method, uri: &str, fields: &[(HeaderName, &str)]) -> Result<(), Refusal> {

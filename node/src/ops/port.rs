@@ -39,8 +39,8 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Pause where the system has no more sockets to give.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Serves until it is dropped; connections end with it.
-pub(super) async fn serve(listener: TcpListener, router: Router, tally: Arc<Tally>) -> io::Result<()> {
+/// Serves what a [`guarded`](super::guarded) router answers until it is dropped; connections end with it.
+pub async fn serve(listener: TcpListener, router: Router, tally: Arc<Tally>) -> io::Result<()> {
     let open = Arc::new(Open::default());
     let mut tasks = tokio::task::JoinSet::new();
     loop {

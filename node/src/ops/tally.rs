@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 /// Counts up while the relay runs. Shared by the tasks of connections and the report.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pub(super) connections: AtomicU64,
-    pub(super) slow: AtomicU64,
-    pub(super) token: AtomicU64,
-    pub(super) host: AtomicU64,
-    pub(super) foreign: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) slow: AtomicU64,
+    pub(crate) token: AtomicU64,
+    pub(crate) host: AtomicU64,
+    pub(crate) foreign: AtomicU64,
 }
 
 /// What the operations port refused since the start, by reason.
@@ -30,7 +30,7 @@ pub struct OpsRefusals {
 }
 
 impl Tally {
-    pub(super) fn add(count: &AtomicU64) {
+    pub(crate) fn add(count: &AtomicU64) {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
