@@ -35,10 +35,11 @@ fn shown_fields(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(field).collect()
 }
 
-fn parts() -> (String, String) {
+/// What is above all tables, the table of metrics, and those of streams.
+fn parts() -> [String; 3] {
     let sample = std::fs::read_to_string(SAMPLE).unwrap();
-    let at = sample.find("\n[[streams]]").unwrap();
-    (sample[..at].to_owned(), sample[at..].to_owned())
+    let [metrics, streams] = ["\n[metrics]", "\n[[streams]]"].map(|table| sample.find(table).unwrap());
+    [&sample[..metrics], &sample[metrics..streams], &sample[streams..]].map(str::to_owned)
 }
 
 #[test]
@@ -57,17 +58,21 @@ fn the_sample_loads_and_is_sound() {
 
 #[test]
 fn the_sample_shows_every_field() {
-    let (all, streams) = parts();
+    let [all, metrics, streams] = parts();
     let mut known = known_fields("no_such_field = 1");
-    assert!(known.remove("streams"));
+    assert!(known.remove("streams") && known.remove("metrics"));
     assert_eq!(shown_fields(&all), known);
+    let mut known = known_fields("[metrics]\nno_such_field = 1");
+    // The complaint names the table as well.
+    known.remove("metrics");
+    assert_eq!(shown_fields(&metrics), known);
     let known = known_fields("[[streams]]\nname = \"a/b\"\ninput = \"-\"\nno_such_field = 1");
     assert_eq!(shown_fields(&streams), known);
 }
 
 #[test]
 fn commented_fields_show_their_defaults() {
-    let (all, _) = parts();
+    let [all, ..] = parts();
     let uncommented: String = all
         .lines()
         .filter_map(|line| line.strip_prefix("# "))

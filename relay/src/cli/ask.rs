@@ -68,6 +68,9 @@ impl Answer {
         }
         let why = self.why();
         match self.status {
+            401 if ops.token.is_none() => {
+                Err(Failure::new(Exit::Refused, format!("operations port {ops}: {why}; here: --ops-token-file FILE")))
+            }
             404 | 503 => Err(ops.unavailable(&why)),
             400..500 => Err(Failure::new(Exit::Refused, format!("operations port {ops}: {why}"))),
             507 => Err(Failure::new(Exit::Io, format!("operations port {ops}: {why}"))),

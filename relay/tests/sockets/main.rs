@@ -49,6 +49,38 @@ fn a_line_of_three_carries_a_stream_whole() {
 }
 
 #[test]
+fn relays_on_several_threads_carry_a_stream_whole_to_many() {
+    on_local(async {
+        let mut net = Net::new();
+        let mut before: Option<std::net::SocketAddr> = None;
+        for name in ["a", "b", "c"] {
+            let dial = before.map(|address| Neighbour::at(address.to_string()));
+            let started = net.start_with(name, |config| {
+                config.threads = 3;
+                config.neighbours.extend(dial);
+            });
+            before = Some(started.await);
+        }
+        net.linked(4).await;
+        let mut sinks = Vec::new();
+        for nth in 0..12 {
+            sinks.push(net.sink("c", &format!("sink-{nth}")).await);
+        }
+        let source = net.source("a", "camera", Source::new(5)).await;
+        for sink in &sinks {
+            sink.ready().await;
+        }
+        source.send(1000).await;
+        for sink in &sinks {
+            sink.have(5, 1000).await;
+            sink.with(|sink| sink.assert_whole(5, 0..1000));
+        }
+        // Whoever is on another thread is let go as well.
+        net.stop_all().await;
+    });
+}
+
+#[test]
 fn two_disjoint_ways_lose_nothing_when_one_dies() {
     on_local(async {
         let mut net = Net::new();
