@@ -64,12 +64,15 @@ fn mutate(data: &mut Vec<u8>, inputs: &[&[u8]], pick: &mut impl FnMut(usize) -> 
     data.truncate(1 << 16);
 }
 
-/// Writes the seeds anew: `cargo test -p anabranch-tests --test fuzz_corpus -- --ignored write_seeds`.
+/// Writes the seeds anew: `ANABRANCH_SEEDS_TO=$PWD/tests/fuzz/corpus cargo test -p anabranch-tests --test fuzz_corpus -- --ignored write_seeds`.
+/// Without that, to a folder that goes again: their keys are others each time.
 #[test]
-#[ignore = "long: writes files of the repository"]
+#[ignore = "long: writes files of the repository, where it is told to"]
 fn write_seeds() {
+    let scratch = tempfile::tempdir().unwrap();
+    let corpus = std::env::var_os("ANABRANCH_SEEDS_TO").map_or_else(|| scratch.path().to_owned(), PathBuf::from);
     for (target, name, data) in anabranch_tests::fuzz_seeds::seeds() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let folder = corpus.join(target);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(name), data).unwrap();
     }
