@@ -42,9 +42,6 @@ pub struct Args {
     /// Threads of our relay that carry connections
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
     threads: u32,
-    /// How long packets to sinks wait for others at our relay, at most 10 ms
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
-    hold: Duration,
     /// Relays of ours one after the other, the last of which has the sinks; each number is a run of its own
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=9))]
     hops: Vec<u32>,
@@ -88,7 +85,6 @@ struct Traffic {
     threads: u32,
     /// Mean loss before each sink.
     loss: f64,
-    hold: Duration,
     /// Packets per second in, of all streams together.
     rate: f64,
     burst: u64,
@@ -98,8 +94,8 @@ struct Traffic {
 impl Traffic {
     #[cfg(test)]
     fn of_one_sink() -> Traffic {
-        let (hold, duration) = (Duration::ZERO, Duration::ZERO);
-        Traffic { fan_out: 1, streams: 1, hops: 1, threads: 1, loss: 0.0, hold, rate: 100.0, burst: 10, duration }
+        let duration = Duration::ZERO;
+        Traffic { fan_out: 1, streams: 1, hops: 1, threads: 1, loss: 0.0, rate: 100.0, burst: 10, duration }
     }
 
     /// Packets that leave where so many come in.
@@ -130,7 +126,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             hops,
             threads: args.threads,
             loss: args.loss,
-            hold: args.hold,
             rate: args.out_rate as f64 * f64::from(args.streams) / f64::from(fan_out),
             burst: args.burst,
             duration: args.duration,

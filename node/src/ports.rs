@@ -89,10 +89,6 @@ pub struct Ports {
     dirty: VecDeque<PortId>,
     /// When links want to be woken. An entry is void unless it equals its port's `wake_at`.
     wakes: BinaryHeap<Reverse<(Instant, PortId)>>,
-    /// Ports on which only packets wait that may: see [`Ports::send_within`]. An entry is void where its port is not `held`.
-    held: Vec<PortId>,
-    /// When those are touched, all at once.
-    held_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -104,7 +100,6 @@ struct Port {
     queued_bytes: usize,
     closing: Option<Closing>,
     dirty: bool,
-    held: bool,
     wake_at: Option<Instant>,
 }
 
@@ -130,27 +125,6 @@ impl Ports {
         };
         let sent = entry.link.send(now, packet);
         mark(&mut self.dirty, entry);
-        sent
-    }
-
-    /// As [`Ports::send`], but the packet may wait for others, for `hold` at most, so that they leave together: packets to many ports that wait alike all
-    /// leave in one turn, each port's as one batch. Whatever else makes the port send takes it along.
-    pub fn send_within(&mut self, now: Instant, port: PortId, packet: Packet, hold: Duration) -> Result<(), SendError> {
-        if hold.is_zero() {
-            return self.send(now, port, packet);
-        }
-        let Some(entry) = get_mut(&mut self.slots, port).filter(|entry| entry.closing.is_none()) else {
-            return Ok(());
-        };
-        let sent = entry.link.send(now, packet);
-        if !entry.dirty && !entry.held {
-            entry.held = true;
-            self.held.push(port);
-            // On a grid, so that whatever comes before the same line leaves with it.
-            let left = hold.as_micros() as u64 - now.as_micros() % (hold.as_micros() as u64).max(1);
-            let line = now + Duration::from_micros(left);
-            self.held_until = Some(self.held_until.map_or(line, |until| until.min(line)));
-        }
         sent
     }
 
@@ -235,7 +209,6 @@ impl Ports {
             queued_bytes: 0,
             closing: None,
             dirty: false,
-            held: false,
             wake_at: None,
         });
         mark(&mut self.dirty, entry);
@@ -255,7 +228,7 @@ impl Ports {
         loop {
             let port = self.dirty.pop_front()?;
             if let Some(entry) = get_mut(&mut self.slots, port) {
-                (entry.dirty, entry.held) = (false, false);
+                entry.dirty = false;
                 return Some(port);
             }
         }
@@ -331,23 +304,14 @@ impl Ports {
         }
     }
 
-    /// When the first link wants to be woken, or packets have waited long enough.
+    /// When the first link wants to be woken.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let wake = self.wakes.peek().map(|Reverse((at, _))| *at);
-        wake.into_iter().chain(self.held_until).min()
+        self.wakes.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Wakes one link whose time has come, and says which; `None` when no other is due. Drain [`Ports::poll_delivery`]
     /// after each.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<PortId> {
-        if self.held_until.is_some_and(|until| until <= now) {
-            self.held_until = None;
-            for port in self.held.drain(..) {
-                if let Some(entry) = get_mut(&mut self.slots, port).filter(|entry| entry.held) {
-                    mark(&mut self.dirty, entry);
-                }
-            }
-        }
         loop {
             let Reverse((at, port)) = *self.wakes.peek()?;
             if at > now {

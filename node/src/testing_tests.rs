@@ -155,48 +155,6 @@ fn a_peer_that_takes_no_messages_is_closed_when_too_many_wait() {
 }
 
 #[test]
-fn packets_that_may_wait_leave_together_on_a_grid_and_with_whatever_leaves_before() {
-    let mut ports = Ports::new();
-    let peer = join(NodeId(0), "x", Delay(Duration::ZERO)).peer;
-    let at = |us: u64| Instant::from_micros(1_000_000 + us);
-    let open = |ports: &mut Ports| ports.open(at(0), peer.clone(), LinkConfig::default());
-    let [first, second] = [(); 2].map(|()| open(&mut ports));
-    let packet = |now| Packet {
-        target: None,
-        stream: StreamHandle(1),
-        seq: StreamSeq(1),
-        media_time: MediaTime(0),
-        age: Duration::ZERO,
-        label: Label(0),
-        flags: Flags::default(),
-        payload: bytes::Bytes::from_static(&[7; 100]),
-        recover_until: now + Duration::from_millis(200),
-    };
-    let drained = |ports: &mut Ports| std::iter::from_fn(|| ports.take_dirty()).collect::<Vec<PortId>>();
-    let hold = Duration::from_millis(2);
-    drained(&mut ports);
-    ports.send_within(at(500), first, packet(at(500)), hold).unwrap();
-    ports.send_within(at(1900), second, packet(at(1900)), hold).unwrap();
-    assert_eq!(drained(&mut ports), [], "they wait");
-    assert_eq!(ports.poll_timeout(), Some(at(2000)));
-    assert_eq!(ports.handle_timeout(at(1999)), None);
-    assert_eq!(drained(&mut ports), []);
-    ports.handle_timeout(at(2000));
-    assert_eq!(drained(&mut ports), [first, second], "together");
-    // One that may not wait takes along what does, and nothing is left for the line.
-    ports.send_within(at(2100), first, packet(at(2100)), hold).unwrap();
-    ports.send(at(2200), first, packet(at(2200))).unwrap();
-    assert_eq!(drained(&mut ports), [first]);
-    ports.handle_timeout(at(4000));
-    assert_eq!(drained(&mut ports), []);
-    // A port that is gone is not waited for.
-    ports.send_within(at(4100), second, packet(at(4100)), hold).unwrap();
-    ports.remove(second);
-    ports.handle_timeout(at(6000));
-    assert_eq!((drained(&mut ports), ports.poll_timeout()), (vec![], None));
-}
-
-#[test]
 fn a_port_id_is_never_used_again() {
     let mut ports = Ports::new();
     let peer = join(NodeId(0), "x", Delay(Duration::ZERO)).peer;

@@ -75,10 +75,6 @@ pub struct Config {
     pub neighbours: Vec<Neighbour>,
     /// Looks at the transport streams that pass, after they have: sync, tables, continuity, clock references (ETSI TR 101 290).
     pub ts_health: bool,
-    /// How long packets to sinks may wait for others, at most 10 ms, so that they leave together: at low rates to many sinks that halves what they
-    /// cost. A packet that has less than 100 ms left does not wait.
-    #[serde(with = "humantime_serde")]
-    pub hold: Duration,
     /// Bounds on what peers can make this relay hold.
     pub limits: Limits,
     /// How long a stopping relay goes on forwarding, so that the overlay can route around it.
@@ -283,9 +279,6 @@ impl Default for Limits {
     }
 }
 
-/// Beyond this a queue would seem to stand, and sinks would hear of losses late.
-const MOST_HOLD: Duration = Duration::from_millis(10);
-
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -307,7 +300,6 @@ impl Default for Config {
             routing: Routing::default(),
             neighbours: Vec::new(),
             ts_health: true,
-            hold: Duration::ZERO,
             limits: Limits::default(),
             drain: Duration::from_secs(2),
             source_grace: Duration::from_secs(10),
@@ -353,9 +345,6 @@ impl Config {
         check_mtu("path_mtu", self.path_mtu)?;
         if !(1..=MOST_THREADS).contains(&self.threads) {
             return Err(format!("threads: expected 1 to {MOST_THREADS}, not {}", self.threads));
-        }
-        if self.hold > MOST_HOLD {
-            return Err(format!("hold: expected at most 10ms, not {}", humantime::format_duration(self.hold)));
         }
         if self.report_interval < Duration::from_millis(10) {
             return Err("report_interval: expected at least 10ms".into());
@@ -554,7 +543,6 @@ mod tests {
         let default = Config::default();
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.ts_health, default.ts_health);
-        assert_eq!(config.hold, default.hold);
         assert_eq!(config.source_grace, default.source_grace);
         assert_eq!(config.report_interval, default.report_interval);
         assert_eq!(config.segmentation_offload, default.segmentation_offload);

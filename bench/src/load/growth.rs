@@ -53,17 +53,8 @@ struct Point {
 /// Packets per second out where it is not what grows.
 const RATE: f64 = 40_000.0;
 /// What does not grow.
-const COMMON: Traffic = Traffic {
-    fan_out: 16,
-    streams: 1,
-    hops: 1,
-    threads: 1,
-    loss: 0.0,
-    hold: Duration::ZERO,
-    rate: 0.0,
-    burst: 10,
-    duration: Duration::ZERO,
-};
+const COMMON: Traffic =
+    Traffic { fan_out: 16, streams: 1, hops: 1, threads: 1, loss: 0.0, rate: 0.0, burst: 10, duration: Duration::ZERO };
 
 /// All that is measured, without the figures.
 fn axes() -> Vec<(Axis, Vec<Traffic>)> {

@@ -15,7 +15,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use topology::NodeName;
 
 /// What the process does.
@@ -33,9 +32,6 @@ pub struct Args {
     /// Threads of a relay
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// How long packets to sinks wait for others at a relay
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
-    hold: Duration,
     /// The relay that a relay dials
     #[arg(long)]
     next: Option<SocketAddr>,
@@ -126,7 +122,6 @@ fn relay(args: &Args) -> Result<(), Failure> {
         name: Some(args.name.clone()),
         path_mtu: Some(PATH_MTU),
         threads: args.threads,
-        hold: args.hold,
         ..relay::Config::parse(&next).map_err(|error| failed(&error))?
     };
     let running = Running::start(NAME, move |shutdown, report| relay::run(config, shutdown, report));

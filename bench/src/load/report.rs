@@ -69,8 +69,6 @@ pub struct LoadReport {
     pub threads: u32,
     /// Mean loss before each sink.
     pub loss: f64,
-    /// How long packets wait for others at our relay, in milliseconds.
-    pub hold_ms: f64,
     /// Packets per second to all sinks together.
     pub out_rate: u64,
     /// Packets fed back to back.
@@ -111,8 +109,8 @@ impl Kind {
 impl LoadReport {
     pub(super) fn new(traffic: Traffic, out_rate: u64) -> LoadReport {
         let Traffic { fan_out, streams, hops, threads, loss, burst, .. } = traffic;
-        let (hold_ms, release) = (traffic.hold.as_secs_f64() * 1e3, !cfg!(debug_assertions));
-        LoadReport { fan_out, streams, hops, threads, loss, hold_ms, out_rate, burst, release, kinds: Vec::new() }
+        let release = !cfg!(debug_assertions);
+        LoadReport { fan_out, streams, hops, threads, loss, out_rate, burst, release, kinds: Vec::new() }
     }
 
     pub(super) fn add(&mut self, kind: Kind, round: Result<Round, Failure>) {
@@ -181,9 +179,6 @@ impl fmt::Display for LoadReport {
         }
         if self.threads > 1 {
             write!(f, ", {} threads", self.threads)?;
-        }
-        if self.hold_ms > 0.0 {
-            write!(f, ", held for up to {} ms", self.hold_ms)?;
         }
         if self.loss > 0.0 {
             write!(f, ", {} % lost before each sink", self.loss * 100.0)?;

@@ -108,7 +108,6 @@ pub(super) fn chain(trial: &Trial, traffic: Traffic) -> Result<Vec<Node>, Failur
         let keys = keys(trial, &name)?;
         let mut arguments = vec!["--keys".to_owned(), keys.path().display().to_string(), "--name".into(), name];
         arguments.extend(["--threads".into(), traffic.threads.to_string()]);
-        arguments.extend(["--hold".into(), humantime::format_duration(traffic.hold).to_string()]);
         if let Some(next) = nodes.first() {
             arguments.extend(["--next".into(), next.address.to_string()]);
         }

@@ -97,7 +97,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         hops: 1,
         threads: args.threads,
         loss: args.loss,
-        hold: Duration::ZERO,
         rate: 0.0,
         burst: args.burst,
         duration: args.every,

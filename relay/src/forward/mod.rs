@@ -41,22 +41,12 @@ use stream::{Input, Output, Stream};
 pub trait Egress {
     /// Queues a packet on the link of `port`.
     fn send(&mut self, now: Instant, port: PortId, packet: Packet) -> Result<(), SendError>;
-
-    /// As [`Egress::send`], for a packet that may wait for others for so long.
-    fn send_within(&mut self, now: Instant, port: PortId, packet: Packet, _hold: Duration) -> Result<(), SendError> {
-        self.send(now, port, packet)
-    }
 }
 
 impl Egress for Ports {
     #[inline]
     fn send(&mut self, now: Instant, port: PortId, packet: Packet) -> Result<(), SendError> {
         Ports::send(self, now, port, packet)
-    }
-
-    #[inline]
-    fn send_within(&mut self, now: Instant, port: PortId, packet: Packet, hold: Duration) -> Result<(), SendError> {
-        Ports::send_within(self, now, port, packet, hold)
     }
 }
 
@@ -86,8 +76,6 @@ pub struct Forwarder {
     /// Bytes of history for all streams together.
     history: usize,
     ports: HashMap<PortId, PortState, BuildHasherDefault<PortHasher>>,
-    /// How long packets to sinks may wait for others.
-    hold: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -102,21 +90,13 @@ const LEAST_HISTORY: usize = 64 << 10;
 /// A stream of which something came within this time flows.
 const FLOWS: Duration = Duration::from_millis(250);
 
-/// A packet that has less than this left waits for no others.
-pub const PATIENT: Duration = Duration::from_millis(100);
-
 /// However few streams there are, none keeps more than this share of all.
 const HISTORY_SHARES: usize = 8;
 
 impl Forwarder {
     /// No streams yet. All of them together keep about `history` bytes of what came lately.
     pub fn new(history: usize) -> Forwarder {
-        Forwarder { streams: Slab::new(), history, ports: HashMap::default(), hold: Duration::ZERO }
-    }
-
-    /// How long packets to sinks may wait for others from now on, where they have [`PATIENT`] left.
-    pub fn set_hold(&mut self, hold: Duration) {
-        self.hold = hold;
+        Forwarder { streams: Slab::new(), history, ports: HashMap::default() }
     }
 
     /// Takes a packet that arrived at `port` and sends it on. A packet whose handle is not known comes back.
@@ -132,7 +112,7 @@ impl Forwarder {
             return Err(delivery);
         };
         match self.streams.get_mut(target.stream as usize) {
-            Some(stream) => Ok(stream.forward(now, (target.input, self.hold), delivery, egress)),
+            Some(stream) => Ok(stream.forward(now, target.input, delivery, egress)),
             None => Err(delivery),
         }
     }

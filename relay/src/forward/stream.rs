@@ -8,7 +8,7 @@ use super::police::Police;
 use super::pull::Interest;
 use super::rescue::{Came, Rescue};
 use super::window::{Seen, Window};
-use super::{Egress, PATIENT, Verdict};
+use super::{Egress, Verdict};
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use link::{Delivery, Instant, Label, Packet, Recovery, Residual, SendError, StreamHandle, StreamSeq};
 use node::PortId;
@@ -196,7 +196,7 @@ impl Stream {
     pub(super) fn forward(
         &mut self,
         now: Instant,
-        (input, hold): (u32, Duration),
+        input: u32,
         mut delivery: Delivery,
         egress: &mut impl Egress,
     ) -> Verdict {
@@ -251,7 +251,6 @@ impl Stream {
         self.history.push(now, from, label, &delivery);
         let mut sending = Sending::new(now, slack, self.service.target, label, delivery);
         self.send_below(from, &mut sending, egress);
-        sending.hold = if slack < PATIENT { Duration::ZERO } else { hold };
         for &slot in &self.locals {
             if let Some(output) = self.outputs[slot as usize].as_mut()
                 && output.port != from
@@ -259,7 +258,6 @@ impl Stream {
                 sending.send(output, Rest::default(), egress);
             }
         }
-        sending.hold = Duration::ZERO;
         if !self.interests.is_empty() {
             self.serve(from, &mut sending, egress);
         }
@@ -459,8 +457,6 @@ pub(super) struct Sending {
     pub(super) now: Instant,
     pub(super) slack: Duration,
     target: Option<Residual>,
-    /// How long it may wait for others.
-    hold: Duration,
     pub(super) label: Label,
     pub(super) delivery: Delivery,
     pub(super) sent: u32,
@@ -477,7 +473,7 @@ impl Sending {
         label: Label,
         delivery: Delivery,
     ) -> Sending {
-        Sending { now, slack, target, hold: Duration::ZERO, label, delivery, sent: 0, left: Ways::default() }
+        Sending { now, slack, target, label, delivery, sent: 0, left: Ways::default() }
     }
 
     /// Payload bytes that have left, all copies together.
@@ -493,7 +489,7 @@ impl Sending {
     pub(super) fn send(&mut self, output: &mut Output, rest: Rest, egress: &mut impl Egress) {
         for rest_us in [rest.max_us, rest.min_us, 0] {
             let Some(hop) = self.slack.checked_sub(Duration::from_micros(u64::from(rest_us))) else { continue };
-            match egress.send_within(self.now, output.port, self.packet(output.handle, hop), self.hold) {
+            match egress.send(self.now, output.port, self.packet(output.handle, hop)) {
                 Ok(()) => {
                     self.sent += 1;
                     self.left.add(output.way);

@@ -12,8 +12,6 @@ const DEADLINE: Duration = Duration::from_millis(200);
 #[derive(Default)]
 struct Sent {
     packets: Vec<(PortId, Packet)>,
-    /// How long each of them may wait for others.
-    holds: Vec<Duration>,
     transit: Duration,
 }
 
@@ -23,14 +21,6 @@ impl Egress for Sent {
             return Err(SendError::TooLate);
         }
         self.packets.push((port, packet));
-        self.holds.push(Duration::ZERO);
-        Ok(())
-    }
-
-    fn send_within(&mut self, now: Instant, port: PortId, packet: Packet, hold: Duration) -> Result<(), SendError> {
-        self.send(now, port, packet)?;
-        self.holds.pop();
-        self.holds.push(hold);
         Ok(())
     }
 }
@@ -84,21 +74,6 @@ fn a_label_chooses_the_out_edges() {
     assert_eq!(targets(&mut forwarder, packet(handle, 4, label::label(7, 2))), [2, 3, 9], "unknown epoch: the newest");
     assert_eq!(targets(&mut forwarder, packet(handle, 5, label::label(1, 0x100))), [2, 9], "unknown module: the first");
     assert_eq!(targets(&mut forwarder, packet(handle, 5, label::label(1, 1))), [0u64; 0], "a copy");
-}
-
-#[test]
-fn only_what_goes_to_sinks_and_has_time_waits_for_others() {
-    let (mut forwarder, _) = transit_relay();
-    let hold = Duration::from_millis(3);
-    forwarder.set_hold(hold);
-    for (seq, age, expected) in [(1, 30, hold), (2, 100, hold), (3, 101, Duration::ZERO)] {
-        let mut sent = Sent::default();
-        let age = Duration::from_millis(age);
-        let delivery = Delivery { age, ..packet(StreamHandle(70), seq, label::label(1, 1)) };
-        forwarder.forward(now(), PortId(1), delivery, &mut sent).expect("known");
-        assert_eq!(sent.packets.iter().map(|(port, _)| port.0).collect::<Vec<_>>(), [2, 9]);
-        assert_eq!(sent.holds, [Duration::ZERO, expected], "at an age of {age:?}");
-    }
 }
 
 #[test]

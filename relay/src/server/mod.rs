@@ -223,10 +223,9 @@ impl Relay {
             }
         });
         let (place, traits) = (shared.config.borrow().place(), shared.config.borrow().traits());
-        let (ts_health, hold) = (shared.config.borrow().ts_health, shared.config.borrow().hold);
+        let ts_health = shared.config.borrow().ts_health;
         shared.host.with(|now, system, ports| {
             system.set_ts_health(ts_health);
-            system.set_hold(hold);
             system.set_place(place);
             system.set_traits(now, traits, ports);
         });

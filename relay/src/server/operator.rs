@@ -184,7 +184,6 @@ impl Relay {
             ("auto", new.auto != old.auto),
             ("routing", new.routing != old.routing),
             ("ts_health", new.ts_health != old.ts_health),
-            ("hold", new.hold != old.hold),
         ] {
             if changed {
                 done.applied.push(field.into());
@@ -207,7 +206,6 @@ impl Relay {
             auto: new.auto.clone(),
             routing: new.routing.clone(),
             ts_health: new.ts_health,
-            hold: new.hold,
             ops_token_file: new.ops_token_file.clone(),
             ops_hosts: new.ops_hosts.clone(),
             ops_without_token: new.ops_without_token,
@@ -218,7 +216,6 @@ impl Relay {
             system.set_place(place);
             system.set_traits(now, traits, ports);
             system.set_ts_health(new.ts_health);
-            system.set_hold(new.hold);
         });
         self.apply_neighbours(&new.neighbours, &mut done);
         done

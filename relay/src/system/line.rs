@@ -104,14 +104,6 @@ impl Egress for Tap<'_> {
         self.lines.take(now, &packet);
         Ok(())
     }
-
-    #[inline]
-    fn send_within(&mut self, now: Instant, port: PortId, packet: Packet, hold: Duration) -> Result<(), SendError> {
-        if port != HERE {
-            return self.ports.send_within(now, port, packet, hold);
-        }
-        self.send(now, port, packet)
-    }
 }
 
 impl Lines {

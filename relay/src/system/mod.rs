@@ -333,11 +333,6 @@ impl RelaySystem {
         self.options.source_grace = source_grace;
     }
 
-    /// How long packets to sinks may wait for others, so that they leave together; only such as have [`crate::forward::PATIENT`] left.
-    pub fn set_hold(&mut self, hold: Duration) {
-        self.forward.set_hold(hold);
-    }
-
     /// Where this relay stands; the overlay is told.
     pub fn set_place(&mut self, place: Option<Place>) {
         self.directory.own().set_place(place);
