@@ -27,6 +27,11 @@ pub const fn gauge(name: &'static str, help: &'static str) -> Metric {
     Metric { name, counter: false, help }
 }
 
+/// A state that holds or does not: 1 or 0.
+pub fn flag(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
 /// Writes metrics of several things, each with its labels; of one alone, without any.
 pub fn family<T>(out: &mut String, metrics: &[Of<T>], items: &[(String, &T)]) {
     for (metric, value) in metrics {

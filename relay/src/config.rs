@@ -572,6 +572,7 @@ mod tests {
     #[test]
     fn says_which_field_is_wrong_and_what_was_expected() {
         for (text, parts) in [
+            ("threads = 0", vec!["threads", "1 to 32"]),
             ("listen = 5", vec!["listen", "0.0.0.0:4400"]),
             ("listen = \"here\"", vec!["here", "0.0.0.0:4400"]),
             ("listen = []", vec!["listen", "at least one"]),

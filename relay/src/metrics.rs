@@ -4,14 +4,14 @@
 use crate::overrides::SetBy;
 use crate::report::{AdmissionCount, LinkReport, OutputReport, Report, StreamReport, TsState};
 pub use node::metrics::Metric;
-use node::metrics::{Of, counter, family, gauge};
+use node::metrics::{Of, counter, family, flag, gauge};
 use node::trust::Direction;
 
 /// Of the relay as a whole.
 const RELAY: &[Of<Report>] = &[
     (gauge("anabranch_relay_uptime_seconds", "Seconds since the relay started"), |r| r.uptime_s),
-    (gauge("anabranch_relay_ready", "1 while the relay serves"), |r| f64::from(u8::from(r.ready && !r.draining))),
-    (gauge("anabranch_relay_draining", "1 while the relay is about to stop"), |r| f64::from(u8::from(r.draining))),
+    (gauge("anabranch_relay_ready", "1 while the relay serves"), |r| flag(r.ready && !r.draining)),
+    (gauge("anabranch_relay_draining", "1 while the relay is about to stop"), |r| flag(r.draining)),
     (gauge("anabranch_relay_links", "Links that are up"), |r| r.links.len() as f64),
     (gauge("anabranch_relay_streams", "Streams carried"), |r| r.streams.len() as f64),
     (gauge("anabranch_overlay_relays", "Relays known in the overlay"), |r| r.overlay.relays.len() as f64),
@@ -186,7 +186,7 @@ const LINK: &[Of<LinkReport>] = &[
             "anabranch_link_repair_overridden",
             "1 while something set over the operations port is above the configuration",
         ),
-        |l| f64::from(u8::from(l.set_by != SetBy::Config)),
+        |l| flag(l.set_by != SetBy::Config),
     ),
     (
         gauge(
@@ -226,7 +226,7 @@ const STREAM: &[Of<StreamReport>] = &[
             "anabranch_stream_sealed",
             "1 where payloads are sealed from source to sink: nothing here can look into them",
         ),
-        |s| f64::from(u8::from(s.sealed)),
+        |s| flag(s.sealed),
     ),
     (gauge("anabranch_stream_epoch", "Newest graph installed here"), |s| f64::from(s.epoch.unwrap_or(0))),
     (counter("anabranch_stream_received_packets_total", "Packets that arrived, copies included"), |s| {
@@ -269,7 +269,7 @@ const STREAM: &[Of<StreamReport>] = &[
 /// Of the transport stream in each stream, labelled as the stream.
 const TS: &[Of<StreamReport>] = &[
     (gauge("anabranch_stream_ts_checked", "1 where the stream is a transport stream that is looked at here"), |s| {
-        f64::from(u8::from(s.ts.state == TsState::Checked))
+        flag(s.ts.state == TsState::Checked)
     }),
     (counter("anabranch_stream_ts_unlooked_packets_total", "Packets of the stream that were not looked at"), |s| {
         s.ts.unlooked as f64

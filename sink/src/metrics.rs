@@ -1,12 +1,8 @@
 //! The metrics of a sink, in one place: each with its name, its unit and what it means. What a report does not know yet is 0. Pure.
 
 use crate::report::{ConnectionState, LinkReport, OutputReport, Report, StreamReport, StreamState};
-use node::metrics::{Metric, Of, counter, escaped, family, gauge};
+use node::metrics::{Metric, Of, counter, escaped, family, flag, gauge};
 use node::ts::TsHealth;
-
-fn flag(of: bool) -> f64 {
-    f64::from(u8::from(of))
-}
 
 /// Of the sink as a whole.
 const SINK: &[Of<Report>] = &[

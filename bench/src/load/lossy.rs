@@ -1,6 +1,7 @@
 //! A socket that loses datagrams in bursts, before a sink: loss without a process in between that would take a core of its own.
 
 use crate::channel::{Draws, gilbert_entry};
+use node::endpoint::retain_datagrams;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use std::io::{Error, IoSliceMut};
@@ -39,16 +40,7 @@ impl Gilbert {
 
     /// Keeps of a receive buffer what is not lost.
     fn thin(&mut self, buffer: &mut [u8], meta: &mut RecvMeta) {
-        let (mut kept, mut at) = (0, 0);
-        while at < meta.len {
-            let end = meta.len.min(at + meta.stride.max(1));
-            if !self.loses() {
-                buffer.copy_within(at..end, kept);
-                kept += end - at;
-            }
-            at = end;
-        }
-        meta.len = kept;
+        retain_datagrams(buffer, meta, |_| !self.loses());
     }
 }
 

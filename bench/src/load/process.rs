@@ -54,6 +54,9 @@ pub(super) enum NodeKind {
     Relay,
 }
 
+/// Sinks and a source of one address that the relay takes.
+const MOST_CLIENTS: usize = 4000;
+
 /// Name of the relay's certificate.
 pub(super) const NAME: &str = "relay";
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -122,6 +125,8 @@ fn relay(args: &Args) -> Result<(), Failure> {
         name: Some(args.name.clone()),
         path_mtu: Some(PATH_MTU),
         threads: args.threads,
+        // All clients come from this machine.
+        limits: relay::Limits { max_clients_per_address: MOST_CLIENTS, ..relay::Limits::default() },
         ..relay::Config::parse(&next).map_err(|error| failed(&error))?
     };
     let running = Running::start(NAME, move |shutdown, report| relay::run(config, shutdown, report));

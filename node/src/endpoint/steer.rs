@@ -5,6 +5,7 @@
 //! packet is random, which spreads new connections over the places; those that a place gives out are of its own range. A datagram
 //! that comes to another place's socket is handed over, which costs a copy.
 
+use super::segments::retain_datagrams;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use quinn::udp::{RecvMeta, Transmit};
@@ -106,21 +107,14 @@ impl Exchange {
 
     /// Keeps of a receive buffer, which may hold several datagrams of one sender, those of `place`, and hands the others over.
     fn sort(&self, place: usize, buffer: &mut [u8], meta: &mut RecvMeta) {
-        let (mut kept, mut at) = (0, 0);
-        while at < meta.len {
-            let end = meta.len.min(at + meta.stride.max(1));
-            match self.division.of(&buffer[at..end]) {
-                Some(other) if other != place => self.hand_over(other, meta, &buffer[at..end]),
-                _ => {
-                    if kept < at {
-                        buffer.copy_within(at..end, kept);
-                    }
-                    kept += end - at;
-                }
+        let described = *meta;
+        retain_datagrams(buffer, meta, |datagram| match self.division.of(datagram) {
+            Some(other) if other != place => {
+                self.hand_over(other, &described, datagram);
+                false
             }
-            at = end;
-        }
-        meta.len = kept;
+            _ => true,
+        });
     }
 }
 
