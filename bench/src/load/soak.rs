@@ -2,7 +2,8 @@
 //!
 //! With loss before every sink, and one more sink that comes every second and goes half a second later, first the rate is found that all of
 //! this carries here, relay, sinks and what they share of the machine: from the one given up in steps of a quarter, each for some seconds, until
-//! something is missing twice. Of that rate a share is then fed.
+//! something is missing twice. Of that rate a share is then fed, at first for as long as a step of the search without being counted: the search ends in
+//! more than is carried, and what waits then must go, and what the links think of their paths.
 
 use super::clients::Clients;
 use super::feed::feed;
@@ -123,6 +124,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if !args.json {
         let mbps = rate * SIZE as f64 * 8.0 / 1e6;
         println!("{capacity:.0} packets/s out are carried here; feeding {rate:.0}, which is {mbps:.0} Mbit/s");
+    }
+    let (due, missing) = fed(rate, args.step);
+    if !args.json {
+        println!(
+            "not counted, the first {} after the search: {missing} of {due} missing",
+            humantime::format_duration(args.step)
+        );
     }
     let start = tally.clock().now();
     let mut spans: Vec<Span> = Vec::new();
