@@ -4,7 +4,7 @@ use crate::frame::{self, Echo, Frame, PathProbe, Probe};
 use crate::ids::{Flags, Label, MediaTime, StreamHandle, StreamSeq};
 use crate::policy::Policy;
 use crate::proof::{PathProof, Verdict};
-use crate::receiver::Receiver;
+use crate::receiver::{QUIET, Receiver};
 use crate::sender::{Sender, Way};
 use crate::stats::{LinkQuality, LinkStats};
 use crate::time::Instant;
@@ -130,11 +130,11 @@ impl LinkConfig {
     pub const PROBES: Duration = Duration::from_millis(25);
 
     /// For a link between a relay and an end host, of which a relay has many, and on which no route depends on hearing of trouble at once: probes
-    /// are four times as far apart where nothing is lost, and eight times where it is idle.
+    /// are four times as far apart where nothing is lost, and forty times where it is idle.
     pub fn leaf() -> LinkConfig {
         LinkConfig {
             probe_interval: LinkConfig::PROBES * 4,
-            idle_probe_interval: LinkConfig::PROBES * 8,
+            idle_probe_interval: LinkConfig::PROBES * 40,
             ..LinkConfig::default()
         }
     }
@@ -277,10 +277,11 @@ impl Link {
             self.sender.on_other_sent(now, written);
             return Some(written);
         }
-        if self.receiver.report_due(&self.timing).is_some_and(|due| due <= now) {
+        let quiet = self.quiet();
+        if self.receiver.report_due(&self.timing, quiet).is_some_and(|due| due <= now) {
             self.receiver.handle_timeout(now);
             let number = self.sender.number(now);
-            let written = self.receiver.report(now, &self.timing, number, self.sender.horizon(), out)?;
+            let written = self.receiver.report(now, &self.timing, quiet, number, self.sender.horizon(), out)?;
             self.feedback_packets_sent += 1;
             self.feedback_bytes_sent += written as u64;
             self.sender.on_other_sent(now, written);
@@ -307,7 +308,7 @@ impl Link {
             .sender
             .next_due()
             .map(|(due, pacing)| (due, if pacing { TimeoutReason::Pacing } else { TimeoutReason::Repair }));
-        let report = self.receiver.report_due(&self.timing).map(|due| (due, TimeoutReason::Feedback));
+        let report = self.receiver.report_due(&self.timing, self.quiet()).map(|due| (due, TimeoutReason::Feedback));
         let expiry = (!self.sender.is_idle()).then_some((self.next_expiry, TimeoutReason::Expiry));
         let probe = Some((self.probe_due(), TimeoutReason::Probe));
         let proof = self.proof.and_then(|proof| Some((proof.poll_timeout()?, TimeoutReason::PathProof)));
@@ -389,6 +390,7 @@ impl Link {
             media_rate: self.sender.media_rate(now),
             capacity: self.sender.capacity(),
             silent_for: now - self.receiver.last_arrival().unwrap_or(self.started),
+            heard_every: if self.is_idle() { self.idle_probe_interval } else { self.probe_interval },
             delivered_ago: now - self.delivered_at(now),
         }
     }
@@ -414,11 +416,22 @@ impl Link {
         self.delivered.map_or(self.started, |sent| now.saturating_sub(stamp_age(now, sent)))
     }
 
+    /// Whether there has been no media for so long that the link is watched less closely, where it may be.
+    fn is_idle(&self) -> bool {
+        self.sender.last_sent() - self.media_at >= IDLE_AFTER && self.idle_probe_interval > self.probe_interval
+    }
+
+    /// Time between reports where nothing but reports and probes comes. On an idle link they are all that there is, each the occasion of the next,
+    /// and close enough that neither end misses word of its own before the other's is due.
+    fn quiet(&self) -> Duration {
+        if self.is_idle() { QUIET.max(self.idle_probe_interval * 3 / 4) } else { QUIET }
+    }
+
     /// An idle link is probed seldom for as long as it is known to carry, both ways, and more often once a probe was lost, so that
     /// silence soon means something.
     fn probe_due(&self) -> Instant {
         let last_sent = self.sender.last_sent();
-        if last_sent - self.media_at < IDLE_AFTER || self.idle_probe_interval <= self.probe_interval {
+        if !self.is_idle() {
             // Where something is lost, what is sent last before a pause is to be missed soon.
             let regular = if self.sender.path().is_clean() { self.probe_interval } else { LinkConfig::PROBES };
             return self.sender.probe_due(regular.min(self.probe_interval));

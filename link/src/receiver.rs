@@ -26,7 +26,7 @@ const LOSSY: f64 = 0.005;
 /// Share of what comes whose loss counts.
 const CALM: f64 = 0.002;
 /// Time between reports while nothing but reports and probes comes.
-const QUIET: Duration = Duration::from_millis(100);
+pub(crate) const QUIET: Duration = Duration::from_millis(100);
 /// Share of the rate received that reports may take.
 const SHARE: f64 = 0.012;
 /// The same while something is missing and reports are lost, on a path without length, and what each second of round trip takes
@@ -149,13 +149,13 @@ impl Receiver {
         self.symbols.expire(now);
     }
 
-    /// When the next report is due, if anything has come.
-    pub(crate) fn report_due(&self, timing: &Timing) -> Option<Instant> {
+    /// When the next report is due, if anything has come; `quiet` lies between those of a link without media.
+    pub(crate) fn report_due(&self, timing: &Timing, quiet: Duration) -> Option<Instant> {
         self.last_arrival?;
         if self.loss_found {
             return Some(self.last_report + AT_ONCE);
         }
-        let Some(pause) = self.pause(timing) else { return self.settling() };
+        let Some(pause) = self.pause(timing, quiet) else { return self.settling() };
         let mut due = self.last_report + pause.mul_f64(1.0 + self.early);
         if self.is_in_no_hurry() {
             // One report for all of a burst.
@@ -165,7 +165,7 @@ impl Receiver {
     }
 
     /// Time between reports that are not of a loss just found; `None` where nothing has come that is worth one.
-    fn pause(&self, timing: &Timing) -> Option<Duration> {
+    fn pause(&self, timing: &Timing, quiet: Duration) -> Option<Duration> {
         Some(if !self.symbols.is_complete() {
             let in_need = SHARE_IN_NEED - SHARE_PER_SECOND * timing.rtt().0.as_secs_f64();
             let share = if self.reports_lost { in_need.max(LEAST_SHARE_IN_NEED) } else { SHARE };
@@ -179,7 +179,7 @@ impl Receiver {
         } else if !timing.is_measured() {
             SLOW
         } else {
-            QUIET
+            quiet
         })
     }
 
@@ -203,6 +203,7 @@ impl Receiver {
         &mut self,
         now: Instant,
         timing: &Timing,
+        quiet: Duration,
         number: LinkSeq,
         horizon: Horizon,
         out: &mut BytesMut,
@@ -213,7 +214,7 @@ impl Receiver {
         let known = self.symbols.tell(now, self.arrivals.guard(), &mut self.gaps, MAX_GAPS.min(RUNS));
         let lateness = (timing.lateness(0.001).as_micros() / 10).min(u128::from(u16::MAX)) as u16;
         Feedback::put(out, number, stamp(now), horizon, self.echo, lateness, settled, &self.runs, known, &self.gaps);
-        if let Some(pause) = self.pause(timing) {
+        if let Some(pause) = self.pause(timing, quiet) {
             let waited = (now - self.last_report).as_secs_f64() / pause.as_secs_f64();
             self.early = (self.early + 1.0 - waited).clamp(0.0, MOST_EARLY);
         }

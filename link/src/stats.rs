@@ -125,6 +125,8 @@ pub struct LinkQuality {
     pub capacity: Option<Bitrate>,
     /// Time since anything arrived from the peer.
     pub silent_for: Duration,
+    /// How far apart the signs of life of a peer are at most, as things are, where none is lost.
+    pub heard_every: Duration,
     /// Time since we sent what the peer last told to have arrived; since the start where it told nothing yet.
     pub delivered_ago: Duration,
 }

@@ -8,6 +8,7 @@ pub mod ages;
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod control;
 pub mod endpoint;
 pub mod engine;

@@ -128,7 +128,8 @@ impl Ports {
         sent
     }
 
-    /// Queues a control message, in order, reliably. A peer that does not take its messages is closed when too many wait.
+    /// Queues a control message, in order, reliably. A peer that does not take its messages is closed when too many wait: as a bound reached, or
+    /// as lost where it is a relay, between which `Overload` says that there is no place for one more link.
     pub fn control(&mut self, port: PortId, message: Control) {
         let Some(entry) = get_mut(&mut self.slots, port).filter(|entry| entry.closing.is_none()) else {
             return;
@@ -142,12 +143,18 @@ impl Ports {
         };
         if entry.queue.len() >= MAX_QUEUED_MESSAGES || entry.queued_bytes + size > MAX_QUEUED_BYTES {
             let reason = format!("{} control messages wait, {} bytes", entry.queue.len(), entry.queued_bytes);
-            entry.shut(Closed { code: CloseCode::Overload, reason }, false);
+            let code = if entry.peer.role == Role::Relay { CloseCode::Lost } else { CloseCode::Overload };
+            entry.shut(Closed { code, reason }, false);
         } else {
             entry.queued_bytes += size;
             entry.queue.push_back((message, size));
         }
         mark(&mut self.dirty, entry);
+    }
+
+    /// How many control messages wait for the peer of a port, and how many bytes they are.
+    pub fn queued(&self, port: PortId) -> (usize, usize) {
+        get(&self.slots, port).map_or((0, 0), |entry| (entry.queue.len(), entry.queued_bytes))
     }
 
     /// Closes a port after what is queued on its control stream has left. From this call on the port takes nothing more,

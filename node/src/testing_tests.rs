@@ -140,18 +140,23 @@ fn control_arrives_in_order_and_closing_after_it() {
 
 #[test]
 fn a_peer_that_takes_no_messages_is_closed_when_too_many_wait() {
-    let mut ports = Ports::new();
-    let peer = join(NodeId(0), "slow", Delay(Duration::ZERO)).peer;
-    let port = ports.open(Instant::ORIGIN, peer, LinkConfig::default());
-    for _ in 0..crate::ports::MAX_QUEUED_MESSAGES {
+    // Of two relays neither shall take it for a refusal.
+    for (role, code) in [(Role::Sink, CloseCode::Overload), (Role::Relay, CloseCode::Lost)] {
+        let mut ports = Ports::new();
+        let peer = Peer { role, ..join(NodeId(0), "slow", Delay(Duration::ZERO)).peer };
+        let port = ports.open(Instant::ORIGIN, peer, LinkConfig::default());
+        for _ in 0..crate::ports::MAX_QUEUED_MESSAGES {
+            ports.control(port, Control::StreamClose { handle: 1, ended: false });
+        }
+        let (messages, bytes) = ports.queued(port);
+        assert_eq!((messages, bytes), (crate::ports::MAX_QUEUED_MESSAGES, messages * 7));
+        assert!(ports.is_open(port));
         ports.control(port, Control::StreamClose { handle: 1, ended: false });
+        let closing = ports.closing(port).unwrap();
+        assert_eq!(closing.closed.code, code);
+        assert!(!closing.flush);
+        assert_eq!((ports.poll_control(port), ports.queued(port)), (None, (0, 0)));
     }
-    assert!(ports.is_open(port));
-    ports.control(port, Control::StreamClose { handle: 1, ended: false });
-    let closing = ports.closing(port).unwrap();
-    assert_eq!(closing.closed.code, CloseCode::Overload);
-    assert!(!closing.flush);
-    assert_eq!(ports.poll_control(port), None);
 }
 
 #[test]

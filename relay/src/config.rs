@@ -1,13 +1,16 @@
 //! The configuration of a relay. `deploy/relay.toml` is the same with every field shown.
 
+mod limits;
+mod neighbour;
 mod ops;
 
+pub use limits::Limits;
+pub use neighbour::Neighbour;
+pub(crate) use neighbour::{check_policy, default_cost};
+
 use crate::system::Traits;
-use link::Bitrate;
-use link::policy::{Policy, RepairMode};
-use node::config::optional_rate;
+use neighbour::{check_mtu, check_tags, is_host_port, listed_or_auto};
 pub use node::config::parse_rate;
-use node::control::Dissemination;
 use node::endpoint::MOST_THREADS;
 use node::exit::{Exit, Failure};
 use node::trust::{Credentials, Verifier};
@@ -18,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use topology::NodeName;
 use topology::about::Place;
-use topology::terms::{MOST_ADDRESS, MOST_TAGS, Tag};
+use topology::terms::{MOST_ADDRESS, Tag};
 
 /// What a relay is told by its operator.
 ///
@@ -44,10 +47,12 @@ pub struct Config {
     /// there are cores make it slower.
     pub threads: usize,
     /// Where the operations port listens (TCP, HTTP): health, metrics, status. Without it there is none. Beyond loopback it needs
-    /// `ops_token_file`, unless `ops_without_token` says otherwise.
+    /// `ops_token_file` or `ops_tls.clients`, unless `ops_without_token` says otherwise.
     pub ops: Option<SocketAddr>,
     /// File with the token that requests to the operations port must bring, all but `/healthz` and `/readyz`. Its owner alone may read it.
     pub ops_token_file: Option<PathBuf>,
+    /// Has the operations port speak TLS, by these files.
+    pub ops_tls: Option<node::ops::Tls>,
     /// Names and addresses that the operations port is reached by, beside `localhost` and the addresses that it has: what a request may say
     /// in `Host`.
     #[serde(deserialize_with = "node::ops::one_or_several_names")]
@@ -142,143 +147,6 @@ impl Location {
     }
 }
 
-/// A relay to keep a link to.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Neighbour {
-    /// Where it listens, `host:port`. Without it this relay does not dial and the entry only describes the link.
-    #[serde(default)]
-    pub address: Option<String>,
-    /// The name its certificate must show. Needed where there is no `address`.
-    #[serde(default)]
-    pub name: Option<NodeName>,
-    /// One-way delay towards it. Without it the measured one counts.
-    #[serde(default, with = "humantime_serde")]
-    pub delay: Option<Duration>,
-    /// What a packet to it costs, relative to other links, where ways of like delay compete.
-    #[serde(default = "default_cost")]
-    pub cost: u32,
-    /// What the link is marked with: `kind:value`, such as `carrier:acme`.
-    #[serde(default)]
-    pub tags: Vec<Tag>,
-    /// What the link carries, all frames together, towards the neighbour. Without it: estimated from delay and loss.
-    #[serde(default, deserialize_with = "optional_rate")]
-    pub capacity: Option<Bitrate>,
-    /// How losses towards it are repaired: `auto`, `off`, `arq`, `fec`, `hybrid` or `duplicate`.
-    #[serde(default)]
-    pub repair: RepairMode,
-    /// Share of packets that may remain lost or late after repair on this link.
-    #[serde(default = "default_target_residual")]
-    pub target_residual: f64,
-    /// Ceiling on repair bytes sent, as a share of media bytes sent; 0.5 is 50 %.
-    #[serde(default = "default_max_overhead")]
-    pub max_overhead: f64,
-    /// Largest UDP payload that the path to it is known to carry, where it differs from the relay's `path_mtu`.
-    #[serde(default)]
-    pub path_mtu: Option<u16>,
-}
-
-impl Neighbour {
-    /// An entry for a relay at `address` (`host:port`), all else by default.
-    pub fn at(address: impl Into<String>) -> Neighbour {
-        Neighbour {
-            address: Some(address.into()),
-            name: None,
-            delay: None,
-            cost: default_cost(),
-            tags: Vec::new(),
-            capacity: None,
-            repair: RepairMode::default(),
-            target_residual: default_target_residual(),
-            max_overhead: default_max_overhead(),
-            path_mtu: None,
-        }
-    }
-
-    /// The repair policy towards it.
-    pub fn policy(&self) -> Policy {
-        Policy {
-            mode: self.repair,
-            target_residual: self.target_residual,
-            max_overhead: self.max_overhead,
-            capacity: self.capacity,
-        }
-    }
-}
-
-/// Bounds on what peers can make this relay hold. What goes beyond is refused with `Overload` and its reason.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Most connections from sources and sinks.
-    pub max_clients: usize,
-    /// Of these, most from one address: of IPv4 one, of IPv6 a network of 64 bits.
-    pub max_clients_per_address: usize,
-    /// Of these, most that come by one token.
-    pub max_clients_per_token: usize,
-    /// Most relays in the overlay; a link-state database beyond is not learnt.
-    pub max_relays: usize,
-    /// Most streams carried at once.
-    pub max_streams: usize,
-    /// Of these, most that one relay brings: as their ingress, or by its word alone. This relay is one as well.
-    pub max_streams_per_relay: usize,
-    /// Most streams published here by one token, and most that are watched here because one token asked for them first.
-    pub max_streams_per_token: usize,
-    /// Most streams one source may publish, or one sink watch, over one connection.
-    pub max_streams_per_client: usize,
-    /// Most subscribers of one stream here.
-    pub max_subscribers: usize,
-    /// Ceiling on the rate of any one published stream, whatever its token allows; none by default.
-    #[serde(deserialize_with = "optional_rate")]
-    pub max_stream_rate: Option<Bitrate>,
-    /// Most bytes of media kept per link for repair, in each direction.
-    pub max_history: usize,
-    /// Bytes of media kept of all streams together, at most two seconds of each, for those who join at the start of one or
-    /// ask again for what they lack.
-    pub max_stream_history: usize,
-    /// Share of a link's `capacity` that streams are admitted to (above 0, at most 1); the rest is for headers, feedback and
-    /// repair.
-    pub max_admitted_share: f64,
-    /// What the link to each source or sink carries, where they are known to be alike: what is published or watched over one connection is admitted
-    /// to `max_admitted_share` of it; not bounded by default.
-    #[serde(deserialize_with = "optional_rate")]
-    pub client_capacity: Option<Bitrate>,
-    /// Whether sources may ask for high priority; otherwise such streams are refused.
-    pub allow_high_priority: bool,
-    /// The modes that sources may ask for; all where it is empty.
-    pub allow_modes: Vec<Dissemination>,
-    /// The shortest deadline that sources may ask for.
-    #[serde(with = "humantime_serde")]
-    pub min_deadline: Duration,
-    /// The least share of packets left missing on a hop that sources may ask for.
-    pub min_target_residual: f64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            max_clients: 10_000,
-            max_clients_per_address: 1_000,
-            max_clients_per_token: 5_000,
-            max_relays: 1_000,
-            max_streams: 1_000,
-            max_streams_per_relay: 500,
-            max_streams_per_token: 250,
-            max_streams_per_client: 64,
-            max_subscribers: 10_000,
-            max_stream_rate: None,
-            max_history: 16 << 20,
-            max_stream_history: 256 << 20,
-            max_admitted_share: 0.8,
-            client_capacity: None,
-            allow_high_priority: true,
-            allow_modes: Vec::new(),
-            min_deadline: Duration::from_millis(1),
-            min_target_residual: 1e-9,
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -290,6 +158,7 @@ impl Default for Config {
             threads: 1,
             ops: None,
             ops_token_file: None,
+            ops_tls: None,
             ops_hosts: Vec::new(),
             ops_without_token: false,
             state: None,
@@ -390,67 +259,6 @@ impl Config {
     }
 }
 
-impl Neighbour {
-    fn check(&self, field: &str) -> Result<(), String> {
-        match (&self.address, &self.name) {
-            (None, None) => return Err(format!("{field}: expected an address to dial, or the name of who will dial")),
-            (Some(address), _) if !is_host_port(address) => {
-                return Err(format!("{field}.address: {address:?} is not host:port, such as \"lon.example.net:4400\""));
-            }
-            _ => {}
-        }
-        check_mtu(&format!("{field}.path_mtu"), self.path_mtu)?;
-        check_tags(&format!("{field}.tags"), &self.tags)?;
-        check_policy(&format!("{field}."), &self.policy())?;
-        if self.cost == 0 {
-            return Err(format!("{field}.cost: expected 1 or more"));
-        }
-        if self.delay.is_some_and(|delay| delay > Duration::from_secs(10)) {
-            return Err(format!("{field}.delay: expected at most 10s one way"));
-        }
-        Ok(())
-    }
-
-    /// How people call it: by name, else by address.
-    pub(crate) fn title(&self) -> String {
-        self.name.as_ref().map(ToString::to_string).or_else(|| self.address.clone()).unwrap_or_default()
-    }
-}
-
-/// Checks a repair policy; `before` is put before the name of the field in the error.
-pub(crate) fn check_policy(before: &str, policy: &Policy) -> Result<(), String> {
-    if !(policy.target_residual > 0.0 && policy.target_residual < 1.0) {
-        return Err(format!(
-            "{before}target_residual: expected a share above 0 and below 1, not {}",
-            policy.target_residual
-        ));
-    }
-    if !(policy.max_overhead >= 0.0 && policy.max_overhead <= 10.0) {
-        return Err(format!("{before}max_overhead: expected a share from 0 to 10, not {}", policy.max_overhead));
-    }
-    if policy.capacity == Some(Bitrate::ZERO) {
-        return Err(format!("{before}capacity: expected more than 0; leave it out to have it estimated"));
-    }
-    Ok(())
-}
-
-fn check_tags(field: &str, tags: &[Tag]) -> Result<(), String> {
-    let found = tags.len();
-    if found > MOST_TAGS { Err(format!("{field}: {found} tags, expected at most {MOST_TAGS}")) } else { Ok(()) }
-}
-
-/// RFC 9000, section 14: a QUIC path carries at least 1200 bytes.
-fn check_mtu(field: &str, mtu: Option<u16>) -> Result<(), String> {
-    match mtu {
-        Some(mtu) if !(1200..=65527).contains(&mtu) => Err(format!("{field}: expected 1200 to 65527 bytes, not {mtu}")),
-        _ => Ok(()),
-    }
-}
-
-fn is_host_port(address: &str) -> bool {
-    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
-}
-
 fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected an address, such as \"0.0.0.0:4400\", or a list of them")]
@@ -472,43 +280,15 @@ fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>,
     texts.into_iter().map(parse).collect()
 }
 
-/// A list, or the word `auto` where none is listed and `[auto]` says how neighbours are chosen.
-fn listed_or_auto<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Neighbour>, D::Error> {
-    struct Either;
-    impl<'de> serde::de::Visitor<'de> for Either {
-        type Value = Vec<Neighbour>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a list of neighbours, or \"auto\" beside a table [auto]")
-        }
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            if text == "auto" { Ok(Vec::new()) } else { Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)) }
-        }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-            Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(list))
-        }
-    }
-    from.deserialize_any(Either)
-}
-
 fn default_degree() -> usize {
     8
-}
-
-pub(crate) fn default_cost() -> u32 {
-    10
-}
-
-fn default_target_residual() -> f64 {
-    Policy::default().target_residual
-}
-
-fn default_max_overhead() -> f64 {
-    Policy::default().max_overhead
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use link::Bitrate;
+    use link::policy::Policy;
     use std::collections::BTreeSet;
 
     const SAMPLE: &str = include_str!("../../deploy/relay.toml");

@@ -180,7 +180,7 @@ pub struct TestedHop {
     pub to: NodeName,
     /// Whether packets travelled on it when the test was last looked at; else it stood ready.
     pub used: bool,
-    /// One-way delay in milliseconds.
+    /// One-way delay in milliseconds: as configured, or half of the smallest round trip, which is right to within itself.
     pub delay_ms: f64,
     /// Share of media packets lost on the wire; null where the receiving end does not tell.
     #[schema(required)]

@@ -2,16 +2,34 @@
 //! text format of Prometheus (version 0.0.4), so that several relays in one process keep theirs apart.
 
 use crate::overrides::SetBy;
-use crate::report::{AdmissionCount, LinkReport, OutputReport, Report, StreamReport, TsState};
+use crate::report::{
+    AdmissionCount, LinkReport, NeighbourReport, NeighbourState, OutputReport, Report, StreamReport, TsState,
+};
 pub use node::metrics::Metric;
-use node::metrics::{Of, counter, family, flag, gauge};
+use node::metrics::{Of, counter, escaped, family, flag, gauge};
 use node::trust::Direction;
 
 /// Of the relay as a whole.
 const RELAY: &[Of<Report>] = &[
     (gauge("anabranch_relay_uptime_seconds", "Seconds since the relay started"), |r| r.uptime_s),
     (gauge("anabranch_relay_ready", "1 while the relay serves"), |r| flag(r.ready && !r.draining)),
-    (gauge("anabranch_relay_draining", "1 while the relay is about to stop"), |r| flag(r.draining)),
+    (gauge("anabranch_relay_draining", "1 while streams are taken off it: by order, or because it stops"), |r| {
+        flag(r.draining)
+    }),
+    (
+        gauge(
+            "anabranch_relay_certificate_expiry_timestamp_seconds",
+            "When the relay's certificate expires, since 1970; 0 where it has none",
+        ),
+        |r| r.certificate_expires.unwrap_or(0) as f64,
+    ),
+    (
+        gauge(
+            "anabranch_relay_authority_expiry_timestamp_seconds",
+            "When the newest authority that the relay believes expires, since 1970",
+        ),
+        |r| r.authority_expires.unwrap_or(0) as f64,
+    ),
     (gauge("anabranch_relay_links", "Links that are up"), |r| r.links.len() as f64),
     (gauge("anabranch_relay_streams", "Streams carried"), |r| r.streams.len() as f64),
     (gauge("anabranch_overlay_relays", "Relays known in the overlay"), |r| r.overlay.relays.len() as f64),
@@ -27,18 +45,24 @@ const RELAY: &[Of<Report>] = &[
         r.refused.forged as f64
     }),
     (
-        counter("anabranch_relay_excess_statements_total", "Statements of relays that speak too often, thrown away"),
+        counter(
+            "anabranch_relay_excess_statements_total",
+            "Statements of relays thrown away: too often, or overtaken while they waited; and signals beyond bounds",
+        ),
         |r| r.refused.excess as f64,
     ),
     (
         counter(
             "anabranch_relay_graphs_refused_total",
-            "Graphs of streams beyond what is kept of one ingress, or of all",
+            "Graphs of streams beyond what is kept of one ingress, or of all, or may wait",
         ),
         |r| r.refused.graphs as f64,
     ),
     (
-        counter("anabranch_relay_control_held_back_total", "Control messages read later: their sender sends too many"),
+        counter(
+            "anabranch_relay_control_held_back_total",
+            "Control messages read later: they make more work than one sender may ask for",
+        ),
         |r| r.refused.held_back as f64,
     ),
     (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
@@ -65,6 +89,10 @@ const RELAY: &[Of<Report>] = &[
         counter("anabranch_relay_ops_host_refused_total", "Requests to the operations port for a host that it is not"),
         |r| r.ops_refused.host as f64,
     ),
+    (
+        counter("anabranch_relay_ops_tls_refused_total", "Connections to the operations port that did not come to TLS"),
+        |r| r.ops_refused.tls as f64,
+    ),
     (counter("anabranch_relay_ops_foreign_refused_total", "Orders that pages of other sites had browsers give"), |r| {
         r.ops_refused.foreign as f64
     }),
@@ -85,6 +113,20 @@ const RELAY: &[Of<Report>] = &[
     ),
     (counter("anabranch_relay_protocol_errors_total", "Messages that the protocol does not allow"), |r| {
         r.refused.protocol as f64
+    }),
+];
+
+/// Labelled with `version`.
+const INFO: &[Of<Report>] =
+    &[(gauge("anabranch_relay_info", "Always 1; the label version says which program this is"), |_| 1.0)];
+
+/// Of each neighbour that the relay was told of, labelled with `neighbour`.
+const NEIGHBOUR: &[Of<NeighbourReport>] = &[
+    (gauge("anabranch_neighbour_up", "1 while there is a link to the configured neighbour"), |n| {
+        flag(n.state == NeighbourState::Up)
+    }),
+    (counter("anabranch_neighbour_connections_total", "Links there have been to the configured neighbour"), |n| {
+        n.connections as f64
     }),
 ];
 
@@ -242,6 +284,13 @@ const STREAM: &[Of<StreamReport>] = &[
     (counter("anabranch_stream_stale_packets_total", "Packets thrown away: too far behind"), |s| {
         s.counters.stale as f64
     }),
+    (
+        counter(
+            "anabranch_stream_beside_packets_total",
+            "Packets thrown away: from a relay beside the stream's graphs, while others brought it",
+        ),
+        |s| s.counters.beside as f64,
+    ),
     (counter("anabranch_stream_late_packets_total", "Packets thrown away: after their deadline"), |s| {
         s.counters.late as f64
     }),
@@ -299,13 +348,26 @@ pub fn all() -> impl Iterator<Item = Metric> {
     let stream = STREAM.iter().chain(TS).chain(TS_FOUND).map(|(metric, _)| *metric);
     let mode = MODE.iter().map(|(metric, _)| *metric);
     let admission = ADMISSION.iter().map(|(metric, _)| *metric);
-    relay.chain(admission).chain(link).chain(mode).chain(stream).chain(OUTPUT.iter().map(|(metric, _)| *metric))
+    let info = INFO.iter().map(|(metric, _)| *metric);
+    let neighbour = NEIGHBOUR.iter().map(|(metric, _)| *metric);
+    relay
+        .chain(info)
+        .chain(neighbour)
+        .chain(admission)
+        .chain(link)
+        .chain(mode)
+        .chain(stream)
+        .chain(OUTPUT.iter().map(|(metric, _)| *metric))
 }
 
 /// The text that a Prometheus server reads.
 pub fn render(report: &Report) -> String {
     let mut out = String::with_capacity(16 * 1024);
     family(&mut out, RELAY, &[(String::new(), report)]);
+    family(&mut out, INFO, &[(format!("version=\"{}\"", report.version), report)]);
+    let neighbours: Vec<(String, &NeighbourReport)> =
+        report.neighbours.iter().map(|neighbour| (neighbour_labels(neighbour), neighbour)).collect();
+    family(&mut out, NEIGHBOUR, &neighbours);
     let admission: Vec<(String, &AdmissionCount)> = report.admission.iter().map(|a| (act_labels(a), a)).collect();
     family(&mut out, ADMISSION, &admission);
     let links: Vec<(String, &LinkReport)> = report.links.iter().map(|link| (link_labels(link), link)).collect();
@@ -319,6 +381,12 @@ pub fn render(report: &Report) -> String {
     let outputs: Vec<(String, &OutputReport)> = report.streams.iter().flat_map(relay_outputs).collect();
     family(&mut out, OUTPUT, &outputs);
     out
+}
+
+/// By its name, once that is known, else by its address.
+fn neighbour_labels(neighbour: &NeighbourReport) -> String {
+    let name = neighbour.name.as_ref().map(ToString::to_string).or_else(|| neighbour.address.clone());
+    format!("neighbour=\"{}\"", escaped(&name.unwrap_or_default()))
 }
 
 fn act_labels(count: &AdmissionCount) -> String {

@@ -21,8 +21,16 @@ pub struct Report {
     pub uptime_s: f64,
     /// Whether it listens and serves.
     pub ready: bool,
-    /// Whether it is about to stop.
+    /// Whether streams are taken off it: by order, or because it stops.
     pub draining: bool,
+    /// The version of the program.
+    pub version: &'static str,
+    /// When its certificate expires: seconds since 1970, UTC.
+    #[schema(required)]
+    pub certificate_expires: Option<u64>,
+    /// The same of the newest authority that it believes.
+    #[schema(required)]
+    pub authority_expires: Option<u64>,
     /// Where it listens, with the ports that were picked.
     #[schema(value_type = Vec<String>)]
     pub listen: Vec<SocketAddr>,
@@ -307,7 +315,7 @@ pub struct OverlayLink {
     /// The relay that receives.
     #[schema(value_type = schema::NodeName)]
     pub to: NodeName,
-    /// One-way delay in milliseconds.
+    /// One-way delay in milliseconds: as configured, or half of the smallest round trip, which is right to within itself.
     pub delay_ms: f64,
     /// Share lost, as the receiving end reports it.
     pub loss: f64,
@@ -388,6 +396,8 @@ pub struct StreamCounters {
     pub duplicates: u64,
     /// Packets too far behind the newest to be told from copies, thrown away.
     pub stale: u64,
+    /// Packets from relays that no graph of the stream leads here from, thrown away while others brought it.
+    pub beside: u64,
     /// Packets that arrived after their deadline, thrown away.
     pub late: u64,
     /// Packets that a way in force should have brought and did not, in time, and that another way brought. Each is counted once, about a

@@ -68,7 +68,7 @@ pub struct LinkView {
     /// Seconds since it went away; null while it is up.
     #[schema(required)]
     pub gone_s: Option<f64>,
-    /// One-way delay in milliseconds.
+    /// One-way delay in milliseconds: as configured, or half of the smallest round trip, which is right to within itself.
     pub delay_ms: f64,
     /// Share of transmissions lost on the wire, as the level that routes are chosen by.
     pub loss: f64,

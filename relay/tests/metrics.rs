@@ -8,7 +8,8 @@ const PAGE: &str = include_str!("../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");
 const DASHBOARD: &str = include_str!("../../deploy/grafana/anabranch.json");
 
-const OF_A_RELAY: [&str; 4] = ["anabranch_relay_", "anabranch_overlay_", "anabranch_link_", "anabranch_stream_"];
+const OF_A_RELAY: [&str; 5] =
+    ["anabranch_relay_", "anabranch_overlay_", "anabranch_neighbour_", "anabranch_link_", "anabranch_stream_"];
 
 /// The rows of the tables of the page that are of a relay: by name, the type, unit and meaning.
 fn documented() -> BTreeMap<&'static str, [&'static str; 3]> {

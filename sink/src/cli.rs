@@ -132,7 +132,7 @@ pub struct Cli {
     #[arg(long, value_name = "ADDRESS", value_parser = node::ops::address)]
     pub metrics: Option<SocketAddr>,
 
-    /// File with the token that requests for metrics must bring (`anabranch-relay keys ops-token`); needed beyond loopback
+    /// File with the token that requests for metrics must bring (`anabranch-relay keys ops-token`); needed beyond loopback, unless certificates of clients are taken
     #[arg(long, value_name = "FILE")]
     pub metrics_token_file: Option<PathBuf>,
 

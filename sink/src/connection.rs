@@ -23,7 +23,8 @@ const AGENT: &str = concat!("anabranch-sink/", env!("CARGO_PKG_VERSION"));
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Pauses after all relays were tried in vain, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-/// A relay silent for so long is given up, before QUIC does: links are probed every 25 ms, idle ones every 50 ms once a probe was lost.
+/// A relay silent for so long is given up, before QUIC does; on an idle link, over which little is heard, it takes three times what lies between
+/// two signs of life.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// The state of the connection, for the report.
@@ -193,8 +194,8 @@ impl Connector {
             tokio::select! {
                 closed = &mut closed => return closed,
                 _ = look.tick() => self.host.with(|now, _, ports| {
-                    let silent = ports.link(port).map(|link| link.quality(now).silent_for);
-                    if silent.is_some_and(|silent| silent > SILENCE) {
+                    let quality = ports.link(port).map(|link| link.quality(now));
+                    if quality.is_some_and(|quality| quality.silent_for > SILENCE.max(3 * quality.heard_every)) {
                         ports.close(port, CloseCode::Lost, "the relay has fallen silent");
                     }
                 }),

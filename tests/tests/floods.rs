@@ -18,12 +18,17 @@ use messages::{advertisement, forged, install, open, question};
 use node::clock::Clock;
 use node::control::{Control, Hello, VERSION};
 use node::endpoint::{Endpoint, EndpointOptions};
-use node::trust::{Direction, Role, Seal};
+use node::trust::{Direction, Role, Seal, web_client};
 use node::{Closed, EndSystem, Host, Peer, PortId, Ports};
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +36,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpSocket;
+use tokio_rustls::TlsConnector;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,6 +63,8 @@ struct Lab {
     files: Files,
     feed: Option<Feed>,
     check: Check,
+    /// Its operations port speaks TLS.
+    tls: bool,
     _ends: [Process; 2],
 }
 
@@ -72,6 +80,10 @@ struct Span {
 
 impl Lab {
     fn start() -> Lab {
+        Lab::start_with(false)
+    }
+
+    fn start_with(tls: bool) -> Lab {
         let trial = Trial::new().unwrap();
         let files = Files::new(&trial);
         for (name, role) in
@@ -82,17 +94,20 @@ impl Lab {
         let media = Media::video(6);
         let (listen, ops, input, check) = (free_port(), free_port(), free_port(), Check::start(&media));
         let (at, keys) = (listen.to_string(), files.path().display().to_string());
-        let mut relay = Program::Relay.start(&[
-            "run",
-            "--name",
-            "fra",
-            "--keys",
-            &keys,
-            "--listen",
-            &at,
-            "--ops",
-            &ops.to_string(),
-        ]);
+        let key = KeyPair::generate().unwrap();
+        let own = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        files.write("ops.crt", own.pem());
+        std::fs::set_permissions(files.write("ops.key", key.serialize_pem()), Permissions::from_mode(0o600)).unwrap();
+        let more = if tls {
+            format!("ops_tls = {{ certificate = \"{keys}/ops.crt\", key = \"{keys}/ops.key\" }}\n")
+        } else {
+            String::new()
+        };
+        let config = files.write(
+            "relay.toml",
+            format!("name = \"fra\"\nkeys = \"{keys}\"\nlisten = \"{at}\"\nops = \"{ops}\"\n{more}"),
+        );
+        let mut relay = Program::Relay.start(&["run", "--config", &config]);
         relay.wait_for("ready", PATIENCE);
         let publish = files.token(&trial, "publish", "test/*", Direction::Publish);
         let watch = files.token(&trial, "watch", "test/*", Direction::Subscribe);
@@ -103,7 +118,7 @@ impl Lab {
         let source = start(Program::Source, &["--name", "studio", "--token-file", &publish, &format!("udp://{input}")]);
         let feed = Feed::start(input, &media);
         check.wait_for(1000, PATIENCE);
-        Lab { relay, listen, ops, trial, files, feed: Some(feed), check, _ends: [source, sink] }
+        Lab { relay, listen, ops, trial, files, feed: Some(feed), check, tls, _ends: [source, sink] }
     }
 
     fn fed(&self) -> u64 {
@@ -124,6 +139,12 @@ impl Lab {
     }
 
     fn status(&self) -> Value {
+        if self.tls {
+            let (ops, authority) = (self.ops.to_string(), self.files.text("ops.crt"));
+            let ended =
+                Program::Relay.run(&["ctl", "status", "--json", "--ops", &ops, "--ops-tls-authority", &authority]);
+            return serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
+        }
         let (status, body) = ask(self.ops, "GET", "/api/v1/status", &Value::Null).unwrap();
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
@@ -404,6 +425,45 @@ fn slow_loris_on_the_operations_port() {
         |_, flood| println!("{} connections so far", flood.done()),
     );
     assert!(report["ops_refused"]["connections"].as_u64() > Some(100), "{report}");
+}
+
+/// Agrees on keys over and over on so many connections at a time, from as many addresses.
+async fn shake(ops: SocketAddr, authority: PathBuf, connections: usize, done: &AtomicU64) {
+    let connector = TlsConnector::from(Arc::new(web_client(&authority, None).unwrap()));
+    let shaking = (0..connections).map(|nth| {
+        let connector = connector.clone();
+        async move {
+            loop {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind((elsewhere(nth), 0).into()).unwrap();
+                let Ok(stream) = socket.connect(ops).await else { continue };
+                match connector.connect(ServerName::IpAddress(ops.ip().into()), stream).await {
+                    Ok(_) => drop(done.fetch_add(1, Ordering::Relaxed)),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        }
+    });
+    futures(shaking).await;
+}
+
+#[test]
+#[ignore = "long: half a minute, and a flood"]
+fn handshakes_at_the_operations_port_without_end() {
+    let report = Lab::start_with(true).measure(
+        "handshakes of TLS at the operations port, 100 at a time from as many addresses",
+        |lab| {
+            let (ops, authority) = (lab.ops, lab.files.file("ops.crt"));
+            Going::start(move |stop, done| until_stopped(stop, shake(ops, authority, 100, done)))
+        },
+        |lab, flood| {
+            assert_eq!(lab.status()["ready"], true, "others have their turn");
+            let a_second = flood.done() as f64 / FLOOD.as_secs_f64();
+            println!("{a_second:.0} handshakes a second");
+            assert!(flood.done() > 100 && a_second < 130.0, "{a_second} a second");
+        },
+    );
+    assert_eq!(report["ready"], true);
 }
 
 #[test]

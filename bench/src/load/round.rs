@@ -73,7 +73,7 @@ pub(super) fn counted(
     std::thread::sleep(AFTER);
     tally.forget();
     let (before, each, received) = (used(processes), each_thread(processes), tally.packets());
-    let sent = feed(clock, traffic, traffic.duration, &mut send);
+    let sent = feed(clock, traffic, traffic.duration, &mut send).packets;
     std::thread::sleep(AFTER);
     let (after, received) = (used(processes), tally.packets() - received);
     let busiest = each.iter().zip(each_thread(processes)).map(|(before, after)| busiest(before, &after));

@@ -6,7 +6,7 @@
 //! more than is carried, and what waits then must go, and what the links think of their paths.
 
 use super::clients::Clients;
-use super::feed::feed;
+use super::feed::{Fed, feed};
 use super::round::{AFTER, chain, ends, failed, ids, used};
 use super::sinks::Tally;
 use super::{SIZE, Traffic, print, share};
@@ -71,6 +71,8 @@ struct Span {
     /// From feeding to arrival, in microseconds.
     delay_p50_us: u64,
     delay_p99_us: u64,
+    /// The longest that the machine held the feeder up, in microseconds: it holds up the relay as well.
+    stalled_us: u64,
 }
 
 /// All of it in short.
@@ -113,10 +115,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         traffic.rate = rate / f64::from(args.fan_out);
         let before = tally.packets();
         tally.forget();
-        let sent = feed(tally.clock(), traffic, span, |packet| clients.send(packet));
+        let Fed { packets, latest } = feed(tally.clock(), traffic, span, |packet| clients.send(packet));
         std::thread::sleep(AFTER);
-        let due = sent * u64::from(args.fan_out);
-        (due, due.saturating_sub(tally.packets() - before))
+        let due = packets * u64::from(args.fan_out);
+        (due, due.saturating_sub(tally.packets() - before), latest)
     };
     let capacity = search(args.out_rate as f64, |rate| fed(rate, args.step).1 == 0)
         .ok_or_else(|| failed(&format!("something is missing at {} packets a second already", args.out_rate)))?;
@@ -125,7 +127,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let mbps = rate * SIZE as f64 * 8.0 / 1e6;
         println!("{capacity:.0} packets/s out are carried here; feeding {rate:.0}, which is {mbps:.0} Mbit/s");
     }
-    let (due, missing) = fed(rate, args.step);
+    let (due, missing, _) = fed(rate, args.step);
     if !args.json {
         println!(
             "not counted, the first {} after the search: {missing} of {due} missing",
@@ -136,7 +138,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut spans: Vec<Span> = Vec::new();
     while tally.clock().now() - start < args.duration {
         let (before, came) = (used(&processes), churn.came.load(Ordering::Relaxed));
-        let (due, missing) = fed(rate, args.every);
+        let (due, missing, stalled) = fed(rate, args.every);
         let after = used(&processes);
         let [delay_p50_us, delay_p99_us] = tally.delays_us();
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
@@ -149,6 +151,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             cpu_us: cpu / (due - missing).max(1) as f64,
             delay_p50_us,
             delay_p99_us,
+            stalled_us: stalled.as_micros() as u64,
         };
         print(&span, args.json);
         spans.push(span);
@@ -194,7 +197,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:6.0} s {:12} due {:6} missing {:4} guests {:8} kB {:6.2} us/packet  delay p50 {:6} p99 {:6} us",
+            "{:6.0} s {:12} due {:6} missing {:4} guests {:8} kB {:6.2} us/packet  delay p50 {:6} p99 {:6} us  stalled {:7} us",
             self.at_s,
             self.due,
             self.missing,
@@ -202,7 +205,8 @@ impl fmt::Display for Span {
             self.memory / 1024,
             self.cpu_us,
             self.delay_p50_us,
-            self.delay_p99_us
+            self.delay_p99_us,
+            self.stalled_us
         )
     }
 }
@@ -250,6 +254,7 @@ mod tests {
             cpu_us: 1.0,
             delay_p50_us: 1,
             delay_p99_us,
+            stalled_us: 0,
         };
         let summary = Summary::of(10, 8, &[span(0, 700, 5 << 20), span(3, 500, 6 << 20)]);
         let expected = "fed 8 of 10 packets/s: 3 of 200 missing, 4 guests, memory 5120 kB at first, 6144 kB at last, \

@@ -18,8 +18,18 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-/// Most bytes that wait to be taken over by one place. What does not fit is lost as in a full buffer of the kernel.
+/// Most bytes that wait to be taken over by one place, what keeping them costs included. What does not fit is lost as in a full buffer of the
+/// kernel.
 const MOST_WAITING: usize = 4 << 20;
+
+/// What a datagram that waits costs beside its content: strangers choose how small it is.
+const ENTRY: usize = size_of::<(RecvMeta, Bytes)>();
+
+/// No packet of QUIC is shorter: its first byte, and what the protection of its header reads (RFC 9001, section 5.4.2).
+const LEAST: usize = 1 + 4 + 16;
+
+/// A list with room for more datagrams gives that back once it is hardly used.
+const ROOM_KEPT: usize = 1024;
 
 /// How the ids of connections are divided among the places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,18 +81,31 @@ struct Waiting {
     bytes: usize,
 }
 
+impl Waiting {
+    /// Halves the room where a quarter would do, so that a flood leaves nothing behind and a burst does not have it made anew each time.
+    fn give_back(&mut self) {
+        let room = self.datagrams.capacity();
+        if room > ROOM_KEPT && self.datagrams.len() < room / 4 {
+            self.datagrams.shrink_to(room / 2);
+        }
+    }
+}
+
 impl Exchange {
     pub(super) fn new(division: Division) -> Exchange {
         Exchange { division, trays: (0..division.places).map(|_| Tray::default()).collect() }
     }
 
     fn hand_over(&self, place: usize, meta: &RecvMeta, datagram: &[u8]) {
-        let tray = &self.trays[place];
-        let mut waiting = tray.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.bytes + datagram.len() > MOST_WAITING {
+        if datagram.len() < LEAST {
             return;
         }
-        waiting.bytes += datagram.len();
+        let tray = &self.trays[place];
+        let mut waiting = tray.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.bytes + ENTRY + datagram.len() > MOST_WAITING {
+            return;
+        }
+        waiting.bytes += ENTRY + datagram.len();
         let meta = RecvMeta { len: datagram.len(), stride: datagram.len(), ..*meta };
         waiting.datagrams.push_back((meta, Bytes::copy_from_slice(datagram)));
         drop(waiting);
@@ -95,13 +118,14 @@ impl Exchange {
         let mut taken = 0;
         for (buffer, meta) in buffers.iter_mut().zip(metas) {
             let Some((described, datagram)) = waiting.datagrams.pop_front() else { break };
-            waiting.bytes -= datagram.len();
+            waiting.bytes -= ENTRY + datagram.len();
             *meta = described;
             // Larger than any buffer of quinn's it can not be: it came out of one.
             meta.len = datagram.len().min(buffer.len());
             buffer[..meta.len].copy_from_slice(&datagram[..meta.len]);
             taken += 1;
         }
+        waiting.give_back();
         taken
     }
 
@@ -201,22 +225,31 @@ mod tests {
         let division = Division::new(2);
         let (ours, theirs) = (0, 255);
         let exchange = Exchange::new(division);
-        let short = |first: u8, mark: u8| [0x40, first, 0, 0, 0, 0, 0, 0, 0, mark];
-        let long = [0xC0, 0, 0, 0, 1, 2, theirs, 7, 7, 7];
+        let short = |first: u8, mark: u8| {
+            let mut datagram = [mark; LEAST];
+            (datagram[0], datagram[1]) = (0x40, first);
+            datagram
+        };
+        let mut long = [7; LEAST];
+        long[..7].copy_from_slice(&[0xC0, 0, 0, 0, 1, 2, theirs]);
         let mut buffer: Vec<u8> =
             [short(ours, 1), short(theirs, 2), long, short(ours, 3)].concat().into_iter().chain([0x40, 9]).collect();
-        let mut meta = meta(buffer.len(), 10);
+        let mut meta = meta(buffer.len(), LEAST);
         exchange.sort(0, &mut buffer, &mut meta);
-        assert_eq!(meta.len, 22, "two of ours, and the short one at the end, which is of the first byte's place");
-        assert_eq!(buffer[..22], [&short(ours, 1)[..], &short(ours, 3)[..], &[0x40, 9]].concat());
+        let kept = [&short(ours, 1)[..], &short(ours, 3)[..], &[0x40, 9]].concat();
+        assert_eq!(
+            buffer[..meta.len],
+            kept,
+            "two of ours, and the short one at the end, which is of the first byte's place"
+        );
 
         let mut room = [[0; 1500]; 4];
         let mut buffers: Vec<IoSliceMut<'_>> = room.iter_mut().map(|room| IoSliceMut::new(room)).collect();
         let mut metas = [RecvMeta::default(); 4];
         assert_eq!(exchange.take(0, &mut buffers, &mut metas), 0);
         assert_eq!(exchange.take(1, &mut buffers, &mut metas), 2);
-        assert_eq!((metas[0].len, metas[0].stride, metas[0].addr), (10, 10, meta.addr));
-        assert_eq!((&buffers[0][..10], &buffers[1][..10]), (&short(theirs, 2)[..], &long[..]));
+        assert_eq!((metas[0].len, metas[0].stride, metas[0].addr), (LEAST, LEAST, meta.addr));
+        assert_eq!((&buffers[0][..LEAST], &buffers[1][..LEAST]), (&short(theirs, 2)[..], &long[..]));
     }
 
     #[test]
@@ -230,14 +263,31 @@ mod tests {
             exchange.sort(0, &mut buffer, &mut meta);
             assert_eq!(meta.len, datagram.len(), "no id: it stays where it came");
         }
-        let mut large = vec![0xFF; 60_000];
-        (large[0], large[1]) = (0x40, 255);
-        for _ in 0..100 {
-            let mut meta = meta(large.len(), large.len());
-            exchange.sort(0, &mut large.clone(), &mut meta);
-            assert_eq!(meta.len, 0);
+        // Of another place, more than fits: what waits then, how many and room for how many.
+        let flood = |size: usize| {
+            let mut datagram = vec![0xFF; size];
+            (datagram[0], datagram[1]) = (0x40, 255);
+            for _ in 0..2 * MOST_WAITING / size {
+                let mut meta = meta(size, size);
+                exchange.sort(0, &mut datagram.clone(), &mut meta);
+                assert_eq!(meta.len, 0);
+            }
+            let waiting = exchange.trays[2].waiting.lock().unwrap();
+            (waiting.datagrams.len(), waiting.datagrams.capacity())
+        };
+        let mut room = [[0; 64]; 32];
+        let mut buffers: Vec<IoSliceMut<'_>> = room.iter_mut().map(|room| IoSliceMut::new(room)).collect();
+        let mut metas = [RecvMeta::default(); 32];
+        assert_eq!(flood(2), (0, 0), "no packet of QUIC: nothing is kept of it");
+        for size in [LEAST, 60_000] {
+            let (datagrams, room) = flood(size);
+            assert_eq!(datagrams, MOST_WAITING / (ENTRY + size));
+            assert!(room * ENTRY <= 2 * MOST_WAITING, "{room}");
+            while exchange.take(2, &mut buffers, &mut metas) > 0 {}
+            let waiting = exchange.trays[2].waiting.lock().unwrap();
+            assert_eq!((waiting.datagrams.len(), waiting.bytes), (0, 0));
+            assert!(waiting.datagrams.capacity() <= ROOM_KEPT, "{}", waiting.datagrams.capacity());
         }
-        assert_eq!(exchange.trays[2].waiting.lock().unwrap().datagrams.len(), MOST_WAITING / 60_000);
     }
 
     fn meta(len: usize, stride: usize) -> RecvMeta {

@@ -84,7 +84,9 @@ fn certificates_and_tokens_make_peers() {
         assert_eq!((session.peer.name.as_str(), session.peer.role), ("r", Role::Relay));
         assert_eq!(session.features, crate::greeting::FEATURES, "only what both ends have");
         let answered = relay.sessions.recv().await.unwrap();
-        assert_eq!((answered.peer.name.as_str(), answered.peer.role), ("token-s-1", Role::Source));
+        // Not all of its id may stand in a name, so that it ends in a mark.
+        assert!(answered.peer.name.as_str().starts_with("token-s-1-"), "{}", answered.peer.name);
+        assert_eq!(answered.peer.role, Role::Source);
         assert_eq!(answered.agent, "test", "without control characters");
         // Two sinks with the same token are two peers.
         let sink = token(&authority, "viewers", Direction::Subscribe, expires);

@@ -1,7 +1,7 @@
 //! How fast the control messages of one peer are read. Pure.
 //!
-//! Reading one takes time of the thread that forwards media. Who sends more than a node that works has to say is read more slowly: what is not
-//! read fills the window of its stream (`endpoint::transport`), and then it cannot send. Nothing is lost but its own time.
+//! Handling one takes time of the thread that forwards media. Who asks for more work than a node that works has to ask for is read more slowly:
+//! what is not read fills the window of its stream (`endpoint::transport`), and then it cannot send. Nothing is lost but its own time.
 
 use crate::control::Control;
 use link::Instant;
@@ -16,20 +16,75 @@ const BURST: u64 = 8 << 20;
 /// What a message costs beyond its bytes: it is a turn of the host.
 const EACH: u64 = 64;
 
-/// What a signed one costs beyond that: its signature is checked, which takes as long as a few KiB take to be taken in.
+/// What a signature costs beyond that: it is checked, which takes as long as a few KiB take to be taken in.
 const SIGNATURE: u64 = 4096;
+
+/// What it costs to begin or to end a stream for a source or a sink: rights and bounds are looked through, and what is kept of it may be sent.
+const STREAM: u64 = 4096;
+
+/// What it costs to look for packets in what is kept of a stream.
+const SEARCH: u64 = 2048;
+
+/// What each number of a packet costs that is named: a run of thousands takes a few bytes, and each of them is looked up several times.
+const NUMBER: u64 = 16;
+
+/// Numbers and tokens of one message that are counted at most; what names more is refused unread.
+const MOST_NUMBERS: u64 = 4096;
+const MOST_TOKENS: u64 = 64;
+
+/// What may be spent on one peer before others have their turn: some 2 ms, and one message more.
+const TURN: u64 = 128 << 10;
+
+/// Messages of one peer before others have their turn, however little they cost.
+const MOST_IN_TURN: u64 = 32;
 
 /// When a peer will have earned all of [`BURST`] again: the generic cell rate algorithm (ITU-T I.371).
 #[derive(Debug, Default)]
-pub(super) struct ControlPace(Option<Instant>);
+pub(super) struct ControlPace {
+    full: Option<Instant>,
+    /// What was spent in this turn.
+    spent: u64,
+}
+
+/// What it takes to handle a message of `size` bytes, in bytes that take as long to be taken in.
+pub(super) fn cost(message: &Control, size: usize) -> u64 {
+    let work = match message {
+        Control::Signed(_) => SIGNATURE,
+        // Whether the authority has signed it, and whether it has taken it back.
+        Control::Tokens { tokens } => 2 * SIGNATURE * (tokens.len() as u64).min(MOST_TOKENS),
+        Control::Publish(_) | Control::Unpublish { .. } | Control::Subscribe { .. } | Control::Unsubscribe { .. } => {
+            STREAM
+        }
+        Control::Receipt(receipt) if receipt.missed.is_empty() => 0,
+        Control::Receipt(receipt) => SEARCH + named(&receipt.missed),
+        Control::Whence(whence) => SEARCH + named(&whence.missing),
+        Control::Pull(pull) => SEARCH + named(&pull.missing),
+        Control::Lost(lost) => named(&lost.missing),
+        _ => 0,
+    };
+    size as u64 + EACH + work
+}
+
+fn named(runs: &[(u32, u16)]) -> u64 {
+    NUMBER * runs.iter().map(|(_, count)| u64::from(*count)).sum::<u64>().min(MOST_NUMBERS)
+}
 
 impl ControlPace {
-    /// How long to wait after a message of `size` bytes before the next one is read.
-    pub(super) fn after(&mut self, now: Instant, message: &Control, size: usize) -> Duration {
-        let signature = if matches!(message, Control::Signed(_)) { SIGNATURE } else { 0 };
-        let full = self.0.unwrap_or(now).max(now) + time_for(size as u64 + EACH + signature);
-        self.0 = Some(full);
+    /// How long to wait before a message of this cost is handled.
+    pub(super) fn before(&mut self, now: Instant, cost: u64) -> Duration {
+        let full = self.full.unwrap_or(now).max(now) + time_for(cost);
+        self.full = Some(full);
         full.saturating_since(now).saturating_sub(time_for(BURST))
+    }
+
+    /// Whether it is the turn of others after a message of this cost.
+    pub(super) fn turn_is_over(&mut self, cost: u64) -> bool {
+        self.spent += cost.max(TURN / MOST_IN_TURN);
+        let over = self.spent >= TURN;
+        if over {
+            self.spent = 0;
+        }
+        over
     }
 }
 
@@ -40,39 +95,151 @@ fn time_for(bytes: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Signed;
+    use crate::control::{Lost, Receipt, Signed, Whence, encoded_size};
+    use topology::lsdb::Incarnation;
+
+    fn plain() -> Control {
+        Control::Goodbye { reason: String::new() }
+    }
+
+    fn signed() -> Control {
+        Control::Signed(Signed { body: Vec::new(), certificate: Vec::new(), signature: Vec::new() })
+    }
+
+    fn receipt(missed: Vec<(u32, u16)>) -> Control {
+        let name = "tenant/channel".parse().expect("valid");
+        let (on_time, late, missing, overflow, ages) = (1, 0, 0, 0, vec![(1, 5)]);
+        Control::Receipt(Receipt { name, incarnation: Incarnation(1), on_time, late, missing, overflow, missed, ages })
+    }
+
+    fn cost_of(message: &Control) -> u64 {
+        cost(message, encoded_size(message).expect("it is small"))
+    }
 
     /// What a peer that never pauses gets read in ten seconds.
-    fn read(message: &Control, size: usize) -> u64 {
+    fn read(cost: u64) -> u64 {
         let (mut pace, mut now) = (ControlPace::default(), Instant::from_micros(5));
         let end = now + Duration::from_secs(10);
         let mut read = 0;
-        while now < end {
-            now += pace.after(now, message, size);
+        loop {
+            now += pace.before(now, cost);
+            if now >= end {
+                return read;
+            }
             read += 1;
         }
-        read
+    }
+
+    /// How long a peer waits in all that says these every so often for ten minutes.
+    fn waits(every: Duration, costs: &[u64]) -> Duration {
+        let (mut pace, mut now) = (ControlPace::default(), Instant::from_micros(5));
+        let mut waited = Duration::ZERO;
+        for _ in 0..Duration::from_secs(600).as_micros() / every.as_micros() {
+            waited += costs.iter().map(|cost| pace.before(now, *cost)).sum::<Duration>();
+            now += every;
+        }
+        waited
+    }
+
+    fn about(read: u64, expected: u64) -> bool {
+        // Time is counted in whole microseconds.
+        read.abs_diff(expected) <= expected / 50 + 1
     }
 
     #[test]
     fn a_burst_at_once_and_then_a_rate() {
-        let plain = Control::Goodbye { reason: String::new() };
         let all = BURST + 10 * RATE;
-        assert_eq!(read(&plain, 256 * 1024), all / (256 * 1024 + EACH) + 1);
-        // Time is counted in whole microseconds.
-        let about = |read: u64, expected: u64| read.abs_diff(expected) <= expected / 50;
-        assert!(about(read(&plain, 50), all / (50 + EACH)), "small ones, some ten thousand a second");
-        let signed = Control::Signed(Signed { body: Vec::new(), certificate: Vec::new(), signature: Vec::new() });
-        let checked = read(&signed, 700);
+        let large = cost(&plain(), 256 * 1024);
+        assert!(about(read(large), all / (256 * 1024 + EACH)));
+        assert!(about(read(cost(&plain(), 50)), all / (50 + EACH)), "small ones, some ten thousand a second");
+        let checked = read(cost(&signed(), 700));
         assert!(about(checked, all / (700 + EACH + SIGNATURE)), "signatures take longer: {checked}");
     }
 
     #[test]
-    fn who_says_little_is_never_held_back() {
+    fn what_is_dear_is_waited_for_before_it_is_handled() {
+        let dear = cost_of(&receipt(vec![(1, 4096)]));
         let mut pace = ControlPace::default();
-        let plain = Control::Goodbye { reason: String::new() };
-        for ms in 0..100_000 {
-            assert_eq!(pace.after(Instant::from_micros(1000 * ms), &plain, 1500), Duration::ZERO);
+        let now = Instant::from_micros(5);
+        for _ in 0..BURST / dear {
+            assert_eq!(pace.before(now, dear), Duration::ZERO);
         }
+        let wait = pace.before(now, dear);
+        assert!(wait > Duration::ZERO && wait <= time_for(dear));
+    }
+
+    /// Half a millisecond each, or more: of a thousand milliseconds they may have thirty.
+    #[test]
+    fn few_bytes_that_make_much_work_are_read_seldom() {
+        let runs = vec![(7, 4096)];
+        let whence = Control::Whence(Whence { id: 1, handle: 1, missing: runs.clone(), hops: 12 });
+        let lost = Control::Lost(Lost { id: 1, missing: runs.clone(), hop: None });
+        for message in [receipt(runs), whence, lost] {
+            assert!(encoded_size(&message).expect("small") < 60);
+            assert!((read(cost_of(&message)) - BURST / (64 << 10)) / 10 <= 33, "{message:?}");
+        }
+        let token = "x".repeat(280);
+        let renewal = Control::Tokens { tokens: vec![token; 64] };
+        // 128 signatures each: no more than 512 of them a second.
+        assert!((read(cost_of(&renewal)) - BURST / (512 << 10)) / 10 <= 4);
+        let beyond = receipt(vec![(0, u16::MAX); 1000]);
+        assert!(cost(&beyond, 0) < BURST / 16, "one message holds nobody back for long");
+    }
+
+    #[test]
+    fn the_turn_of_others_comes_after_some_work() {
+        let turns = |cost: u64| {
+            let mut pace = ControlPace::default();
+            (1..).find(|_| pace.turn_is_over(cost)).expect("it comes")
+        };
+        assert_eq!(turns(EACH), MOST_IN_TURN);
+        assert_eq!(turns(cost_of(&receipt(vec![(1, 4096)]))), 2);
+        assert_eq!(turns(TURN), 1);
+    }
+
+    #[test]
+    fn who_says_little_is_never_held_back() {
+        let cost = cost(&plain(), 1500);
+        assert_eq!(waits(Duration::from_millis(1), &[cost]), Duration::ZERO);
+    }
+
+    /// As many streams as one may watch, each missing something all the time, told of four times a second.
+    #[test]
+    fn a_sink_with_many_bad_streams_is_not_held_back() {
+        let runs = (0..40).map(|run| (run * 50, 2)).collect();
+        let told = cost_of(&receipt(runs));
+        assert_eq!(waits(Duration::from_millis(250), &[told; 64]), Duration::ZERO);
+    }
+
+    #[test]
+    fn all_that_a_sink_wants_is_asked_for_at_once() {
+        let name = "tenant/channel".parse().expect("valid");
+        let subscribe = cost_of(&Control::Subscribe { name });
+        let mut pace = ControlPace::default();
+        for _ in 0..64 {
+            assert_eq!(pace.before(Instant::from_micros(5), subscribe), Duration::ZERO);
+        }
+        // Its connection comes and goes, every second.
+        assert_eq!(waits(Duration::from_secs(1), &[subscribe; 64]), Duration::ZERO);
+    }
+
+    /// Advertisement and report of each of 500 relays, and the graphs of 200 streams.
+    #[test]
+    fn what_a_relay_is_told_at_its_start_is_read_at_once() {
+        let (links, trouble, graph) = (cost(&signed(), 2_500), cost(&signed(), 700), cost(&signed(), 3_000));
+        let mut pace = ControlPace::default();
+        let all = [links; 500].into_iter().chain([trouble; 500]).chain([graph; 200]);
+        for cost in all {
+            assert_eq!(pace.before(Instant::from_micros(5), cost), Duration::ZERO);
+        }
+    }
+
+    /// A link on which five hundred streams lose something three times in two seconds.
+    #[test]
+    fn questions_of_a_relay_about_many_streams_are_not_held_back() {
+        let whence = Control::Whence(Whence { id: 1, handle: 1, missing: vec![(7, 3), (90, 1)], hops: 12 });
+        let lost = Control::Lost(Lost { id: 1, missing: vec![(7, 3), (90, 1)], hop: None });
+        let costs = [cost_of(&whence), cost_of(&lost)];
+        assert_eq!(waits(Duration::from_micros(1_333), &costs), Duration::ZERO);
     }
 }

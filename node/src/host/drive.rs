@@ -6,7 +6,7 @@
 
 use super::Inner;
 use super::carriage::{Arrivals, Copies};
-use super::control_pace::ControlPace;
+use super::control_pace::{self, ControlPace};
 use crate::clock::unix_seconds;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
 use crate::endpoint::{Carrier, closed_by};
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -204,26 +205,29 @@ async fn read_control<S: EndSystem>(
     renewal: Option<&Renewal>,
 ) {
     let mut body = Vec::new();
-    let mut run = 0;
     let mut pace = ControlPace::default();
-    let mut held_back = Duration::ZERO;
     let mut told = false;
     loop {
+        let mut cost = 0;
         let message = match next_message(&mut receive, &mut body).await {
             Ok(Some((message, size))) => match greeting::out_of_place(&message, renewal.is_some()) {
                 Some(what) => Err(what.to_owned()),
                 None => {
-                    held_back = pace.after(inner.clock.now(), &message, size);
+                    cost = control_pace::cost(&message, size);
                     Ok(message)
                 }
             },
             Ok(None) => return,
             Err(error) => Err(error.to_string()),
         };
+        let held_back = pace.before(inner.clock.now(), cost);
+        if !held_back.is_zero() {
+            hold_back(inner, port, held_back, !std::mem::replace(&mut told, true)).await;
+        }
         match message {
             Ok(Control::Tokens { tokens }) => {
                 if let Some(renewal) = renewal {
-                    renew(inner, port, standing, renewal.check(&tokens, unix_seconds()));
+                    renew(inner, port, standing, renewal.check(&each_once(tokens), unix_seconds()));
                 }
             }
             Ok(Control::Renewed { refusal: None }) => tracing::info!("the relay has taken the new tokens"),
@@ -236,20 +240,28 @@ async fn read_control<S: EndSystem>(
                 return;
             }
         }
-        if !held_back.is_zero() {
-            inner.control_held_back.set(inner.control_held_back.get() + 1);
-            if !std::mem::replace(&mut told, true) {
-                let core = inner.core.borrow();
-                let peer = core.engine.ports.peer(port).map(|peer| peer.name.as_str());
-                tracing::warn!(peer, "sends more control messages than one may: they are read more slowly");
-            }
-            tokio::time::sleep(held_back).await;
-        }
-        run += 1;
-        if run % 32 == 0 {
+        if pace.turn_is_over(cost) {
             yield_now().await;
         }
     }
+}
+
+/// Lets a peer wait that asks for more work than one may.
+async fn hold_back<S: EndSystem>(inner: &Inner<S>, port: PortId, wait: Duration, first: bool) {
+    inner.control_held_back.set(inner.control_held_back.get() + 1);
+    if first {
+        let core = inner.core.borrow();
+        let peer = core.engine.ports.peer(port).map(|peer| peer.name.as_str());
+        tracing::warn!(peer, "sends more control messages than one may: they are read more slowly");
+    }
+    tokio::time::sleep(wait).await;
+}
+
+/// Tokens as they came, each once: one is not checked again because it is repeated.
+fn each_once(mut tokens: Vec<String>) -> Vec<String> {
+    let mut known = HashSet::new();
+    tokens.retain(|token| known.insert(token.clone()));
+    tokens
 }
 
 /// A peer has shown other tokens: they take the place of those it came with, or those stay.

@@ -40,7 +40,8 @@ impl PathWatch {
         let Some(link) = ports.link(port) else { return false };
         let quality = link.quality(now);
         let lossy = quality.loss_sent_fast.max(quality.loss_received_fast) > DOUBT;
-        let doubtful = lossy || quality.delivered_ago > NO_WORD + quality.rtt;
+        let patience = NO_WORD.max(quality.heard_every * 2);
+        let doubtful = lossy || quality.delivered_ago > patience + quality.rtt;
         if self.open {
             let verdict = link.path_verdict(now);
             self.open = verdict == Some(Verdict::Pending);

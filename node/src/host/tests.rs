@@ -361,7 +361,7 @@ fn a_peer_that_does_not_read_its_control_messages_is_closed() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let closed = host.closed(port).await;
-        assert_eq!(closed.code, CloseCode::Overload, "{}", closed.reason);
+        assert_eq!(closed.code, CloseCode::Lost, "{}", closed.reason);
     });
 }
 

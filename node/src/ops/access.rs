@@ -1,8 +1,8 @@
 //! Who may come to an operations port, as it is configured.
 
-use super::Guard;
+use super::{Guard, Tls};
 use crate::exit::{Exit, Failure};
-use crate::trust::OpsToken;
+use crate::trust::{OpsToken, WebServer};
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,9 +16,11 @@ pub struct Access<'a> {
     pub prefix: &'static str,
     /// The file of the token.
     pub token_file: Option<&'a Path>,
+    /// The files of TLS.
+    pub tls: Option<&'a Tls>,
     /// Names and addresses that the port is reached by, beside those it has of itself.
     pub hosts: &'a [String],
-    /// Whether others than this machine may come without a token.
+    /// Whether others than this machine may come without a token or a certificate.
     pub without_token: bool,
 }
 
@@ -27,11 +29,12 @@ impl Access<'_> {
     pub fn check(&self, address: Option<SocketAddr>) -> Result<(), String> {
         let Access { listen, prefix, .. } = self;
         let open = address.filter(|address| !address.ip().to_canonical().is_loopback());
-        if let Some(address) = open.filter(|_| self.token_file.is_none() && !self.without_token) {
+        let asks = self.token_file.is_some() || self.tls.is_some_and(|tls| tls.clients.is_some());
+        if let Some(address) = open.filter(|_| !asks && !self.without_token) {
             return Err(format!(
                 "{listen}: {address} can be reached from other machines, and nobody would be asked for a token. Name a file with one in \
-                 {prefix}token_file (`anabranch-relay keys ops-token FILE` makes it), listen at 127.0.0.1, or set {prefix}without_token = true \
-                 where the network keeps strangers out"
+                 {prefix}token_file (`anabranch-relay keys ops-token FILE` makes it) or authorities whose certificates are taken in \
+                 {prefix}tls.clients, listen at 127.0.0.1, or set {prefix}without_token = true where the network keeps strangers out"
             ));
         }
         let is_name = |host: &str| {
@@ -47,14 +50,33 @@ impl Access<'_> {
         }
     }
 
-    /// What requests must bring; reads the file of the token.
+    /// What requests must bring; reads the files of the token and of TLS.
     pub fn guard(&self) -> Result<Guard, Failure> {
         let load = |path: &Path| {
             OpsToken::load(path)
                 .map_err(|error| Failure::new(Exit::Config, format!("{}token_file: {error}", self.prefix)))
         };
         let token = self.token_file.map(load).transpose()?;
-        Ok(Guard { token, hosts: self.hosts.to_vec(), prefix: self.prefix })
+        let tls = self.tls.map(|tls| tls.load(&format!("{}tls", self.prefix))).transpose()?;
+        Ok(Guard { token, tls, hosts: self.hosts.to_vec(), prefix: self.prefix })
+    }
+
+    /// What is to be known of a port that listens there: whom it asks for nothing, or what it is told in clear.
+    pub fn warning(&self, address: SocketAddr, guard: &Guard) -> Option<String> {
+        let Access { listen, prefix, .. } = self;
+        if address.ip().to_canonical().is_loopback() {
+            return None;
+        }
+        let takes_certificates = guard.tls.as_ref().is_some_and(WebServer::takes_certificates);
+        if guard.token.is_none() && !takes_certificates {
+            return Some(format!(
+                "{listen} is not on loopback, and nobody is asked for a token ({prefix}without_token)"
+            ));
+        }
+        let in_clear = guard.tls.is_none();
+        in_clear.then(|| {
+            format!("{listen} is not on loopback: its token, and what it tells, travel in clear ({prefix}tls)")
+        })
     }
 }
 

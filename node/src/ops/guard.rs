@@ -2,11 +2,11 @@
 //!
 //! A browser sends a name with each request, and a page can have its own name point at this port (DNS rebinding): to the browser both are then one
 //! site. So a request is answered only where its `Host` is one that the operator could have typed: a name of this machine for itself, the address that the
-//! connection came to, or a configured name. The token keeps out everybody else.
+//! connection came to, or a configured name. The token keeps out everybody else, or a certificate does where the port speaks TLS.
 
 use super::problem::Problem;
 use super::tally::Tally;
-use crate::trust::OpsToken;
+use crate::trust::{OpsToken, WebServer};
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -21,6 +21,8 @@ use tokio::sync::watch;
 pub struct Guard {
     /// The token; without it none is asked for.
     pub token: Option<OpsToken>,
+    /// TLS, where the port speaks it. Who comes with a certificate that it takes needs no token, and where there is no token, all must.
+    pub tls: Option<WebServer>,
     /// Names and addresses that the port is reached by, beside those it has of itself.
     pub hosts: Vec<String>,
     /// What the settings of this port begin with, for the words of a refusal.
@@ -36,6 +38,8 @@ enum Refusal {
     NoToken,
     /// It comes with another token.
     WrongToken,
+    /// It comes without a certificate, and there is no token that would do.
+    NoCertificate,
     /// It changes something, and a page of another site asks for it.
     Foreign,
 }
@@ -56,18 +60,22 @@ pub fn is_open(path: &str) -> bool {
 }
 
 impl Guard {
-    fn judge(&self, method: &Method, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> Result<(), Refusal> {
+    fn judge(&self, method: &Method, uri: &Uri, headers: &HeaderMap, came: Came) -> Result<(), Refusal> {
         let path = uri.path();
         if !is_probe(path) {
-            self.check_host(uri, headers, local)?;
+            self.check_host(uri, headers, came.to.ip())?;
         }
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if !reads && is_foreign(headers) {
             return Err(Refusal::Foreign);
         }
+        if is_open(path) || came.certified {
+            return Ok(());
+        }
         match &self.token {
-            Some(token) if !is_open(path) => check_token(token, headers),
-            _ => Ok(()),
+            Some(token) => check_token(token, headers),
+            None if self.tls.as_ref().is_some_and(WebServer::takes_certificates) => Err(Refusal::NoCertificate),
+            None => Ok(()),
         }
     }
 
@@ -133,10 +141,10 @@ pub(super) struct Gate {
 
 /// Lets a request pass, or says why not.
 pub(super) async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let local = request.extensions().get::<Local>().map_or(IpAddr::from([127, 0, 0, 1]), |local| local.0.ip());
+    let came = request.extensions().get::<Came>().copied().unwrap_or_default();
     let (judged, prefix) = {
         let guard = gate.guard.borrow();
-        (guard.judge(request.method(), request.uri(), request.headers(), local), guard.prefix)
+        (guard.judge(request.method(), request.uri(), request.headers(), came), guard.prefix)
     };
     let Err(refusal) = judged else { return next.run(request).await };
     let (count, status, what) = match refusal {
@@ -159,6 +167,12 @@ pub(super) async fn admit(State(gate): State<Gate>, request: Request, next: Next
         Refusal::WrongToken => {
             (&gate.tally.token, StatusCode::UNAUTHORIZED, "this is not the token of this port".to_owned())
         }
+        // No challenge of HTTP's would bring it: the handshake is over.
+        Refusal::NoCertificate => (
+            &gate.tally.token,
+            StatusCode::FORBIDDEN,
+            format!("this port asks for a certificate signed by an authority of {prefix}tls.clients"),
+        ),
     };
     Tally::add(count);
     let mut response = Problem::new(status, what).into_response();
@@ -168,9 +182,21 @@ pub(super) async fn admit(State(gate): State<Gate>, request: Request, next: Next
     response
 }
 
-/// The address that a connection came to.
+/// How a connection came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Local(pub(super) SocketAddr);
+pub(super) struct Came {
+    /// The address it came to.
+    pub(super) to: SocketAddr,
+    /// Whether it showed a certificate that the port takes.
+    pub(super) certified: bool,
+}
+
+impl Default for Came {
+    /// As a test asks, without a connection.
+    fn default() -> Came {
+        Came { to: SocketAddr::from(([127, 0, 0, 1], 0)), certified: false }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -182,7 +208,7 @@ mod tests {
 
     fn guard(token: bool) -> Guard {
         let token = token.then(|| OpsToken::parse(TOKEN).expect("a token"));
-        Guard { token, hosts: vec!["fra.example.net".to_owned(), "198.51.100.1".to_owned()], prefix: "ops_" }
+        Guard { token, tls: None, hosts: vec!["fra.example.net".to_owned(), "198.51.100.1".to_owned()], prefix: "ops_" }
     }
 
     fn judge(guard: &Guard, method: Method, uri: &str, fields: &[(HeaderName, &str)]) -> Result<(), Refusal> {
@@ -190,7 +216,8 @@ mod tests {
         for (name, value) in fields {
             headers.append(name, value.parse().expect("a value"));
         }
-        guard.judge(&method, &uri.parse().expect("a path"), &headers, LOCAL)
+        let came = Came { to: SocketAddr::new(LOCAL, 4480), certified: false };
+        guard.judge(&method, &uri.parse().expect("a path"), &headers, came)
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | `port` | how many connections, and for how long |
 //! | [`problem`] | what is answered where it is not done |
 //! | `tally` | what was refused, by reason |
+//! | `tls` | TLS, where it is configured |
 //! | `watched` | the port of a source or a sink: health, metrics, status |
 
 mod access;
@@ -14,12 +15,14 @@ mod guard;
 mod port;
 pub mod problem;
 mod tally;
+mod tls;
 mod watched;
 
 pub use access::{Access, address, one_or_several_names};
 pub use guard::{Guard, is_open, is_probe};
 pub use port::serve;
 pub use tally::{OpsRefusals, Tally};
+pub use tls::Tls;
 pub use watched::{Metrics, Report, Watched};
 
 use axum::Router;

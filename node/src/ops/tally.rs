@@ -12,6 +12,7 @@ pub struct Tally {
     pub(crate) token: AtomicU64,
     pub(crate) host: AtomicU64,
     pub(crate) foreign: AtomicU64,
+    pub(crate) tls: AtomicU64,
 }
 
 /// What the operations port refused since the start, by reason.
@@ -27,6 +28,8 @@ pub struct OpsRefusals {
     pub host: u64,
     /// Orders that a page of another site had a browser give.
     pub foreign: u64,
+    /// Connections that spoke no TLS where the port does, or did not come to terms.
+    pub tls: u64,
 }
 
 impl Tally {
@@ -43,6 +46,7 @@ impl Tally {
             token: read(&self.token),
             host: read(&self.host),
             foreign: read(&self.foreign),
+            tls: read(&self.tls),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The port of a source or a sink: health, metrics, status. It takes no orders.
 
-use super::{Access, Guard, Tally, address, guarded, one_or_several_names};
+use super::{Access, Guard, Tally, Tls, address, guarded, one_or_several_names};
 use crate::exit::{Exit, Failure};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -26,6 +26,8 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
     /// File with the token that requests must bring, all but `/healthz` and `/readyz`. Its owner alone may read it.
     pub token_file: Option<PathBuf>,
+    /// Has it speak TLS, by these files; read at the start.
+    pub tls: Option<Tls>,
     /// Names and addresses that it is reached by, beside `localhost` and the addresses that it has: what a request may say in `Host`.
     #[serde(deserialize_with = "one_or_several_names")]
     pub hosts: Vec<String>,
@@ -40,11 +42,12 @@ impl Metrics {
     }
 
     fn access(&self) -> Access<'_> {
-        let Metrics { token_file, hosts, without_token, .. } = self;
+        let Metrics { token_file, tls, hosts, without_token, .. } = self;
         Access {
             listen: "metrics.listen",
             prefix: "metrics.",
             token_file: token_file.as_deref(),
+            tls: tls.as_ref(),
             hosts,
             without_token: *without_token,
         }
@@ -58,17 +61,15 @@ impl Metrics {
             |error| Failure::new(Exit::Unavailable, format!("metrics.listen: cannot listen at {listen}: {error}"));
         let listener = TcpListener::bind(listen).await.map_err(unavailable)?;
         let at = listener.local_addr().map_err(unavailable)?;
-        if !listen.ip().to_canonical().is_loopback() && guard.token.is_none() {
-            tracing::warn!(
-                "the port of the metrics asks nobody for a token, and is not on loopback (metrics.without_token)"
-            );
+        if let Some(warning) = self.access().warning(listen, &guard) {
+            tracing::warn!("{warning}");
         }
         tracing::info!(%at, "metrics at /metrics, /healthz, /readyz and /api/v1/status");
         let (guard, tally) = (watch::Sender::new(guard), Arc::new(Tally::default()));
-        let router = router(report, guard.subscribe(), tally.clone());
+        let (router, served) = (router(report, guard.subscribe(), tally.clone()), guard.subscribe());
         let serving = async move {
             let _guard = guard;
-            if let Err(error) = super::serve(listener, router, tally).await {
+            if let Err(error) = super::serve(listener, router, served, tally).await {
                 tracing::error!(%error, "metrics are served no more");
             }
         };

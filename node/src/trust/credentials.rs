@@ -1,7 +1,7 @@
 //! What an endpoint shows and whom it trusts, as TLS configurations.
 
 use super::authorities::Authorities;
-use super::certificate::{fingerprint, peer_identity, public_key};
+use super::certificate::{self, fingerprint, peer_identity, public_key};
 use super::files::content;
 use super::revocation::{self, Lists, Revocations};
 use super::seal::Seal;
@@ -188,6 +188,14 @@ impl Credentials {
         self.loaded().identity.as_ref().map(|identity| fingerprint(&identity.certificate))
     }
 
+    /// When its own certificate expires, where it has one, and the newest authority that it believes: seconds since 1970, UTC.
+    pub fn expiry(&self) -> (Option<u64>, Option<u64>) {
+        let loaded = self.loaded();
+        let of = |certificate| certificate::expires(certificate).ok();
+        let own = loaded.identity.as_ref().and_then(|identity| of(&identity.certificate));
+        (own, loaded.authorities.certificates().first().and_then(of))
+    }
+
     /// What checks the peers that dial this node, and the relays that it dials.
     pub fn verifier(&self) -> Verifier {
         Verifier::new(self.clone())
@@ -291,7 +299,7 @@ impl KeyChanges {
 }
 
 /// AES-128-GCM first: the cheapest per packet wherever there are AES instructions, and QUIC's initial cipher anyway.
-fn provider() -> CryptoProvider {
+pub(super) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -351,6 +359,6 @@ impl ServerCertVerifier for RelayVerifier {
     }
 }
 
-fn library(error: impl ToString) -> TrustError {
+pub(super) fn library(error: impl ToString) -> TrustError {
     TrustError::Library(error.to_string())
 }

@@ -12,6 +12,7 @@
 //! | `token.key` | the key that signs tokens, with the authority's word for it | who issues tokens |
 //! | any, by choice | payload keys of streams ([`stream_keys`]) | the sources and sinks of these streams, no relay |
 //! | any, by choice | the token of operations ports ([`OpsToken`]) | relays that ask for it, who may ask them |
+//! | any, by choice, made by other tools | certificate and key of an operations port ([`WebServer`]) | the node whose port it is |
 //! | `revoked.list` | what the authority has revoked, where it has; public | everyone |
 //! | `NAME.crt`, `NAME.key` | certificate and key of a node | that node |
 
@@ -28,6 +29,7 @@ mod seal;
 pub mod stream_keys;
 mod token;
 mod verifier;
+mod web;
 
 pub use authority::{Authority, Identity};
 pub use bearer::TokenFile;
@@ -43,6 +45,7 @@ pub use revocation::{FILE as REVOCATIONS, RevocationList};
 pub use seal::Seal;
 pub use token::{Claims, TokenIssuer};
 pub use verifier::{Identified, Verifier};
+pub use web::{WebServer, web_client};
 
 use link::Bitrate;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,10 @@
 //! Checks what a dialling peer brings, once TLS has checked its certificate's signature.
 
-use super::{Credentials, Grant, Role, Standing, TrustError, certificate, token};
+use super::{Credentials, Grant, Role, Standing, TrustError, certificate, hex, token};
 use crate::control::{CloseCode, Refusal};
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
+use std::collections::BTreeSet;
 use topology::NodeName;
 
 /// Most tokens of one peer.
@@ -42,7 +44,10 @@ impl Verifier {
         if tokens.len() > MAX_TOKENS {
             return Err(refusal(CloseCode::Overload, format!("{} tokens; at most {MAX_TOKENS}", tokens.len())));
         }
-        tokens.iter().map(|text| self.token(text, now)).collect::<Result<_, _>>().map_err(of_token)
+        // Each costs two signatures to check, the same one again none.
+        let mut seen = BTreeSet::new();
+        let different = tokens.iter().filter(|text| seen.insert(*text));
+        different.map(|text| self.token(text, now)).collect::<Result<_, _>>().map_err(of_token)
     }
 
     /// By what a peer that was identified stands.
@@ -88,11 +93,15 @@ impl Verifier {
     }
 }
 
-/// `token-` and what of the id may stand in a node name.
+/// `token-` and the id; where not all of that may stand in a node name, what of it may, and by what it differs from others: who has a name is told by it.
 fn name_of_token(id: &str) -> NodeName {
+    if let Ok(name) = format!("token-{id}").parse() {
+        return name;
+    }
     let allowed = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    let text: String = "token-".chars().chain(id.to_ascii_lowercase().chars().filter(allowed)).take(63).collect();
-    text.parse().expect("the characters were filtered, and there are 6 to 63 of them")
+    let kept: String = id.to_ascii_lowercase().chars().filter(allowed).take(40).collect();
+    let mark = hex(&digest(&SHA256, id.as_bytes()).as_ref()[..6]);
+    format!("token-{kept}-{mark}").parse().expect("the characters were filtered, and there are 19 to 59 of them")
 }
 
 fn of_token(error: TrustError) -> Refusal {
@@ -105,4 +114,18 @@ fn of_token(error: TrustError) -> Refusal {
 
 fn refusal(code: CloseCode, reason: String) -> Refusal {
     Refusal { code, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_different_ids_are_different_publishers() {
+        let ids = ["cam1", "Cam1", "Cam_1", "cam_1", "камера", "カメラ", "", &"x".repeat(80), &"x".repeat(81)];
+        let names: std::collections::BTreeSet<NodeName> = ids.iter().map(|id| name_of_token(id)).collect();
+        assert_eq!(names.len(), ids.len(), "{names:?}");
+        assert_eq!(name_of_token("cam1").as_str(), "token-cam1");
+        assert!(name_of_token("Cam_1").as_str().starts_with("token-cam1-"));
+    }
 }

@@ -2,14 +2,19 @@
 
 use clap::Args;
 use node::exit::{Exit, Failure};
-use node::trust::OpsToken;
+use node::trust::{OpsToken, web_client};
 use serde_json::Value;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long a relay may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,22 +30,61 @@ pub(super) struct At {
     /// File with the token that the operations port asks for, where it does
     #[arg(long, value_name = "FILE", env = "ANABRANCH_OPS_TOKEN_FILE")]
     ops_token_file: Option<PathBuf>,
+    /// Speak TLS: file (PEM) with the authorities that may have signed the certificate of the operations port
+    #[arg(long, value_name = "FILE", env = "ANABRANCH_OPS_TLS_AUTHORITY")]
+    ops_tls_authority: Option<PathBuf>,
+    /// What the certificate of the operations port is made out to, where that is not the address
+    #[arg(long, value_name = "NAME", env = "ANABRANCH_OPS_TLS_NAME", requires = "ops_tls_authority")]
+    ops_tls_name: Option<String>,
+    /// File (PEM) with a certificate to show to the operations port, and those between it and its authority
+    #[arg(long, value_name = "FILE", env = "ANABRANCH_OPS_TLS_CERTIFICATE", requires_all = ["ops_tls_authority", "ops_tls_key"])]
+    ops_tls_certificate: Option<PathBuf>,
+    /// File (PEM) with the private key of that certificate
+    #[arg(long, value_name = "FILE", env = "ANABRANCH_OPS_TLS_KEY", requires = "ops_tls_certificate")]
+    ops_tls_key: Option<PathBuf>,
 }
 
 impl At {
     /// The operations port, with what it asks for.
     pub(super) fn open(&self) -> Result<Ops, Failure> {
-        let load = |path: &PathBuf| OpsToken::load(path).map_err(|error| Failure::new(Exit::Config, error.to_string()));
-        Ok(Ops { address: self.ops, token: self.ops_token_file.as_ref().map(load).transpose()? })
+        let wrong = |what: String| Failure::new(Exit::Config, what);
+        let load = |path: &PathBuf| OpsToken::load(path).map_err(|error| wrong(error.to_string()));
+        let token = self.ops_token_file.as_ref().map(load).transpose()?;
+        Ok(Ops { address: self.ops, token, tls: self.tls().map_err(wrong)? })
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, String> {
+        let Some(authority) = &self.ops_tls_authority else { return Ok(None) };
+        let own = self.ops_tls_certificate.as_deref().zip(self.ops_tls_key.as_deref());
+        let config = web_client(authority, own).map_err(|error| error.to_string())?;
+        let name = match &self.ops_tls_name {
+            None => ServerName::IpAddress(self.ops.ip().into()),
+            Some(name) => ServerName::try_from(name.clone())
+                .map_err(|_| format!("--ops-tls-name: {name:?} is no name or address, such as fra.example.net"))?,
+        };
+        Ok(Some(Tls { connector: TlsConnector::from(Arc::<ClientConfig>::new(config)), name }))
     }
 }
 
 /// An operations port.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Ops {
     pub(super) address: SocketAddr,
     token: Option<OpsToken>,
+    tls: Option<Tls>,
 }
+
+/// How to check, and to be checked by, an operations port.
+#[derive(Clone)]
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+/// A connection to an operations port.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 impl fmt::Display for Ops {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,7 +144,7 @@ impl Ops {
         let exchange = async {
             let mut answer = String::new();
             self.send(method, path, body).await?.take(MOST).read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
+            io::Result::Ok(answer)
         };
         let answer = tokio::time::timeout(PATIENCE, exchange)
             .await
@@ -114,12 +158,12 @@ impl Ops {
     }
 
     /// Sends a request of HTTP/1.0, whose answer ends with the connection (RFC 1945).
-    pub(super) async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<TcpStream> {
+    pub(super) async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Box<dyn Stream>> {
         let (kind, body) = match body {
             Some(body) => ("Content-Type: application/json\r\n", body.to_string()),
             None => ("", String::new()),
         };
-        let mut stream = TcpStream::connect(self.address).await?;
+        let mut stream = self.connect().await?;
         let head =
             format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n{kind}Content-Length: {}\r\n", self.address, body.len());
         stream.write_all(head.as_bytes()).await?;
@@ -130,6 +174,13 @@ impl Ops {
         }
         stream.write_all(format!("\r\n{body}").as_bytes()).await?;
         Ok(stream)
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let Some(Tls { connector, name }) = &self.tls else { return Ok(Box::new(stream)) };
+        let wrong = |error: io::Error| io::Error::new(error.kind(), format!("no TLS with {}: {error}", name.to_str()));
+        Ok(Box::new(connector.connect(name.clone(), stream).await.map_err(wrong)?))
     }
 
     pub(super) fn unavailable(&self, what: &str) -> Failure {

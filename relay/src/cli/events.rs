@@ -1,13 +1,12 @@
 //! `ctl events`: what changes at a relay, as it changes.
 
-use super::super::ask::{Answer, At, Ops, PATIENCE};
+use super::super::ask::{Answer, At, Ops, PATIENCE, Stream};
 use super::text;
 use clap::Args;
 use node::exit::Failure;
 use serde_json::Value;
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::TcpStream;
 
 /// A longer line is none of ours.
 const MOST: u64 = 1 << 20;
@@ -55,7 +54,7 @@ impl Events {
 }
 
 /// Asks for the stream, and reads the head of the answer.
-async fn listen(ops: &Ops) -> Result<BufReader<TcpStream>, Failure> {
+async fn listen(ops: &Ops) -> Result<BufReader<Box<dyn Stream>>, Failure> {
     let failed = |error: std::io::Error| ops.unavailable(&error.to_string());
     let mut reader = BufReader::new(ops.send("GET", "/api/v1/events", None).await.map_err(failed)?);
     let mut head = String::new();

@@ -215,6 +215,7 @@ fn result(test: &Value) -> String {
             if hop["used"] == true { "yes" } else { "ready" },
         );
     }
+    out += super::views::ONE_WAY;
     let _ = writeln!(out, "{:.2} transmissions for each packet", number(&test["transmissions_per_packet"]));
     let hop = |hop: &Value| format!("{}->{}: {}", text(&hop["from"]), text(&hop["to"]), hop["packets"]);
     let mut lost: Vec<String> = list(&test["lost"]).map(hop).collect();

@@ -68,7 +68,7 @@ struct Configured {
     /// A relay to keep a link to, added to those of the file; several are possible
     #[arg(long, value_name = "HOST:PORT")]
     neighbour: Vec<String>,
-    /// Where the operations port listens (TCP); beyond loopback it needs a token
+    /// Where the operations port listens (TCP); beyond loopback it needs a token, or certificates of clients
     #[arg(long, value_name = "ADDRESS")]
     ops: Option<SocketAddr>,
     /// File with the token that the operations port asks for

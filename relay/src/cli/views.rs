@@ -42,8 +42,12 @@ pub(super) fn links(report: &Value) -> String {
             if link["late"] == true { "  late" } else { "" },
         );
     }
-    out
+    out + ONE_WAY
 }
+
+/// No clock tells how a round trip divides into its two ways.
+pub(super) const ONE_WAY: &str =
+    "DELAY ms: one way, as configured, or half of the smallest round trip, which is right to within itself (ctl rtt)\n";
 
 /// Policy, then what it works against and costs on the way out, then what the peer's repair brings on the way in.
 fn repair_row(peer: &str, link: &Value) -> String {
@@ -275,7 +279,7 @@ pub(super) fn route(report: &Value, stream: &str) -> Option<String> {
             if used { "yes" } else { "ready" },
         );
     }
-    Some(out)
+    Some(out + ONE_WAY)
 }
 
 fn millis(duration: &Value) -> f64 {

@@ -11,16 +11,17 @@ impl Config {
         self.access().check(self.ops)
     }
 
-    /// What requests to the operations port must bring; reads the file of the token.
+    /// What requests to the operations port must bring; reads the files of the token and of TLS.
     pub fn ops_guard(&self) -> Result<Guard, Failure> {
         self.access().guard()
     }
 
-    fn access(&self) -> Access<'_> {
+    pub(crate) fn access(&self) -> Access<'_> {
         Access {
             listen: "ops",
             prefix: "ops_",
             token_file: self.ops_token_file.as_deref(),
+            tls: self.ops_tls.as_ref(),
             hosts: &self.ops_hosts,
             without_token: self.ops_without_token,
         }
@@ -39,6 +40,7 @@ mod tests {
             "ops = \"[::ffff:127.0.0.1]:4480\"",
             "ops = \"0.0.0.0:4480\"\nops_token_file = \"ops.token\"",
             "ops = \"0.0.0.0:4480\"\nops_without_token = true",
+            "ops = \"0.0.0.0:4480\"\nops_tls = { certificate = \"a\", key = \"b\", clients = \"c\" }",
             "ops_hosts = \"fra.example.net\"",
             "ops_hosts = [\"fra\", \"2001:db8::1\"]",
         ] {
@@ -50,7 +52,10 @@ mod tests {
     fn says_what_is_missing_and_what_is_no_name() {
         for (text, parts) in [
             ("ops = \"0.0.0.0:4480\"", vec!["ops", "ops_token_file", "ops_without_token", "127.0.0.1"]),
-            ("ops = \"[::]:4480\"", vec!["ops_token_file"]),
+            ("ops = \"[::]:4480\"", vec!["ops_token_file", "ops_tls.clients"]),
+            ("ops = \"[::]:4480\"\nops_tls = { certificate = \"a\", key = \"b\" }", vec!["ops_token_file"]),
+            ("ops_tls = { certificate = \"a\" }", vec!["ops_tls", "key"]),
+            ("ops_tls = { certificate = \"a\", key = \"b\", client = \"c\" }", vec!["ops_tls", "clients"]),
             ("ops = \"192.0.2.1:4480\"", vec!["ops_token_file"]),
             ("ops_hosts = [\"fra:4480\"]", vec!["ops_hosts", "fra:4480", "without a port"]),
             ("ops_hosts = [\"http://fra/\"]", vec!["ops_hosts"]),

@@ -4,8 +4,11 @@
 //! 50 ms, and its levels of trouble stand for a second, so it stays far below. Of one that does not, every so manieth word is taken in: what it says
 //! of itself becomes known late, which is its own loss.
 
+use super::Directory;
 use link::Instant;
+use node::control::Control;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 use topology::NodeName;
 
@@ -40,6 +43,52 @@ impl Pace {
     /// Forgets who has been silent for long.
     pub(super) fn expire(&mut self, now: Instant) {
         self.0.retain(|_, full| *full > now);
+    }
+}
+
+/// What stands, for who passes it on or takes it in at a pace of its own.
+impl Directory {
+    /// Whose links, streams and wishes are known, this relay's own first.
+    pub fn advertisers(&self) -> impl Iterator<Item = &NodeName> {
+        let me = self.me();
+        let others = self.advertised.keys().filter(move |origin| *origin != me);
+        self.advertised.get_key_value(me).map(|(me, _)| me).into_iter().chain(others)
+    }
+
+    /// Of whose links the trouble is known.
+    pub fn reporters(&self) -> impl Iterator<Item = &NodeName> {
+        self.reported.keys()
+    }
+
+    /// The advertisement of a relay that stands, in the form in which it is passed on.
+    pub fn advertisement(&self, origin: &NodeName) -> Option<Rc<Control>> {
+        self.advertised.get(origin).cloned()
+    }
+
+    /// The report of a relay that stands, in the form in which it is passed on.
+    pub fn trouble_report(&self, origin: &NodeName) -> Option<Rc<Control>> {
+        self.reported.get(origin).cloned()
+    }
+
+    /// Whether an advertisement or a report is newer than what stands, and so would be passed on.
+    pub fn is_news(&self, statement: &Control) -> bool {
+        match statement {
+            Control::Advertise(ad) => {
+                let known = self.database.get(&ad.origin);
+                ad.origin != *self.me() && known.is_none_or(|known| known.number() < ad.number())
+            }
+            Control::Trouble(report) => {
+                let known = self.database.trouble(&report.origin);
+                let is_newer = |known: (u64, u64)| known < (report.boot, report.seq);
+                report.origin != *self.me() && known.is_none_or(|known| is_newer((known.boot, known.seq)))
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts a statement that is thrown away because its origin says too much.
+    pub fn note_excess(&mut self) {
+        self.excess += 1;
     }
 }
 

@@ -29,6 +29,12 @@ impl HandleSpace {
         Some(handle)
     }
 
+    /// Whether there is one to take.
+    pub fn has(&self, now: Instant) -> bool {
+        let rested = self.freed.front().is_some_and(|(freed, _)| now.saturating_since(*freed) >= REST);
+        rested || self.next < u16::MAX
+    }
+
     /// Gives a handle back.
     pub fn give_back(&mut self, now: Instant, handle: StreamHandle) {
         self.freed.push_back((now, handle));

@@ -19,10 +19,13 @@ pub mod rescue;
 pub mod signal;
 pub mod window;
 
+mod epoch;
 mod pull;
+mod sending;
 mod stream;
 
-pub use stream::{EPOCHS, Hop, Rest, Service, Trace};
+pub use epoch::{EPOCHS, Hop, Rest};
+pub use stream::{Service, Trace};
 
 use crate::report::{InputCounters, OutputCounters, StreamCounters};
 use handles::{HandleSpace, HandleTable, Target};
@@ -63,6 +66,8 @@ pub enum Verdict {
     Duplicate,
     /// Too far behind to be told from a copy.
     Stale,
+    /// From a relay beside the stream's graphs, while others bring it.
+    Beside,
     /// After its deadline.
     Late,
     /// Beyond its publisher's rate.
@@ -204,6 +209,16 @@ impl Forwarder {
         }
     }
 
+    /// What holds the stream to its rate, where anything does.
+    pub fn police(&self, key: StreamKey) -> Option<Police> {
+        self.stream(key)?.police()
+    }
+
+    /// Whether another stream can come or leave by `port`.
+    pub fn has_free_handle(&self, now: Instant, port: PortId) -> bool {
+        self.ports.get(&port).is_none_or(|port| port.handles.has(now))
+    }
+
     /// Lets a stream arrive at `port` from a relay, under the handle that the relay chose. The same handle may be given
     /// a new meaning.
     pub fn open_input(&mut self, key: StreamKey, port: PortId, handle: StreamHandle) {
@@ -228,6 +243,14 @@ impl Forwarder {
         let Some(stream) = self.stream_mut(key) else { return };
         let target = Target { stream: key.0, input: stream.add_input(input) };
         self.ports.entry(port).or_default().table.set(handle, target);
+    }
+
+    /// Says whose packets of a stream count as long as they come. A relay that no graph leads here from can say that it brings the stream, and be
+    /// first with something else under its next numbers; it is heard only while nobody else brings it.
+    pub fn expect(&mut self, key: StreamKey, is_expected: impl Fn(PortId) -> bool) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.expect(is_expected);
+        }
     }
 
     /// Ends an input; says whose it was.
@@ -282,7 +305,7 @@ impl Forwarder {
     /// Forgets an epoch of a stream.
     pub fn retire(&mut self, key: StreamKey, epoch: u16) {
         if let Some(stream) = self.stream_mut(key) {
-            stream.retire(epoch);
+            stream.epochs.retire(epoch);
         }
     }
 
@@ -351,7 +374,7 @@ impl Forwarder {
 
     /// The epochs of a stream known here, oldest first.
     pub fn epochs(&self, key: StreamKey) -> Vec<u16> {
-        self.stream(key).map(|stream| stream.epochs().collect()).unwrap_or_default()
+        self.stream(key).map(|stream| stream.epochs.numbers().collect()).unwrap_or_default()
     }
 
     /// Forgets a port with all its inputs and outputs; returns the streams that had one there.

@@ -11,7 +11,7 @@ const LEAST: u64 = 64;
 
 /// A token bucket, in the form of the generic cell rate algorithm (ITU-T I.371, virtual scheduling): one time stamp,
 /// exact at every rate.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Police {
     rate: Bitrate,
     /// Nanoseconds since the origin of the clock at which the bucket will be full again.
@@ -22,6 +22,11 @@ impl Police {
     /// A full bucket. `rate` counts payload bytes.
     pub fn new(rate: Bitrate) -> Police {
         Police { rate, full_at: 0 }
+    }
+
+    /// The same bucket, as full as it is, at another rate: who asks for a rate again gets no second burst by that.
+    pub fn at(self, rate: Bitrate) -> Police {
+        Police { rate, ..self }
     }
 
     /// Whether a packet of `bytes` may pass at `now`; takes its tokens if so.
@@ -74,6 +79,15 @@ mod tests {
     fn a_flood_of_empty_packets_is_cut() {
         let passed = passed(Bitrate::mbps(1), Duration::from_micros(10), 0, 100_000);
         assert!(passed < 3_500, "{passed}");
+    }
+
+    #[test]
+    fn another_rate_brings_no_new_burst() {
+        let now = Instant::from_micros(7);
+        let mut police = Police::new(Bitrate::mbps(1));
+        while police.admit(now, 1250) {}
+        assert!(!police.at(Bitrate::mbps(100)).admit(now, 1250));
+        assert!(police.at(Bitrate::mbps(100)).admit(now + Duration::from_millis(11), 1250));
     }
 
     #[test]

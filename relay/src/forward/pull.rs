@@ -8,7 +8,8 @@
 use super::Egress;
 use super::history::Ways;
 use super::lack::{Along, Ask};
-use super::stream::{Sending, Stream, rest_below, rest_of};
+use super::sending::Sending;
+use super::stream::Stream;
 use link::{Delivery, Instant, StreamSeq};
 use node::PortId;
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Stream {
         self.note_interest(now, slot, ask);
         let interest = self.interests.iter_mut().find(|interest| interest.output == slot)?;
         let output = self.outputs.get_mut(slot as usize)?.as_mut()?;
-        let rest = rest_below(&self.epochs, slot);
+        let rest = self.epochs.rest_below(slot);
         let mut newer = interest.after.is_none();
         let mut found = Vec::new();
         let mut sent = 0;
@@ -111,13 +112,13 @@ impl Stream {
         let before = sending.sent;
         self.interests.retain(|interest| interest.until > now);
         for interest in &self.interests {
-            if !interest.wants(sending.delivery.seq) || rest_of(&self.epochs, label, interest.output).is_some() {
+            if !interest.wants(sending.delivery.seq) || self.epochs.rest_of(label, interest.output).is_some() {
                 continue;
             }
             if let Some(output) = self.outputs.get_mut(interest.output as usize).and_then(Option::as_mut)
                 && output.port != from
             {
-                sending.send(output, rest_below(&self.epochs, interest.output), egress);
+                sending.send(output, self.epochs.rest_below(interest.output), egress);
             }
         }
         self.counters.pulled += u64::from(sending.sent - before);
@@ -139,7 +140,7 @@ impl Stream {
     /// Whether packets that enter here leave by `port` by their label.
     pub(super) fn feeds(&self, port: PortId) -> bool {
         let slot = self.outputs.iter().position(|output| output.as_ref().is_some_and(|output| output.port == port));
-        let fed = |slot| self.stamp.and_then(|label| rest_of(&self.epochs, label, slot as u32));
+        let fed = |slot| self.stamp.and_then(|label| self.epochs.rest_of(label, slot as u32));
         slot.and_then(fed).is_some()
     }
 

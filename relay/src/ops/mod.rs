@@ -166,8 +166,8 @@ pub struct Port {
 
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, port: Port) -> std::io::Result<()> {
-    let tally = port.tally.clone();
-    node::ops::serve(listener, router(port), tally).await
+    let (guard, tally) = (port.guard.clone(), port.tally.clone());
+    node::ops::serve(listener, router(port), guard, tally).await
 }
 
 fn router(Port { report, orders, events, guard, tally }: Port) -> Router {

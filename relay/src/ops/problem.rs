@@ -52,7 +52,7 @@ problems! {
     }
     /// Of what changes something.
     Foreign {
-        "403": "A browser says that a page of another site asks for it.",
+        "403": "A browser says that a page of another site asks for it, or a certificate is asked for, and none was shown.",
     }
     /// Of what has parameters.
     Misread {

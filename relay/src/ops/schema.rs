@@ -33,7 +33,7 @@ const TOKEN: &str = "token";
 
 /// Adds what stands before every route: the token, where the relay asks for it, and the host that is meant.
 pub(super) fn guard(document: &mut Document31) {
-    let about = "The token of the relay's `ops_token_file`, where it has one.";
+    let about = "The token of the relay's `ops_token_file`, where it has one. A client certificate that it takes (`ops_tls.clients`) does as well.";
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about)).build();
     document.components.get_or_insert_default().add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
     for (path, item) in &mut document.paths.paths {
@@ -49,6 +49,8 @@ pub(super) fn guard(document: &mut Document31) {
                 let unknown = documented("The relay asks for a token: it is missing, or another.");
                 responses.insert("401".to_owned(), unknown);
                 let token = SecurityRequirement::new(TOKEN, [""; 0]);
+                let without = documented("The relay asks for a client certificate, or a page of another site asks.");
+                responses.entry("403".to_owned()).or_insert(without);
                 operation.security = Some(vec![token, SecurityRequirement::default()]);
             }
         }
@@ -253,6 +255,8 @@ pub(crate) struct LinkQuality {
     capacity: Option<u64>,
     /// Time since anything arrived from the peer.
     silent_for: Duration,
+    /// How far apart the signs of life of a peer are at most, as things are, where none is lost.
+    heard_every: Duration,
     /// Time since we sent what the peer last told to have arrived; since the start where it told nothing yet.
     delivered_ago: Duration,
 }

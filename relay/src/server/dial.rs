@@ -2,11 +2,11 @@
 
 use super::{REFUSED_EVERY, Shared};
 use crate::report::NeighbourState;
-use node::Closed;
 use node::backoff::Backoff;
 use node::control::{Hello, RECEIPTS, SURVEYS, VERSION};
 use node::endpoint::{ConnectError, Endpoint, Session};
 use node::trust::Role;
+use node::{Closed, PortId};
 use std::rc::Rc;
 use std::time::Duration;
 use topology::NodeName;
@@ -48,15 +48,24 @@ impl Dialler {
                 tokio::time::sleep(backoff.pause()).await;
                 continue;
             }
-            match self.connect(&mut backoff).await {
-                Ok(session) => name = Some(self.attach(session)),
-                Err(pause) => tokio::time::sleep(pause).await,
+            match self.connect(&backoff).await {
+                Ok(session) => {
+                    let (found, port) = self.attach(session);
+                    // It is this relay itself, or one that there is no place for.
+                    if self.shared.host.with(|_, system, _| system.relay(&found)).is_none() {
+                        let Closed { code, reason } = self.shared.host.closed(port).await;
+                        let error = ConnectError::Refused { address: self.address.clone(), code, reason };
+                        tokio::time::sleep(self.pause_after(&error, &mut backoff)).await;
+                    }
+                    name = Some(found);
+                }
+                Err(error) => tokio::time::sleep(self.pause_after(&error, &mut backoff)).await,
             }
         }
     }
 
-    /// One attempt; on failure says how long to wait for the next.
-    async fn connect(&self, backoff: &mut Backoff) -> Result<Session, Duration> {
+    /// One attempt.
+    async fn connect(&self, backoff: &Backoff) -> Result<Session, ConnectError> {
         // Short at first: a relay that was just started answers the next attempt at once, while QUIC's own retransmissions of a
         // first packet grow apart.
         let patience = Duration::from_secs(u64::from(2 + backoff.failures().min(8)));
@@ -66,30 +75,28 @@ impl Dialler {
                 None => self.endpoint.connect(&self.address, hello()).await,
             }
         };
-        let error = match tokio::time::timeout(patience, attempt).await {
-            Ok(Ok(session)) => return Ok(session),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                ConnectError::Unreachable { address: self.address.clone(), reason: "nothing heard from it".to_owned() }
-            }
-        };
+        tokio::time::timeout(patience, attempt).await.unwrap_or_else(|_| {
+            let reason = "nothing heard from it".to_owned();
+            Err(ConnectError::Unreachable { address: self.address.clone(), reason })
+        })
+    }
+
+    /// Tells of an attempt that led to no link; how long to wait for the next.
+    fn pause_after(&self, error: &ConnectError, backoff: &mut Backoff) -> Duration {
         // Who stops comes back by itself; whatever else it refuses for, an operator has to act first.
         let refused = !error.is_transient();
         self.failed(&error.to_string(), refused);
-        Err(if refused { REFUSED_EVERY } else { backoff.pause() })
+        if refused { REFUSED_EVERY } else { backoff.pause() }
     }
 
-    /// Gives the connection to the relay.
-    fn attach(&self, session: Session) -> NodeName {
+    /// Gives the connection to the relay; who is there, and at which port.
+    fn attach(&self, session: Session) -> (NodeName, PortId) {
         let found = session.peer.name.clone();
         self.shared.update(self.index, |neighbour| neighbour.name = Some(found.clone()));
         self.shared.renew(&found);
-        self.shared.attach(session);
-        self.shared.update(self.index, |neighbour| {
-            neighbour.state = NeighbourState::Up;
-            neighbour.connections += 1;
-        });
-        found
+        let port = self.shared.attach(session);
+        self.shared.update(self.index, |neighbour| neighbour.connections += 1);
+        (found, port)
     }
 
     /// Tells of a failure, once for each change of its reason.

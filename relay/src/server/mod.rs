@@ -2,6 +2,8 @@
 
 mod dial;
 mod operator;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{Config, Identity, Neighbour};
 use crate::events::Event;
@@ -67,10 +69,8 @@ pub async fn run_reloading(
 ) -> Result<Report, Failure> {
     config.check().map_err(|what| Failure::new(Exit::Config, what))?;
     let mut relay = Relay::start(config, reloads.load).await?;
-    let mut pushed = reloads.pushed;
-    let mut renew = relay.renewals();
     let ops = relay.ops.take();
-    let (order, mut orders) = mpsc::channel(1);
+    let (order, orders) = mpsc::channel(1);
     let serving = ops.map(|listener| {
         let port = ops::Port {
             report: report.subscribe(),
@@ -83,34 +83,19 @@ pub async fn run_reloading(
     });
     let _serving = AbortOnDrop(serving);
     tracing::info!(relay = %relay.shared.name, listen = ?relay.listen, ops = ?relay.ops_address, "ready");
-    let mut tell = tokio::time::interval(TELL_EVERY);
-    tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = renew.tick() => {}
-            _ = tell.tick() => {
-                relay.tell();
-                relay.dial_chosen();
-                continue;
-            }
-            // Why it was refused is in the log and in the report.
-            Some(config) = pushed.recv() => drop(relay.reload(config)),
-            Some(order) = orders.recv() => relay.obey(order),
-            // A shutdown that nobody can ask for any more is one that is asked for.
-            _ = shutdown.wait_for(|stop| *stop) => break,
-        }
-        // Whoever has just changed something sees it at once.
-        relay.tell();
-        report.send_replace(relay.report());
-        if renew.period() != relay.shared.config.borrow().report_interval {
-            renew = relay.renewals();
-        }
-    }
+    let mut asked = Asked { pushed: reloads.pushed, orders };
+    relay.work(&mut asked, &mut shutdown, &report).await;
     relay.drain(&report).await;
     let last = relay.report();
     report.send_replace(last.clone());
     relay.close().await;
     Ok(last)
+}
+
+/// What a running relay is asked to do.
+struct Asked {
+    pushed: mpsc::Receiver<Result<Config, Failure>>,
+    orders: mpsc::Receiver<ops::Order>,
 }
 
 /// What the tasks of one relay share.
@@ -187,8 +172,8 @@ impl Relay {
             Some(address) => Some(bind_ops(address).await?),
             None => None,
         };
-        if config.ops.is_some_and(|ops| !ops.ip().to_canonical().is_loopback()) && config.ops_token_file.is_none() {
-            tracing::warn!("the operations port asks nobody for a token, and is not on loopback (ops_without_token)");
+        if let Some(warning) = config.ops.and_then(|ops| config.access().warning(ops, &guard)) {
+            tracing::warn!("{warning}");
         }
         let ops_address = ops.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
@@ -255,6 +240,36 @@ impl Relay {
             relay.keep(neighbour)?;
         }
         Ok(relay)
+    }
+
+    /// Does what it is asked to, and tells how it is, until it shall stop.
+    async fn work(&mut self, asked: &mut Asked, shutdown: &mut watch::Receiver<bool>, report: &watch::Sender<Report>) {
+        let mut renew = self.renewals();
+        let mut tell = tokio::time::interval(TELL_EVERY);
+        tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = renew.tick() => {}
+                _ = tell.tick() => {
+                    self.tell();
+                    self.dial_chosen();
+                    continue;
+                }
+                // A task that is done takes room until it is asked for.
+                Some(_) = self.tasks.join_next() => continue,
+                // Why it was refused is in the log and in the report.
+                Some(config) = asked.pushed.recv() => drop(self.reload(config)),
+                Some(order) = asked.orders.recv() => self.obey(order),
+                // A shutdown that nobody can ask for any more is one that is asked for.
+                _ = shutdown.wait_for(|stop| *stop) => break,
+            }
+            // Whoever has just changed something sees it at once.
+            self.tell();
+            report.send_replace(self.report());
+            if renew.period() != self.shared.config.borrow().report_interval {
+                renew = self.renewals();
+            }
+        }
     }
 
     /// When the report is to be renewed.
@@ -376,6 +391,8 @@ impl Relay {
         });
         report.uptime_s = now.saturating_since(self.started).as_secs_f64();
         report.ready = true;
+        report.version = env!("CARGO_PKG_VERSION");
+        (report.certificate_expires, report.authority_expires) = self.credentials.expiry();
         report.draining = self.draining;
         report.listen = self.listen.clone();
         report.ops = self.ops_address;

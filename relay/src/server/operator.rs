@@ -207,6 +207,7 @@ impl Relay {
             routing: new.routing.clone(),
             ts_health: new.ts_health,
             ops_token_file: new.ops_token_file.clone(),
+            ops_tls: new.ops_tls.clone(),
             ops_hosts: new.ops_hosts.clone(),
             ops_without_token: new.ops_without_token,
             ..old

@@ -69,16 +69,16 @@ impl Asker {
 impl RelaySystem {
     /// A sink says what became of a stream.
     pub(super) fn take_receipt(&mut self, now: Instant, port: PortId, receipt: &Receipt, ports: &mut Ports) {
-        let Some(numbers) = numbers(&receipt.missed) else {
-            self.refused.protocol += 1;
-            return;
-        };
         let Some(client) = self.ports.get(&port) else { return };
         // After it is no longer watched, one more may come.
         let watched = matches!(&client.kind, Kind::Client(streams) if streams.contains_key(&receipt.name));
         if !watched {
             return;
         }
+        let Some(numbers) = numbers(&receipt.missed) else {
+            self.refused.protocol += 1;
+            return;
+        };
         let sink = client.peer.name.clone();
         self.accounts.take(now, &sink, receipt);
         let is_it = |id: &&StreamId| id.name == receipt.name && id.incarnation == receipt.incarnation;
@@ -105,11 +105,11 @@ impl RelaySystem {
 
     /// The relay above has found out, or part of it.
     pub(super) fn take_lost(&mut self, now: Instant, port: PortId, lost: &Lost, ports: &mut Ports) {
+        let Some(question) = self.questions.get_mut(&lost.id).filter(|question| question.port == port) else { return };
         let Some(told) = numbers(&lost.missing) else {
             self.refused.protocol += 1;
             return;
         };
-        let Some(question) = self.questions.get_mut(&lost.id).filter(|question| question.port == port) else { return };
         let answered: BTreeSet<u32> = question.open.intersection(&told).copied().collect();
         question.open.retain(|seq| !answered.contains(seq));
         let (asker, id, done) = (question.asker.clone(), question.stream.clone(), question.open.is_empty());

@@ -57,11 +57,6 @@ impl Announced {
         Announced::new(deadline_us, 0, Content::Datagrams, false)
     }
 
-    /// The same, and sealed where somebody says so.
-    pub fn or_sealed(self, sealed: bool) -> Announced {
-        Announced { sealed: self.sealed || sealed, ..self }
-    }
-
     fn new(deadline_us: u32, target_ppb: u32, content: Content, sealed: bool) -> Announced {
         let deadline = Duration::from_micros(u64::from(deadline_us.min(MAX_DEADLINE_US)));
         Announced { service: Service { deadline, target: Residual::ppb(target_ppb) }, content, sealed }
@@ -364,6 +359,12 @@ impl Carried {
         let edges = || used(install, label).flat_map(|module| &module.edges);
         let goes_there = |relay: &NodeName| edges().any(|edge| edge.from == *me && edge.to == *relay);
         edges().filter(|edge| edge.to == *me).map(|edge| &edge.from).filter(|from| !goes_there(from)).collect()
+    }
+
+    /// The relays above `me` in any graph kept.
+    pub fn relays_above<'a>(&'a self, me: &'a NodeName) -> impl Iterator<Item = &'a NodeName> {
+        let edges = self.graphs().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
+        edges.filter(move |edge| edge.to == *me).map(|edge| &edge.from)
     }
 
     /// The relays below `me` in any graph kept.

@@ -10,7 +10,7 @@ use crate::directory::own::delay_moved;
 use crate::events::What;
 use crate::forward::police::Police;
 use crate::forward::{StreamKey, label};
-use link::{Instant, StreamHandle};
+use link::{Bitrate, Instant, StreamHandle};
 use node::control::{CloseCode, Control, Dissemination, Install, Publish, Refusal, Reserve, Wants};
 use node::trust::Direction;
 use node::{Peer, PortId, Ports};
@@ -123,18 +123,20 @@ impl RelaySystem {
         let (name, ingress) = (publish.name.clone(), self.name().clone());
         let id = StreamId { name: name.clone(), incarnation: publish.incarnation, ingress };
         self.check_room(&id, &publish, need)?;
+        let no_handle = || refusal(CloseCode::Overload, "no free handle on this connection");
+        if !self.forward.has_free_handle(now, port) {
+            return Err(no_handle());
+        }
+        self.check_life(now, &right.token, &id)?;
         let publisher = self.ports[&port].peer.name.clone();
+        let before = self.published.get(&name).and_then(|old| self.carried.get(&old.id));
+        let before = before.and_then(|carried| self.forward.police(carried.key));
+        let key = self.carry_published(now, &id, Announced::from(&publish), ports)?;
         self.take_over(now, port, &id, ports);
         self.closing.retain(|(_, closing, _)| *closing != id);
         self.ended.retain(|ended| ended.id != id);
-        let key = self
-            .carry(now, &id, Announced::from(&publish), (None, true), ports)
-            .ok_or_else(|| refusal(CloseCode::Overload, "this relay carries as many streams as it may"))?;
-        let handle = self
-            .forward
-            .open_source(now, key, port)
-            .ok_or_else(|| refusal(CloseCode::Overload, "no free handle on this connection"))?;
-        self.forward.set_police(key, rate.map(Police::new));
+        let handle = self.forward.open_source(now, key, port).ok_or_else(no_handle)?;
+        self.forward.set_police(key, policed(before, rate));
         self.forward.set_may_go_first(key, publish.high_priority);
         let (incarnation, deadline_us) = (publish.incarnation, publish.deadline_us);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
@@ -142,8 +144,11 @@ impl RelaySystem {
         if let Some((old, token)) = self.published.get(&name).map(|old| (old.id.clone(), old.token.clone())) {
             self.close_account(&old, &token);
         }
-        let old = self.published.remove(&name).filter(|old| old.id == id);
-        let mut plan = old.map_or_else(|| Plan::new(self.last_epoch), |old| old.plan);
+        let mut plan = match self.published.remove(&name) {
+            Some(old) if old.id == id => old.plan,
+            Some(old) => old.plan.of_next_life(self.last_epoch),
+            None => Plan::new(self.last_epoch),
+        };
         plan.outdate();
         let mode = publish.mode;
         let (source, port_of, gone_since, ending) = (port, Some(port), None, None);
@@ -168,7 +173,7 @@ impl RelaySystem {
             why,
         };
         self.published.insert(name.clone(), published);
-        self.note(source, name, right.expires);
+        self.note(source, name, right.until);
         self.plan_due = Some(now);
         Ok(handle.0)
     }
@@ -185,7 +190,7 @@ impl RelaySystem {
             self.directory.own().unpublish(&name, old.id.incarnation);
             self.closing.push((now, old.id, false));
         }
-        if self.draining || !self.directory.own_ref().has_room_for(&name) {
+        if self.draining || !self.directory.own_ref().has_room_for(&name) || !self.forward.has_free_handle(now, HERE) {
             return None;
         }
         let incarnation = Incarnation(self.options.boot.wrapping_add(now.as_micros()));
@@ -279,32 +284,51 @@ impl RelaySystem {
         Ok(())
     }
 
+    /// The place of a stream that is published here. Where there is none left, the life that it follows gives its own up at once, last packets
+    /// and all; where it follows none, nothing has changed.
+    fn carry_published(
+        &mut self,
+        now: Instant,
+        id: &StreamId,
+        announced: Announced,
+        ports: &mut Ports,
+    ) -> Result<StreamKey, Refusal> {
+        // One earlier life of a name at a time: a source that restarts in a loop must not use up the bounds.
+        let earlier = |(_, closing, _): &(Instant, StreamId, bool)| closing.name == id.name && closing != id;
+        let (done, others) = std::mem::take(&mut self.closing).into_iter().partition(earlier);
+        self.closing = others;
+        let done: Vec<(Instant, StreamId, bool)> = done;
+        for (_, closing, ended) in done {
+            self.finish(now, &closing, ended, ports);
+        }
+        if let Some(key) = self.carry(now, id, announced, (None, true), ports) {
+            return Ok(key);
+        }
+        let followed = self.published.get(&id.name).map(|old| (old.id.clone(), old.token.clone()));
+        let freed = followed.filter(|(old, _)| self.carried.contains_key(old)).and_then(|(old, token)| {
+            self.close_account(&old, &token);
+            self.finish(now, &old, false, ports);
+            self.carry(now, id, announced, (None, true), ports)
+        });
+        freed.ok_or_else(|| refusal(CloseCode::Overload, "this relay carries as many streams as it may"))
+    }
+
     /// Ends what the name stood for so far: the same source on an older connection, or an earlier life of its stream.
     fn take_over(&mut self, now: Instant, port: PortId, id: &StreamId, ports: &mut Ports) {
         let Some(old) = self.published.get(&id.name) else { return };
         let (old_id, old_port) = (old.id.clone(), old.port);
-        let Some(carried) = self.carried.get(&old_id) else { return };
-        let (key, until) = (carried.key, now + carried.deadline() + LAST_PACKETS);
         if let Some(old_port) = old_port.filter(|old_port| *old_port != port) {
             self.unnote(old_port, &id.name);
             let reason = format!("{} was published again over another connection", id.name);
             let refusal = refusal(CloseCode::Replaced, reason);
             ports.control(old_port, Control::StreamRefused { name: id.name.clone(), refusal });
         }
-        if old_id == *id {
-            if let Some(old_port) = old_port {
-                self.forward.close_source(now, key, old_port);
-            }
-        } else {
-            // One earlier life of a name at a time: a source that restarts in a loop must not use up the bounds.
-            let earlier = |(_, closing, _): &(Instant, StreamId, bool)| closing.name == id.name;
-            let (done, others) = std::mem::take(&mut self.closing).into_iter().partition(earlier);
-            self.closing = others;
-            let done: Vec<(Instant, StreamId, bool)> = done;
-            for (_, closing, ended) in done {
-                self.finish(now, &closing, ended, ports);
-            }
+        let Some(carried) = self.carried.get(&old_id) else { return };
+        let (key, until) = (carried.key, now + carried.deadline() + LAST_PACKETS);
+        if old_id != *id {
             self.closing.push((until, old_id, false));
+        } else if let Some(old_port) = old_port {
+            self.forward.close_source(now, key, old_port);
         }
     }
 
@@ -353,7 +377,7 @@ impl RelaySystem {
         match self.check_subscribe(now, port, &name) {
             Ok(right) => {
                 self.note_asked(Direction::Subscribe, None);
-                self.note(port, name.clone(), right.expires);
+                self.note(port, name.clone(), right.until);
                 let new_wish = || Wanted { token: right.token, ..Wanted::default() };
                 let wanted = self.wanted.entry(name.clone()).or_insert_with(new_wish);
                 let new = wanted.sinks.insert(port);
@@ -552,6 +576,12 @@ impl RelaySystem {
         self.install(now, None, Installed { install, message }, ports);
         self.note_unserved(now, name, unserved);
     }
+}
+
+/// What holds a stream to its rate, where it was held to one before: the bucket goes on as full as it is, so that publishing again brings no new burst.
+pub(super) fn policed(before: Option<Police>, rate: Option<Bitrate>) -> Option<Police> {
+    let rate = rate?;
+    Some(before.map_or_else(|| Police::new(rate), |police| police.at(rate)))
 }
 
 /// How long packets take from a source to here.

@@ -18,6 +18,8 @@
 //! | `past` | what a link was like over the last fifteen minutes |
 //! | `overview` | what an operator is shown of the overlay |
 //! | `shares` | how much of what there is for all one peer may take up |
+//! | `paced` | how much a relay may say to all others |
+//! | `owed` | what a neighbour is yet to be told |
 //! | `signals` | what travels among the media, so that it arrives before them |
 //! | [`plan`] | at the ingress: when graphs are computed and labels switched |
 //! | [`carried`] | the graphs of one stream |
@@ -29,6 +31,7 @@ pub mod carried;
 pub mod plan;
 
 mod admission;
+mod allowance;
 mod auto;
 mod blame;
 mod clients;
@@ -38,12 +41,15 @@ mod health;
 mod line;
 mod neighbours;
 mod overview;
+mod owed;
+mod paced;
 mod past;
 mod pull;
 mod report;
 mod rights;
 mod shares;
 mod signals;
+mod statement;
 mod streams;
 mod survey;
 mod watch;
@@ -57,7 +63,7 @@ use crate::report::{AdmissionCount, RefusalCounters, Usage};
 use crate::sla::{Accounts, Sla};
 use auto::Auto;
 use blame::Question;
-use carried::{Carried, Installed, StreamId};
+use carried::{Carried, StreamId};
 use clients::{Published, Wanted};
 use line::Lines;
 use link::policy::Policy;
@@ -65,6 +71,7 @@ use link::{Delivery, Instant};
 use node::control::{CloseCode, Control, Refusal};
 use node::trust::{Grant, Role, Seal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
+use paced::{Paced, Statement};
 use past::Past;
 use shares::Shares;
 use signals::{Echo, Neighbour as RelayPort};
@@ -156,6 +163,8 @@ pub struct RelaySystem {
     carried: BTreeMap<StreamId, Carried>,
     /// On whose account they are.
     shares: Shares,
+    /// How much each relay has said to all others.
+    paced: Paced,
     published: BTreeMap<StreamName, Published>,
     /// What is admitted to the links must be counted anew.
     admission_stale: bool,
@@ -246,6 +255,7 @@ impl RelaySystem {
             relays: BTreeMap::new(),
             carried: BTreeMap::new(),
             shares: Shares::default(),
+            paced: Paced::default(),
             published: BTreeMap::new(),
             admission_stale: false,
             used: BTreeMap::new(),
@@ -432,7 +442,7 @@ impl RelaySystem {
             }
             for port in wanted_by {
                 self.signal(now, port, &news.message, ports);
-                ports.control(port, (*news.message).clone());
+                self.pass_on(port, &news.message, ports);
             }
         }
         let stale = self.planned != self.directory.generation() || self.planned_boot != self.directory.boot();
@@ -452,6 +462,7 @@ impl RelaySystem {
         self.ticks += 1;
         self.watch_links(now, ports);
         self.expire_held(now);
+        self.take_waiting(now, ports);
         self.let_go(now, ports);
         self.ask_on(now, ports);
         self.choose_neighbours(now, ports);
@@ -461,6 +472,7 @@ impl RelaySystem {
             self.measure_last_miles(now, ports);
             self.expire_questions(now);
             self.accounts.expire(now);
+            self.paced.expire(now);
             self.expire_rights(now, ports);
         }
     }
@@ -544,6 +556,7 @@ impl EndSystem for RelaySystem {
         if now >= self.next_listening {
             self.next_listening = now + LISTEN;
             self.listen(now, ports);
+            self.pay_all(now, ports);
         }
         if now >= self.next_look {
             self.next_look = now + LOOK;
@@ -584,21 +597,16 @@ impl RelaySystem {
             Ok(opened) => opened,
             Err(why) => {
                 self.refused.forged += 1;
-                let from = self.ports.get(&port).map(|port| port.peer.name.as_str());
-                tracing::warn!(from, why, "a statement is not believed");
+                if let Some(Port { peer, kind: Kind::Relay(neighbour), .. }) = self.ports.get_mut(&port)
+                    && neighbour.complains(now)
+                {
+                    tracing::warn!(from = %peer.name, why, "a statement is not believed; more of them are only counted");
+                }
                 return;
             }
         };
-        let message = Rc::new(message);
-        let taken = match opened {
-            Control::Advertise(advertisement) => self.directory.receive(now, port, advertisement, message),
-            Control::Trouble(report) => self.directory.receive_trouble(now, port, report, message),
-            Control::Install(install) => {
-                self.install(now, Some(port), Installed { install, message }, ports);
-                true
-            }
-            _ => false,
-        };
+        let statement = Statement { from: port, said: opened, message: Rc::new(message) };
+        let taken = self.take_at_pace(now, statement, ports);
         self.refused.protocol += u64::from(!taken);
     }
 }

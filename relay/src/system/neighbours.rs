@@ -56,12 +56,7 @@ impl RelaySystem {
         self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(kept) });
         self.relays.insert(name.clone(), port);
         self.watch_link(now, &name, port, ports);
-        for news in self.directory.snapshot() {
-            if news.origin != name {
-                ports.control(port, (*news.message).clone());
-            }
-        }
-        self.reattach(now, &name, port, ports);
+        self.owe_all(now, &name, port, ports);
     }
 
     /// Whether the old connection of a pair survives a new one. Both ends must come to the same answer: where both

@@ -89,6 +89,11 @@ impl Plan {
         }
     }
 
+    /// The same for another life of a stream, whose last was planned like this: begun again and again, it is computed no more often.
+    pub fn of_next_life(&self, last: u16) -> Plan {
+        Plan { computed: self.computed, ..Plan::new(last) }
+    }
+
     /// When the graphs are to be computed for the state of the overlay that `generation` counts; `None` where they are.
     pub fn compute_due(&self, generation: u64) -> Option<Instant> {
         match (self.generation, self.computed) {

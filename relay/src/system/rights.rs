@@ -1,7 +1,7 @@
 //! What sources and sinks may do by their tokens, for how long, and what becomes of it when they show others.
 
+use super::clients::policed;
 use super::{Kind, RelaySystem, refusal};
-use crate::forward::police::Police;
 use crate::line;
 use link::{Bitrate, Instant};
 use node::control::{CloseCode, Control, Refusal};
@@ -13,7 +13,8 @@ use topology::StreamName;
 pub(super) struct Right {
     /// The token that lasts longest, by its id.
     pub(super) token: String,
-    pub(super) expires: u64,
+    /// When one of the tokens that allow it expires, and it is to be asked again what the others do.
+    pub(super) until: u64,
     pub(super) max_rate: Option<Bitrate>,
 }
 
@@ -39,8 +40,9 @@ impl RelaySystem {
             (Some(longest), _) => {
                 let unlimited = valid.iter().any(|grant| grant.max_rate.is_none());
                 let most = valid.iter().filter_map(|grant| grant.max_rate).max();
+                let until = valid.iter().map(|grant| grant.expires).min().unwrap_or(longest.expires);
                 let (token, max_rate) = (longest.id.clone(), most.filter(|_| !unlimited));
-                Ok(Right { token, expires: longest.expires, max_rate })
+                Ok(Right { token, until, max_rate })
             }
             (None, Some(grant)) => {
                 Err(refusal(CloseCode::Expired, format!("token {} for {act} {name} has expired", grant.id)))
@@ -49,10 +51,10 @@ impl RelaySystem {
         }
     }
 
-    /// Notes what a source or sink publishes or watches, and until when it may.
-    pub(super) fn note(&mut self, port: PortId, name: StreamName, expires: u64) {
+    /// Notes what a source or sink publishes or watches, and until when it may as it does.
+    pub(super) fn note(&mut self, port: PortId, name: StreamName, until: u64) {
         if let Some(Kind::Client(streams)) = self.ports.get_mut(&port).map(|port| &mut port.kind) {
-            streams.insert(name, expires);
+            streams.insert(name, until);
         }
     }
 
@@ -62,19 +64,41 @@ impl RelaySystem {
         }
     }
 
-    /// Ends what is published or watched by rights that have expired.
+    /// Ends what is published or watched by rights that have expired, or goes on by those that have not.
     pub(super) fn expire_rights(&mut self, now: Instant, ports: &mut Ports) {
         let unix = self.unix(now);
         let mut expired: Vec<(PortId, StreamName)> = Vec::new();
         for (port, state) in &self.ports {
             if let Kind::Client(streams) = &state.kind {
-                let over = streams.iter().filter(|(_, expires)| **expires <= unix);
+                let over = streams.iter().filter(|(_, until)| **until <= unix);
                 expired.extend(over.map(|(name, _)| (*port, name.clone())));
             }
         }
         for (port, name) in expired {
-            let refusal = refusal(CloseCode::Expired, format!("the right to {name} has expired"));
-            self.take_right(now, port, name, refusal, ports);
+            if !self.go_on(now, port, &name) {
+                let refusal = refusal(CloseCode::Expired, format!("the right to {name} has expired"));
+                self.take_right(now, port, name, refusal, ports);
+            }
+        }
+    }
+
+    /// Whether what a peer publishes or watches goes on by the tokens it has, which then say how.
+    fn go_on(&mut self, now: Instant, port: PortId, name: &StreamName) -> bool {
+        let direction = self.direction_of(port);
+        let Ok(right) = self.right(now, port, direction, name) else { return false };
+        self.renew_right(now, port, direction, name, right);
+        true
+    }
+
+    fn direction_of(&self, port: PortId) -> Direction {
+        let publishes = self.ports.get(&port).is_some_and(|state| state.peer.role == Role::Source);
+        if publishes { Direction::Publish } else { Direction::Subscribe }
+    }
+
+    fn renew_right(&mut self, now: Instant, port: PortId, direction: Direction, name: &StreamName, right: Right) {
+        self.note(port, name.clone(), right.until);
+        if direction == Direction::Publish {
+            self.renew_published(now, name, right);
         }
     }
 
@@ -83,16 +107,11 @@ impl RelaySystem {
         let Some(state) = self.ports.get_mut(&port) else { return };
         state.peer.grants = grants;
         let Kind::Client(streams) = &state.kind else { return };
-        let direction = if state.peer.role == Role::Source { Direction::Publish } else { Direction::Subscribe };
         let names: Vec<StreamName> = streams.keys().cloned().collect();
+        let direction = self.direction_of(port);
         for name in names {
             match self.right(now, port, direction, &name) {
-                Ok(right) => {
-                    self.note(port, name.clone(), right.expires);
-                    if direction == Direction::Publish {
-                        self.renew_published(now, &name, right);
-                    }
-                }
+                Ok(right) => self.renew_right(now, port, direction, &name, right),
                 Err(refusal) => self.take_right(now, port, name, refusal, ports),
             }
         }
@@ -114,7 +133,8 @@ impl RelaySystem {
             published.need = need;
             published.plan.outdate();
             self.plan_due = Some(now);
-            self.forward.set_police(key, rate.map(Police::new));
+            let before = self.forward.police(key);
+            self.forward.set_police(key, policed(before, rate));
         }
     }
 

@@ -5,33 +5,57 @@
 
 use super::carried::StreamId;
 use super::{RelaySystem, refusal};
+use link::Instant;
 use node::control::{CloseCode, Refusal};
 use node::trust::Role;
 use node::{Peer, PortId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 use topology::{NodeName, StreamName};
 
-/// How many streams each relay takes up.
+/// Time from one life of a stream that a token begins to the next, in the long run. Each has every relay on its way take in graphs, and may
+/// begin with a burst.
+const LIFE: Duration = Duration::from_millis(500);
+
+/// Lives that a token may begin at once, however few streams it may have.
+const LEAST_AT_ONCE: usize = 32;
+
+/// Who takes up how much.
 #[derive(Debug, Default)]
-pub(super) struct Shares(BTreeMap<NodeName, usize>);
+pub(super) struct Shares {
+    /// How many streams of each relay are carried.
+    streams: BTreeMap<NodeName, usize>,
+    /// When each token has its whole allowance of lives again.
+    lives: BTreeMap<String, Instant>,
+}
 
 impl Shares {
     /// Puts one more on an account, where that has fewer than `most`.
     fn take(&mut self, payer: &NodeName, most: usize) -> bool {
-        let held = self.0.get(payer).copied().unwrap_or(0);
+        let held = self.streams.get(payer).copied().unwrap_or(0);
         if held < most {
-            self.0.insert(payer.clone(), held + 1);
+            self.streams.insert(payer.clone(), held + 1);
         }
         held < most
     }
 
+    /// Counts a life that a token begins, where it may: so many at once, then one in every [`LIFE`].
+    fn begin(&mut self, now: Instant, token: &str, at_once: usize) -> bool {
+        let whole_at = self.lives.get(token).copied().unwrap_or(now).max(now);
+        let may = whole_at.saturating_since(now) + LIFE <= LIFE.saturating_mul(at_once.min(1 << 20) as u32);
+        if may {
+            self.lives.insert(token.to_owned(), whole_at + LIFE);
+        }
+        may
+    }
+
     /// Takes one off an account.
     pub(super) fn give_back(&mut self, payer: &NodeName) {
-        if let Some(held) = self.0.get_mut(payer) {
+        if let Some(held) = self.streams.get_mut(payer) {
             *held -= 1;
             if *held == 0 {
-                self.0.remove(payer);
+                self.streams.remove(payer);
             }
         }
     }
@@ -56,7 +80,8 @@ impl RelaySystem {
     }
 
     /// Streams whose ingress has spoken of them since go over to its account, as far as there is room on it.
-    pub(super) fn settle_shares(&mut self) {
+    pub(super) fn settle_shares(&mut self, now: Instant) {
+        self.shares.lives.retain(|_, whole_at| *whole_at > now);
         let most = self.options.limits.max_streams_per_relay;
         for (id, carried) in &mut self.carried {
             if carried.payer != id.ingress
@@ -73,6 +98,21 @@ impl RelaySystem {
     pub(super) fn check_published_share(&self, token: &str, name: &StreamName) -> Result<(), Refusal> {
         let others = self.published.iter().filter(|(other, published)| *other != name && published.token == token);
         self.check_share(others.count(), token, "published")
+    }
+
+    /// Whether a token may begin this life of a stream, which counts as begun then.
+    pub(super) fn check_life(&mut self, now: Instant, token: &str, id: &StreamId) -> Result<(), Refusal> {
+        if self.published.get(&id.name).is_some_and(|published| published.id == *id) {
+            return Ok(());
+        }
+        let at_once = self.options.limits.max_streams_per_token.max(LEAST_AT_ONCE);
+        if self.shares.begin(now, token, at_once) {
+            return Ok(());
+        }
+        let reason = format!(
+            "streams were begun here by token {token} too often: one may begin {at_once} at once, then two a second"
+        );
+        Err(refusal(CloseCode::Overload, reason))
     }
 
     /// Whether a token may ask for another stream that nobody watches here so far.

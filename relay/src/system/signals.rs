@@ -1,6 +1,8 @@
 //! What is said to neighbouring relays among the media, so that it arrives before the media it explains.
 
+use super::allowance::{Allowance, Terms};
 use super::effect::Trail;
+use super::owed::Owed;
 use super::watch::Ear;
 use super::{Kind, RelaySystem};
 use crate::forward::held::Held;
@@ -18,6 +20,23 @@ const REPEATS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(
 /// opens nothing. Handles rest longer than that before they are used again.
 const CLOSED_FOR: Duration = Duration::from_secs(5);
 
+/// Parts of signals that are taken of a neighbour: more than the graphs of five hundred streams have, which are announced three times.
+const PARTS: Terms = Terms { at_once: 16_384, a_second: 16_384 };
+
+/// Statements among them, whose signatures are checked. The control stream brings them again.
+const STATEMENTS: Terms = Terms { at_once: 2_000, a_second: 500 };
+
+/// Questions among them, each counted as [`QUESTION`] and [`NUMBER`] for each number it names: those of thousands of streams that all fail at once.
+const QUESTIONS: Terms = Terms { at_once: 8 << 20, a_second: 2 << 20 };
+const QUESTION: usize = 512;
+const NUMBER: usize = 16;
+
+/// Numbers of one question that are counted at most; what names more is refused unread.
+const MOST_NUMBERS: usize = 4096;
+
+/// A neighbour that passes on what is not believed is complained of so often; counted is each.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
 /// What is kept for a neighbouring relay.
 #[derive(Debug, Default)]
 pub(super) struct Neighbour {
@@ -28,8 +47,36 @@ pub(super) struct Neighbour {
     pub(super) ear: Ear,
     /// What repair on the link costs and brings.
     pub(super) trail: Trail,
+    /// What it is yet to be told.
+    pub(super) owed: Owed,
     /// Handles that it closed lately.
     closed: VecDeque<(Instant, u16)>,
+    taken: Taken,
+    complained: Option<Instant>,
+}
+
+/// How much of a neighbour's signals was taken.
+#[derive(Debug, Default)]
+struct Taken {
+    parts: Allowance,
+    statements: Allowance,
+    questions: Allowance,
+}
+
+impl Taken {
+    /// Whether a message that has come whole is taken.
+    fn takes(&mut self, now: Instant, message: &Control) -> bool {
+        match message {
+            Control::Signed(_) | Control::Install(_) | Control::Advertise(_) | Control::Trouble(_) => {
+                self.statements.take(now, 1, STATEMENTS)
+            }
+            Control::Pull(pull) => {
+                let numbers: usize = pull.missing.iter().map(|(_, count)| usize::from(*count)).sum();
+                self.questions.take(now, QUESTION + NUMBER * numbers.min(MOST_NUMBERS), QUESTIONS)
+            }
+            _ => true,
+        }
+    }
 }
 
 /// Signals that are to be sent again.
@@ -53,6 +100,15 @@ impl Neighbour {
         self.closed.push_back((now, handle));
     }
 
+    /// Whether what it passes on and nobody believes is to be complained of again.
+    pub(super) fn complains(&mut self, now: Instant) -> bool {
+        let complains = self.complained.is_none_or(|at| now.saturating_since(at) >= COMPLAIN_EVERY);
+        if complains {
+            self.complained = Some(now);
+        }
+        complains
+    }
+
     fn was_closed(&self, now: Instant, handle: u16) -> bool {
         let lately = |at: Instant| now.saturating_since(at) <= CLOSED_FOR;
         self.closed.iter().any(|(at, closed)| *closed == handle && lately(*at))
@@ -64,7 +120,7 @@ impl RelaySystem {
     /// the control stream.
     pub(super) fn announce(&mut self, now: Instant, port: PortId, message: Control, ports: &mut Ports) {
         self.signal_often(now, port, &message, ports);
-        ports.control(port, message);
+        self.pass_on(port, &message, ports);
     }
 
     /// Sends a message among the media, and twice more soon after.
@@ -108,23 +164,42 @@ impl RelaySystem {
             self.refused.protocol += 1;
             return;
         };
-        match neighbour.signals.receive(delivery) {
-            Ok(None) => {}
-            Ok(Some(Control::StreamOpen(open))) => {
+        if !neighbour.taken.parts.take(now, 1, PARTS) {
+            self.directory.note_excess();
+            return;
+        }
+        let message = match neighbour.signals.receive(delivery) {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(_) => {
+                self.refused.protocol += 1;
+                return;
+            }
+        };
+        if !neighbour.taken.takes(now, &message) {
+            // Statements are not thrown away: the control stream brings them.
+            if matches!(message, Control::Pull(_)) {
+                self.directory.note_excess();
+            }
+            return;
+        }
+        match message {
+            Control::StreamOpen(open) => {
                 if !neighbour.was_closed(now, open.handle) {
                     self.stream_open(now, port, open, ports);
                 }
             }
-            Ok(Some(
-                message @ (Control::Install(_)
-                | Control::Advertise(_)
-                | Control::Trouble(_)
-                | Control::Pull(_)
-                | Control::Signed(_)),
-            )) => {
+            message @ (Control::Install(_)
+            | Control::Advertise(_)
+            | Control::Trouble(_)
+            | Control::Pull(_)
+            | Control::Signed(_)) => {
                 self.take_from_relay(now, port, message, ports);
             }
-            Ok(Some(_)) | Err(_) => self.refused.protocol += 1,
+            _ => {
+                self.refused.protocol += 1;
+                return;
+            }
         }
         self.settle(now, ports);
     }

@@ -9,6 +9,7 @@ use crate::forward::{StreamKey, label};
 use link::{Instant, StreamHandle};
 use node::control::{Control, StreamOpen};
 use node::{PortId, Ports};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use topology::{NodeName, StreamName};
@@ -41,8 +42,8 @@ impl RelaySystem {
         ports: &mut Ports,
     ) -> Option<StreamKey> {
         if let Some(carried) = self.carried.get_mut(id) {
-            // A relay of version 1.1 on the way forgets the mark; nobody takes it off.
-            carried.sealed |= announced.sealed;
+            // A relay of version 1.1 on the way forgets the mark; nobody but the ingress takes it off.
+            carried.sealed = announced.sealed || carried.sealed && !signed;
             if carried.service != announced.service {
                 carried.service = announced.service;
                 self.forward.set_service(carried.key, carried.service);
@@ -143,15 +144,16 @@ impl RelaySystem {
         {
             return;
         }
-        // What its ingress has signed stands, whatever a neighbour says of deadline and target; the mark of sealing can only be added.
+        // What its ingress has signed stands, whatever a neighbour says.
         let signed = self.carried.get(&id).and_then(Carried::newest).map(|install| Announced::from(&***install));
-        let announced = signed.map_or_else(|| Announced::from(&open), |known| known.or_sealed(open.sealed));
+        let announced = signed.unwrap_or_else(|| Announced::from(&open));
         let Some(key) = self.carry(now, &id, announced, (Some(port), false), ports) else { return };
         let handle = StreamHandle(open.handle);
         if self.forward.input(port, handle) == Some(key) {
             return;
         }
         self.forward.open_input(key, port, handle);
+        self.expect_inputs(&id);
         let Some(Kind::Relay(neighbour)) = self.ports.get_mut(&port).map(|port| &mut port.kind) else { return };
         self.refused.unknown_handle += neighbour.held.expire(now);
         for delivery in neighbour.held.release(now, handle) {
@@ -254,7 +256,17 @@ impl RelaySystem {
             self.open_to(now, &id, port, false, ports);
         }
         self.forward.install(key, install.epoch, &hops(&install, self.directory.me(), &self.relays));
+        self.expect_inputs(&id);
         self.mark_orphans(now, Some(&[key]));
+    }
+
+    /// Tells whose packets of a stream count: those of the relays that its graphs lead here from; without a graph, of all.
+    fn expect_inputs(&mut self, id: &StreamId) {
+        let Some(carried) = self.carried.get(id) else { return };
+        let above = carried.relays_above(self.directory.me());
+        let ports: BTreeSet<PortId> = above.filter_map(|relay| self.relays.get(relay).copied()).collect();
+        let is_known = carried.newest().is_some();
+        self.forward.expect(carried.key, |port| !is_known || ports.contains(&port));
     }
 
     /// Whether there is room for a graph of others.
@@ -269,25 +281,6 @@ impl RelaySystem {
         let Some(carried) = self.carried.get(id) else { return Vec::new() };
         let next = carried.next_relays(self.directory.me());
         next.into_iter().filter_map(|relay| Some((relay.clone(), *self.relays.get(relay)?))).collect()
-    }
-
-    /// A link to a relay is new: what goes over it by the graphs is announced there.
-    pub(super) fn reattach(&mut self, now: Instant, relay: &NodeName, port: PortId, ports: &mut Ports) {
-        let ids: Vec<StreamId> = self.carried.keys().cloned().collect();
-        for id in ids {
-            let Some(carried) = self.carried.get(&id) else { continue };
-            if !carried.next_relays(self.directory.me()).contains(relay) {
-                continue;
-            }
-            if let Some(newest) = carried.newest().cloned() {
-                self.announce(now, port, (*newest.message).clone(), ports);
-            }
-            self.open_to(now, &id, port, false, ports);
-            let Some(carried) = self.carried.get(&id) else { continue };
-            for install in carried.graphs() {
-                self.forward.install(carried.key, install.epoch, &hops(install, self.directory.me(), &self.relays));
-            }
-        }
     }
 
     /// Notes which streams (of those given, or all) nothing brings here, or their ingress does not know.
@@ -309,7 +302,7 @@ impl RelaySystem {
     /// nobody has any more.
     pub(super) fn let_go(&mut self, now: Instant, ports: &mut Ports) {
         self.mark_orphans(now, None);
-        self.settle_shares();
+        self.settle_shares(now);
         self.ended.retain(|ended| now.saturating_since(ended.at) < ENDED_FOR);
         self.let_go_of_published(now);
         let (due, later) = std::mem::take(&mut self.closing).into_iter().partition(|(at, ..)| *at <= now);

@@ -37,6 +37,8 @@ pub(crate) enum Vice {
     /// It says that the stream enters the overlay at it as well, in the life of its true source, and sends something of its own making from this number on, a
     /// packet a millisecond.
     Impersonate(Advertisement, u32),
+    /// It says that it brings the stream from its true ingress, and sends something of its own making from this number on, a packet a millisecond.
+    Usurp(u32),
 }
 
 /// What all payloads of its own making begin with.
@@ -98,6 +100,25 @@ impl Hostile {
                 label: delivery.label,
                 flags: Flags::default(),
                 payload: delivery.payload.clone(),
+                recover_until: now + Duration::from_millis(100),
+            };
+            let _ = ports.send(now, port, packet);
+        }
+    }
+
+    /// Sends a packet of its own making under this number to all neighbours.
+    fn make_up(&mut self, now: Instant, seq: u32, ports: &mut Ports) {
+        for port in Self::neighbours(ports) {
+            self.open(port, ports);
+            let packet = Packet {
+                target: None,
+                stream: StreamHandle(OWN),
+                seq: StreamSeq(seq),
+                media_time: MediaTime(now.as_micros() as u32),
+                age: Duration::ZERO,
+                label: Label(0),
+                flags: Flags::default(),
+                payload: Bytes::from_static(&[MADE_UP; 1316]),
                 recover_until: now + Duration::from_millis(100),
             };
             let _ = ports.send(now, port, packet);
@@ -222,21 +243,11 @@ impl EndSystem for Hostile {
                         }
                     }
                     self.vice = Some(Vice::Impersonate(advertisement, seq + 1));
-                    for port in Self::neighbours(ports) {
-                        self.open(port, ports);
-                        let packet = Packet {
-                            target: None,
-                            stream: StreamHandle(OWN),
-                            seq: StreamSeq(seq),
-                            media_time: MediaTime(now.as_micros() as u32),
-                            age: Duration::ZERO,
-                            label: Label(0),
-                            flags: Flags::default(),
-                            payload: Bytes::from_static(&[MADE_UP; 1316]),
-                            recover_until: now + Duration::from_millis(100),
-                        };
-                        let _ = ports.send(now, port, packet);
-                    }
+                    self.make_up(now, seq, ports);
+                }
+                Some(Vice::Usurp(seq)) => {
+                    self.vice = Some(Vice::Usurp(seq + 1));
+                    self.make_up(now, seq, ports);
                 }
                 _ => {}
             }
@@ -245,8 +256,11 @@ impl EndSystem for Hostile {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let own = matches!(self.vice, Some(Vice::End | Vice::Flood(..) | Vice::Claim(_) | Vice::Impersonate(..)))
-            .then_some(self.due);
+        let own = matches!(
+            self.vice,
+            Some(Vice::End | Vice::Flood(..) | Vice::Claim(_) | Vice::Impersonate(..) | Vice::Usurp(_))
+        )
+        .then_some(self.due);
         let waiting = self.waiting.front().map(|(due, ..)| *due);
         self.system.poll_timeout().into_iter().chain(own).chain(waiting).min()
     }

@@ -197,6 +197,34 @@ fn lies_about_whose_stream_it_is_in_the_same_life() {
     }
 }
 
+/// A relay that no way of the stream leads over, a neighbour of the sink's, says that it brings it from its true ingress, and is ahead of it with something
+/// else under its numbers.
+#[test]
+fn lies_about_bringing_the_stream() {
+    for mode in [Auto, Targeted, Tree] {
+        let mut stage = Stage::new(mode);
+        stage.overlay.start("y");
+        stage.overlay.link("y", "x", 5);
+        stage.run(1000);
+        let from = stage.overlay.of_source(stage.source, |source| source.next_seq);
+        stage.overlay.corrupt("y", Some(Vice::Usurp(from + 20)));
+        stage.run(5000);
+        let sent = stage.overlay.send(stage.source, false);
+        stage.overlay.run(500);
+        let (missing, made_up) = stage.overlay.of_sink(stage.sink, |sink| {
+            let missing = (from..sent).filter(|n| !sink.got.contains_key(&(1, *n))).count();
+            // After the stream has fallen silent nobody else brings it.
+            (missing, (from..sent).filter(|n| sink.got.get(&(1, *n)).is_some_and(|(times, _)| *times > 1)).count())
+        });
+        let beside = stage.overlay.report("x").streams[0].counters.beside;
+        println!("y says that it brings the stream, {mode:?}: {missing} missing, {beside} thrown away");
+        assert_eq!((missing, made_up), (0, 0), "{mode:?}");
+        assert!(beside > 4_000, "{mode:?}: {beside}");
+        let payloads = stage.overlay.of_sink(stage.sink, |sink| sink.payloads.get(&MADE_UP).copied().unwrap_or(0));
+        assert!(payloads < 600, "{mode:?}: {payloads} are made up, after the stream's end");
+    }
+}
+
 /// Where the stream itself does not come for a while, its impostor is taken for a source that has moved; when the stream is back, that ends.
 #[test]
 fn lies_about_whose_stream_it_is_end_when_the_stream_is_back() {

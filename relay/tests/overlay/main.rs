@@ -1,10 +1,12 @@
 //! Whole overlays of relays in virtual time: what must hold for streams, whatever happens to links, relays and sources.
 
 mod admission;
+mod again;
 mod auto;
 #[path = "../common/clients.rs"]
 mod clients;
 mod clocks;
+mod crowded;
 mod failures;
 mod fairness;
 mod forgery;

@@ -5,6 +5,7 @@ mod auto;
 #[path = "../common/clients.rs"]
 mod clients;
 mod events;
+mod myself;
 mod net;
 mod reload;
 

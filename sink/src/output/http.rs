@@ -1,6 +1,10 @@
 //! HTTP servers for players: live streams, the page that plays them, and their list.
+//!
+//! Anybody may come who reaches the address, so what they can make a sink hold is bounded: 1,024 connections at an address, 256 of them from one
+//! (a reverse proxy has many players behind it; more than these need several sinks, or a server made for it). A head may take 20 s to come, and who reads nothing
+//! for 20 s is let go. What waits for one player is bounded by the [`hub`](super::hub), which gives it back when it drops the player.
 
-use super::hub::{Feed, Hub};
+use super::hub::Hub;
 use super::spec::Start;
 use super::worker::{Clients, Writer};
 use crate::playout::Release;
@@ -9,14 +13,18 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use node::connections::{Bounds, EXHAUSTED, Place, Places, speak};
 use node::exit::{Exit, Failure};
 use serde::Serialize;
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 const PAGE: &str = include_str!("../../assets/player.html");
 const STYLE: &str = include_str!("../../assets/player.css");
@@ -24,12 +32,21 @@ const SCRIPT: &str = include_str!("../../assets/player.js");
 const MPEGTS: &str = include_str!("../../assets/mpegts.js");
 const RESERVED: [&str; 4] = ["/player.css", "/player.js", "/mpegts.js", "/streams.json"];
 
+/// What all clients of one address together, and those that come from one, may take.
+const BOUNDS: Bounds = Bounds::new(1024, 256);
+
+/// While nothing is sent, a player's machine is asked so often whether it is still there: one that has vanished is not to keep its place.
+const STILL_THERE: Duration = Duration::from_secs(30);
+
 /// How long players may take at the end for what is left for them.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// The HTTP servers of a sink: one per address, each serving any number of streams. They run until this is dropped.
-#[derive(Debug, Default)]
-pub struct HttpServers(Vec<Server>);
+#[derive(Debug)]
+pub struct HttpServers {
+    servers: Vec<Server>,
+    bounds: Bounds,
+}
 
 #[derive(Debug)]
 struct Server {
@@ -63,6 +80,13 @@ struct Listed {
 #[derive(Debug)]
 pub(super) struct HttpWriter(Arc<Hub>);
 
+impl Default for HttpServers {
+    /// None yet.
+    fn default() -> HttpServers {
+        HttpServers { servers: Vec::new(), bounds: BOUNDS }
+    }
+}
+
 impl HttpServers {
     /// Serves another stream at `path`; gives its output, and the address bound.
     pub(super) fn add(
@@ -78,15 +102,15 @@ impl HttpServers {
                 format!("http://{listen}{path}: this path is the player page's own"),
             ));
         }
-        let known = self.0.iter().position(|server| server.listen == listen && listen.port() != 0);
+        let known = self.servers.iter().position(|server| server.listen == listen && listen.port() != 0);
         let index = match known {
             Some(index) => index,
             None => {
-                self.0.push(Server::start(listen)?);
-                self.0.len() - 1
+                self.servers.push(Server::start(listen, self.bounds)?);
+                self.servers.len() - 1
             }
         };
-        let server = &self.0[index];
+        let server = &self.servers[index];
         let hub = Arc::new(Hub::new(start));
         let mut streams = server.streams.lock();
         // Of an output that was taken away.
@@ -126,7 +150,7 @@ impl Drop for HttpWriter {
 
 impl Server {
     /// Binds, and serves on a thread of its own: many players shall not disturb the link.
-    fn start(listen: SocketAddr) -> Result<Server, Failure> {
+    fn start(listen: SocketAddr, bounds: Bounds) -> Result<Server, Failure> {
         let failure = |error: io::Error| {
             Failure::new(Exit::Unavailable, format!("cannot listen at http://{listen} for players: {error}"))
         };
@@ -136,7 +160,7 @@ impl Server {
         let streams = Streams::default();
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
-        let serve = serve(listener, streams.clone(), stopped);
+        let serve = serve(listener, bounds, streams.clone(), stopped);
         let thread = std::thread::Builder::new().name("http".into());
         let thread = thread.spawn(move || runtime.block_on(serve)).map_err(failure)?;
         tracing::info!("players: http://{bound}/");
@@ -156,29 +180,54 @@ impl Drop for Server {
 }
 
 /// Serves until `stopped`, then a little longer for what players still have to get.
-async fn serve(listener: TcpListener, streams: Streams, stopped: oneshot::Receiver<()>) {
+async fn serve(listener: TcpListener, bounds: Bounds, streams: Streams, mut stopped: oneshot::Receiver<()>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "no server for players"),
     };
-    let (last_call, called) = oneshot::channel::<()>();
     let router = Router::new().fallback(answer).with_state(streams);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = called.await;
-    });
-    let stopping = async move {
-        let _ = stopped.await;
-        drop(last_call);
-        tokio::time::sleep(LAST_BYTES).await;
-    };
-    tokio::select! {
-        served = serving => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the server for players has stopped");
-            }
+    let places = Places::new(bounds);
+    let (last_call, called) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut refused = 0_u64;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => match places.admit(from.ip()) {
+                    Some(place) => {
+                        connections.spawn(connection(stream, bounds, router.clone(), called.clone(), place));
+                    }
+                    None => {
+                        refused += 1;
+                        // Whoever comes on and on is not to fill the log.
+                        if refused.is_power_of_two() {
+                            tracing::warn!(%from, refused, "players have all connections that they may; this one is closed");
+                        }
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the server for players takes no connection");
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = &mut stopped => break,
         }
-        () = stopping => {}
     }
+    drop((listener, last_call));
+    let rest = async { while connections.join_next().await.is_some() {} };
+    // Who has not taken it by then does without.
+    let _ = tokio::time::timeout(LAST_BYTES, rest).await;
+}
+
+/// Serves one connection; after the last call it ends with what it is being sent.
+async fn connection(stream: TcpStream, bounds: Bounds, router: Router, mut called: watch::Receiver<()>, _place: Place) {
+    // Where that cannot be set it is played to all the same.
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(STILL_THERE));
+    let over = async move {
+        let _ = called.changed().await;
+    };
+    speak(stream, &bounds, router, |_| (), over).await;
 }
 
 impl Streams {
@@ -250,9 +299,7 @@ fn media(served: &Served, method: &Method) -> Response {
     if method == Method::HEAD {
         return [(header::CONTENT_TYPE, kind)].into_response();
     }
-    let next = |mut feed: Feed| async move { feed.next().await.map(|chunk| (Ok::<_, io::Error>(chunk), feed)) };
-    let body = Body::from_stream(futures_util::stream::unfold(served.hub.join(), next));
-    ([(header::CONTENT_TYPE, kind)], body).into_response()
+    ([(header::CONTENT_TYPE, kind)], Body::from_stream(served.hub.join())).into_response()
 }
 
 #[cfg(test)]
@@ -261,9 +308,14 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpStream;
+    use std::sync::atomic::Ordering::Relaxed;
 
     fn server() -> (HttpServers, HttpWriter, SocketAddr) {
-        let mut servers = HttpServers::default();
+        server_within(BOUNDS)
+    }
+
+    fn server_within(bounds: Bounds) -> (HttpServers, HttpWriter, SocketAddr) {
+        let mut servers = HttpServers { bounds, ..HttpServers::default() };
         let listen = "127.0.0.1:0".parse().unwrap();
         let (writer, bound) = servers.add(listen, "/live.ts", Start::Decodable, "demo/clip").unwrap();
         (servers, writer, bound)
@@ -309,7 +361,7 @@ mod tests {
         let (_servers, mut writer, at) = server();
         let (head, mut player) = ask(at, "GET /live.ts");
         assert!(head.contains("content-type: video/mp2t") && head.contains("access-control-allow-origin: *"));
-        assert_eq!(writer.clients().unwrap().connected.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(writer.clients().unwrap().connected.load(Relaxed), 1);
         writer.write(&release(&b"hello "[..])).unwrap();
         writer.write(&release(&b"player"[..])).unwrap();
         drop(writer);
@@ -335,7 +387,7 @@ mod tests {
     fn streams_share_an_address_but_not_a_path() {
         let (mut servers, _writer, at) = server();
         // Port 0 is a new server each time; the address it got is one to share.
-        servers.0[0].listen = at;
+        servers.servers[0].listen = at;
         let (_second, bound) = servers.add(at, "/b.ts", Start::Now, "demo/b").unwrap();
         assert_eq!(bound, at);
         assert!(text(at, "GET /streams.json").1.contains("demo/b"));
@@ -354,6 +406,97 @@ mod tests {
         player.read_to_end(&mut body).unwrap();
         assert_eq!(body.iter().filter(|byte| **byte == b'x').count(), 100_000);
         HttpServers::default().add(at, "/live.ts", Start::Now, "demo/clip").unwrap();
+    }
+
+    /// Waits, for ten seconds at most.
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        for _ in 0..1000 {
+            if holds() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("in vain: {what}");
+    }
+
+    fn is_closed(connection: &mut TcpStream) -> bool {
+        match connection.read(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+
+    #[test]
+    fn who_plays_but_does_not_read_is_let_go() {
+        let bounds = Bounds { unread: Duration::from_secs(2), ..BOUNDS };
+        let (_servers, mut writer, at) = server_within(bounds);
+        let clients = writer.clients().unwrap();
+        let (_, mut paused) = ask(at, "GET /live.ts");
+        // As much as the two sockets hold, so that writing has to wait; then as much as the queue holds.
+        let packet = release(vec![0; 1316]);
+        (0..20_000).for_each(|_| writer.write(&packet).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        for _ in 0..800_000 {
+            writer.write(&packet).unwrap();
+            if clients.dropped.load(Relaxed) == 1 {
+                break;
+            }
+        }
+        assert_eq!(clients.dropped.load(Relaxed), 1);
+        until("its connection is closed", || clients.connected.load(Relaxed) == 0);
+        // What was on its way, and no end of the stream behind it.
+        let mut last = Vec::new();
+        let _ = paused.read_to_end(&mut last);
+        assert!(!last.ends_with(b"0\r\n\r\n"));
+    }
+
+    #[test]
+    fn who_does_not_take_what_there_is_holds_no_place() {
+        let bounds = Bounds { unread: Duration::from_millis(300), ..BOUNDS };
+        let (_servers, mut writer, at) = server_within(bounds);
+        let clients = writer.clients().unwrap();
+        let (_, _paused) = ask(at, "GET /live.ts");
+        // More than the two sockets hold, and less than the hub drops anybody for.
+        for _ in 0..20_000 {
+            writer.write(&release(vec![0; 1316])).unwrap();
+        }
+        until("its connection is closed", || clients.connected.load(Relaxed) == 0);
+        assert_eq!(clients.dropped.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn who_does_not_say_what_it_wants_is_let_go() {
+        let bounds = Bounds { head: Duration::from_millis(300), ..BOUNDS };
+        let (_servers, _writer, at) = server_within(bounds);
+        for said in ["", "GET /live.ts HTTP/1.1\r\nHost: "] {
+            let mut connection = TcpStream::connect(at).unwrap();
+            connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            write!(connection, "{said}").unwrap();
+            let mut answer = Vec::new();
+            let _ = connection.read_to_end(&mut answer).map_err(|error| {
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "it is not closed");
+            });
+        }
+    }
+
+    #[test]
+    fn so_many_connections_and_no_more() {
+        let (_servers, _writer, at) = server_within(Bounds { most: 3, ..BOUNDS });
+        let mut players: Vec<_> = (0..3).map(|_| ask(at, "GET /live.ts").1).collect();
+        let mut refused = TcpStream::connect(at).unwrap();
+        refused.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert!(is_closed(&mut refused), "at once, without a word");
+        players.pop();
+        until("a place is free again", || {
+            let mut connection = TcpStream::connect(at).unwrap();
+            let asked = write!(connection, "HEAD /live.ts HTTP/1.0\r\n\r\n");
+            let mut answer = String::new();
+            asked.and_then(|()| connection.read_to_string(&mut answer)).is_ok() && answer.contains("200 OK")
+        });
+        for player in &players {
+            player.get_ref().set_nonblocking(true).unwrap();
+            assert_eq!(player.get_ref().peek(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "it plays on");
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@ use super::spec::Start;
 use super::worker::Clients;
 use crate::playout::Release;
 use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
 use link::Instant;
 use node::control::Content;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Most bytes kept from the latest decodable point on. A stream with a longer way between such points makes players wait.
 const MAX_BACKLOG: usize = 32 << 20;
@@ -18,6 +21,10 @@ const MAX_BACKLOG: usize = 32 << 20;
 const MAX_QUEUE_BYTES: usize = 32 << 20;
 /// … or when the oldest of them have waited this long.
 const MAX_QUEUE_AGE: Duration = Duration::from_secs(5);
+/// Bytes written at once: what fits a socket's buffer.
+const BATCH: usize = 64 << 10;
+/// Chunks that a queue keeps room for.
+const ROOM_KEPT: usize = 1024;
 
 /// A stream as players get it.
 #[derive(Debug)]
@@ -44,26 +51,46 @@ struct State {
 /// What the hub knows of a player.
 #[derive(Debug)]
 struct Player {
-    queue: mpsc::UnboundedSender<(Instant, Bytes)>,
-    gauge: Arc<Gauge>,
+    queue: Arc<Queue>,
     /// Whether it waits for a decodable point.
     waiting: bool,
 }
 
-#[derive(Debug, Default)]
-struct Gauge {
-    /// Bytes that wait for the player.
-    bytes: AtomicUsize,
-    /// The time of the packet last taken by it, or of the first to wait, in microseconds.
-    taken_at: AtomicU64,
-}
-
-/// The player's end.
+/// The player's end: what it is to be sent.
 #[derive(Debug)]
 pub(super) struct Feed {
-    queue: mpsc::UnboundedReceiver<(Instant, Bytes)>,
-    gauge: Arc<Gauge>,
+    queue: Arc<Queue>,
     connected: Arc<AtomicU64>,
+}
+
+/// The player took too long; what it did not take is thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the player is too slow")]
+pub(super) struct TooSlow;
+
+/// Between the hub and one player. The hub has hold of it, so that who is dropped holds nothing more.
+#[derive(Debug, Default)]
+struct Queue(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    chunks: VecDeque<(Instant, Bytes)>,
+    bytes: usize,
+    /// The time of the packet last taken, or of the first to wait.
+    taken_at: Instant,
+    end: Option<End>,
+    taker: Option<Waker>,
+}
+
+/// Why nothing more comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The stream will not go on; what waits is still for the player.
+    Over,
+    /// The player was dropped.
+    TooSlow,
+    /// The player has gone.
+    Gone,
 }
 
 impl Hub {
@@ -82,42 +109,44 @@ impl Hub {
         let prefix = state.finder.tables();
         let has_entries = state.has_entries;
         state.players.retain_mut(|player| {
-            let kept = match (player.waiting, entry) {
-                (false, _) => player.offer(release.at, release.payload.clone()),
+            let queue = &player.queue;
+            let queued = match (player.waiting, entry) {
+                (false, _) => queue.offer(release.at, release.payload.clone()),
                 (true, Some(from)) => {
                     player.waiting = false;
-                    player.offer(release.at, prefix.clone()) && player.offer(release.at, release.payload.slice(from..))
+                    let tables = queue.offer(release.at, prefix.clone());
+                    tables.and_then(|()| queue.offer(release.at, release.payload.slice(from..)))
                 }
                 (true, None) if !has_entries => {
                     player.waiting = false;
-                    player.offer(release.at, release.payload.clone())
+                    queue.offer(release.at, release.payload.clone())
                 }
-                (true, None) => !player.queue.is_closed(),
+                (true, None) => queue.check(),
             };
-            if !kept && !player.queue.is_closed() {
+            if queued == Err(End::TooSlow) {
                 self.clients.dropped.fetch_add(1, Relaxed);
             }
-            kept
+            queued.is_ok()
         });
     }
 
     /// Lets a player join.
     pub(super) fn join(&self) -> Feed {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (sender, queue) = mpsc::unbounded_channel();
-        let gauge = Arc::new(Gauge::default());
-        let mut player = Player { queue: sender, gauge: gauge.clone(), waiting: self.start == Start::Decodable };
+        let queue = Arc::<Queue>::default();
+        let mut player = Player { queue: queue.clone(), waiting: self.start == Start::Decodable };
         if player.waiting && !state.backlog.is_empty() {
             player.waiting = false;
-            for chunk in &state.backlog {
-                player.queue_up(state.latest, chunk.clone());
-            }
+            let mut waiting = queue.lock();
+            state.backlog.iter().for_each(|chunk| waiting.put(state.latest, chunk.clone()));
         }
-        if !state.closed {
+        if state.closed {
+            queue.end(End::Over);
+        } else {
             state.players.push(player);
         }
         self.clients.connected.fetch_add(1, Relaxed);
-        Feed { queue, gauge, connected: self.clients.connected.clone() }
+        Feed { queue, connected: self.clients.connected.clone() }
     }
 
     /// Whether the stream will not go on.
@@ -129,7 +158,7 @@ impl Hub {
     pub(super) fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
-        state.players.clear();
+        state.players.drain(..).for_each(|player| player.queue.end(End::Over));
     }
 }
 
@@ -173,50 +202,112 @@ impl State {
     }
 }
 
-impl Player {
-    /// Queues a chunk; false where the player is gone or too slow.
-    fn offer(&mut self, at: Instant, chunk: Bytes) -> bool {
-        let waiting = self.gauge.bytes.load(Relaxed);
-        if waiting == 0 {
-            self.gauge.taken_at.store(at.as_micros(), Relaxed);
-        }
-        let since = at.saturating_since(Instant::from_micros(self.gauge.taken_at.load(Relaxed)));
-        if waiting > MAX_QUEUE_BYTES || since > MAX_QUEUE_AGE {
-            return false;
-        }
-        self.queue_up(at, chunk)
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queue_up(&self, at: Instant, chunk: Bytes) -> bool {
-        self.gauge.bytes.fetch_add(chunk.len(), Relaxed);
-        self.queue.send((at, chunk)).is_ok()
+    /// Queues a chunk, unless the player is gone or too slow. Who is too slow is dropped, and what waits for it with it.
+    fn offer(&self, at: Instant, chunk: Bytes) -> Result<(), End> {
+        let mut waiting = self.lock();
+        if let Some(end) = waiting.end {
+            return Err(end);
+        }
+        if waiting.is_too_much(at) {
+            drop(waiting);
+            self.end(End::TooSlow);
+            return Err(End::TooSlow);
+        }
+        waiting.put(at, chunk);
+        let taker = waiting.taker.take();
+        drop(waiting);
+        taker.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    /// Whether the player is there.
+    fn check(&self) -> Result<(), End> {
+        self.lock().end.map_or(Ok(()), Err)
+    }
+
+    /// Nothing more comes. What waits is given back at once, unless it is still for the player.
+    fn end(&self, end: End) {
+        let mut waiting = self.lock();
+        waiting.end = Some(end);
+        let thrown_away = match end {
+            End::Over => VecDeque::new(),
+            End::TooSlow | End::Gone => std::mem::take(&mut waiting.chunks),
+        };
+        let taker = waiting.taker.take();
+        drop(waiting);
+        drop(thrown_away);
+        taker.into_iter().for_each(Waker::wake);
     }
 }
 
-impl Feed {
-    /// The next bytes for the player, several packets in one; `None` at the end.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
-        /// Packets written at once: what fits a socket's buffer.
-        const BATCH: usize = 48;
-        let mut chunks = Vec::with_capacity(BATCH);
-        if self.queue.recv_many(&mut chunks, BATCH).await == 0 {
-            return None;
+impl Waiting {
+    fn is_too_much(&self, at: Instant) -> bool {
+        let too_old = !self.chunks.is_empty() && at.saturating_since(self.taken_at) > MAX_QUEUE_AGE;
+        too_old || self.bytes > MAX_QUEUE_BYTES
+    }
+
+    fn put(&mut self, at: Instant, chunk: Bytes) {
+        if self.chunks.is_empty() {
+            self.taken_at = at;
         }
-        let bytes: usize = chunks.iter().map(|(_, chunk)| chunk.len()).sum();
-        let taken_at = chunks.last().map_or(0, |(at, _)| at.as_micros());
-        self.gauge.taken_at.store(taken_at, Relaxed);
-        self.gauge.bytes.fetch_sub(bytes, Relaxed);
+        self.bytes += chunk.len();
+        self.chunks.push_back((at, chunk));
+    }
+
+    /// Takes chunks for one write.
+    fn take(&mut self) -> Vec<Bytes> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH
+            && let Some((at, chunk)) = self.chunks.pop_front()
+        {
+            self.taken_at = at;
+            bytes += chunk.len();
+            taken.push(chunk);
+        }
+        self.bytes -= bytes;
+        if self.chunks.is_empty() && self.chunks.capacity() > ROOM_KEPT {
+            self.chunks = VecDeque::new();
+        }
+        taken
+    }
+}
+
+impl Stream for Feed {
+    type Item = Result<Bytes, TooSlow>;
+
+    /// The next bytes for the player, several packets in one.
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut waiting = self.queue.lock();
+        if waiting.chunks.is_empty() {
+            return match waiting.end {
+                None => {
+                    waiting.taker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+                Some(End::TooSlow) => Poll::Ready(Some(Err(TooSlow))),
+                Some(End::Over | End::Gone) => Poll::Ready(None),
+            };
+        }
+        let mut chunks = waiting.take();
+        drop(waiting);
         if chunks.len() == 1 {
-            return chunks.pop().map(|(_, chunk)| chunk);
+            return Poll::Ready(chunks.pop().map(Ok));
         }
-        let mut joined = BytesMut::with_capacity(bytes);
-        chunks.iter().for_each(|(_, chunk)| joined.extend_from_slice(chunk));
-        Some(joined.freeze())
+        let mut joined = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+        chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk));
+        Poll::Ready(Some(Ok(joined.freeze())))
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
+        self.queue.end(End::Gone);
         self.connected.fetch_sub(1, Relaxed);
     }
 }
@@ -226,6 +317,7 @@ mod tests {
     use super::super::entry::tests::{filler, pat, picture, pmt};
     use super::super::worker::release;
     use super::*;
+    use futures_util::{FutureExt, StreamExt};
 
     fn ts(at_ms: u64, packets: &[Vec<u8>]) -> Release {
         Release { at: Instant::from_micros(at_ms * 1_000), content: Content::Ts, ..release(packets.concat()) }
@@ -233,10 +325,23 @@ mod tests {
 
     fn drain(feed: &mut Feed) -> Vec<u8> {
         let mut all = Vec::new();
-        while !feed.queue.is_empty() {
-            all.extend(futures_util::FutureExt::now_or_never(feed.next()).flatten().unwrap());
+        while let Some(Some(Ok(some))) = feed.next().now_or_never() {
+            all.extend(some);
         }
         all
+    }
+
+    /// A payload, and who knows whether anybody holds it.
+    fn watched(bytes: usize) -> (Bytes, std::sync::Weak<Vec<u8>>) {
+        struct Held(Arc<Vec<u8>>);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let held = Arc::new(vec![0; bytes]);
+        let watch = Arc::downgrade(&held);
+        (Bytes::from_owner(Held(held)), watch)
     }
 
     #[test]
@@ -282,19 +387,62 @@ mod tests {
     #[test]
     fn a_slow_player_is_dropped_and_the_others_go_on() {
         let hub = Hub::new(Start::Now);
-        let slow = hub.join();
+        let mut slow = hub.join();
         let mut quick = hub.join();
-        for second in 0..10 {
+        let (payload, held) = watched(1316);
+        for second in 0..6 {
+            let at = Instant::from_micros(second * 1_000_000);
+            hub.publish(&Release { at, ..release(payload.clone()) });
+            assert_eq!(drain(&mut quick), payload);
+        }
+        drop(payload);
+        assert_eq!(slow.queue.lock().chunks.len(), 6, "what was queued within five seconds");
+        for second in 6..10 {
             hub.publish(&ts(second * 1_000, &[filler()]));
             assert_eq!(drain(&mut quick), filler());
         }
         assert_eq!(hub.clients().dropped.load(Relaxed), 1);
-        assert_eq!(slow.queue.len(), 6, "what was queued within five seconds");
+        assert_eq!(held.strong_count(), 0, "what waited is given back, though the player is still there");
+        assert_eq!(slow.next().now_or_never(), Some(Some(Err(TooSlow))));
         // A pause of the stream is not the player's fault.
         hub.publish(&ts(60_000, &[filler()]));
         hub.publish(&ts(60_001, &[filler()]));
         assert_eq!(drain(&mut quick), [filler(), filler()].concat());
         assert_eq!(hub.clients().dropped.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn so_much_and_no_more_waits_for_a_player() {
+        let hub = Hub::new(Start::Now);
+        let mut slow = hub.join();
+        let payload = Bytes::from(vec![0; 1 << 20]);
+        for _ in 0..100 {
+            let waits = slow.queue.lock().bytes;
+            assert!(waits <= MAX_QUEUE_BYTES + payload.len(), "{waits}");
+            hub.publish(&release(payload.clone()));
+        }
+        assert_eq!(hub.clients().dropped.load(Relaxed), 1);
+        assert!(slow.queue.lock().chunks.is_empty());
+        assert_eq!(slow.next().now_or_never(), Some(Some(Err(TooSlow))));
+    }
+
+    #[test]
+    fn a_player_that_has_just_come_is_not_late() {
+        let hub = Hub::new(Start::Decodable);
+        hub.publish(&ts(60_000, &[pat(), pmt(), picture(true)]));
+        let mut player = hub.join();
+        hub.publish(&ts(60_001, &[filler()]));
+        assert_eq!(hub.clients().dropped.load(Relaxed), 0);
+        assert_eq!(drain(&mut player), [pat(), pmt(), picture(true), filler()].concat());
+    }
+
+    #[test]
+    fn who_has_gone_is_forgotten_and_is_not_one_who_was_too_slow() {
+        let hub = Hub::new(Start::Now);
+        drop(hub.join());
+        hub.publish(&ts(0, &[filler()]));
+        assert!(hub.state.lock().unwrap().players.is_empty());
+        assert_eq!(hub.clients().dropped.load(Relaxed), 0);
     }
 
     #[test]
@@ -312,7 +460,7 @@ mod tests {
         hub.publish(&release(&b"last"[..]));
         hub.close();
         assert_eq!(drain(&mut player), b"last");
-        assert_eq!(futures_util::FutureExt::now_or_never(player.next()), Some(None));
-        assert_eq!(futures_util::FutureExt::now_or_never(hub.join().next()), Some(None));
+        assert_eq!(player.next().now_or_never(), Some(None));
+        assert_eq!(hub.join().next().now_or_never(), Some(None));
     }
 }
