@@ -42,7 +42,7 @@ const ROWS = [
   ["Brought by repair", way => share(way.saved)],
   ["Left after repair", way => share(way.residual)],
   ["Repair sent, of media", way => share(way.overhead)],
-  ["One-way delay (as configured, or half of the round trip, ± itself)", way => ms(way.delay_ms) + (way.late ? ", later than usual" : "")],
+  ["One-way delay", way => `${ms(way.delay_ms)} ± itself${way.late ? ", later than usual" : ""}`],
 ];
 
 function directions(ways) {
