@@ -120,11 +120,13 @@ where
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(MAX_HEAD);
     let mut served = pin!(http.serve_connection(TokioIo::new(Patient::new(stream, bounds.unread)), service));
     let ended = tokio::select! {
-        ended = &mut served => ended,
+        // First: what has come since is not answered by what was over before.
+        biased;
         () = over => {
             served.as_mut().graceful_shutdown();
             served.await
         }
+        ended = &mut served => ended,
     };
     match ended {
         Err(error) if error.is_timeout() || is_unread(&error) => Ended::Slow,

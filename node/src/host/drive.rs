@@ -17,7 +17,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -227,7 +226,7 @@ async fn read_control<S: EndSystem>(
         match message {
             Ok(Control::Tokens { tokens }) => {
                 if let Some(renewal) = renewal {
-                    renew(inner, port, standing, renewal.check(&each_once(tokens), unix_seconds()));
+                    renew(inner, port, standing, renewal.check(&tokens, unix_seconds()));
                 }
             }
             Ok(Control::Renewed { refusal: None }) => tracing::info!("the relay has taken the new tokens"),
@@ -255,13 +254,6 @@ async fn hold_back<S: EndSystem>(inner: &Inner<S>, port: PortId, wait: Duration,
         tracing::warn!(peer, "sends more control messages than one may: they are read more slowly");
     }
     tokio::time::sleep(wait).await;
-}
-
-/// Tokens as they came, each once: one is not checked again because it is repeated.
-fn each_once(mut tokens: Vec<String>) -> Vec<String> {
-    let mut known = HashSet::new();
-    tokens.retain(|token| known.insert(token.clone()));
-    tokens
 }
 
 /// A peer has shown other tokens: they take the place of those it came with, or those stay.

@@ -3,6 +3,7 @@
 //! A stream is on the account of its ingress once that has said so itself, under its signature; until then on that of the neighbour that
 //! brought it, which could make up any number of ingresses. What enters here or is watched here is on the account of its token.
 
+use super::allowance::{Allowance, Terms};
 use super::carried::StreamId;
 use super::{RelaySystem, refusal};
 use link::Instant;
@@ -11,12 +12,10 @@ use node::trust::Role;
 use node::{Peer, PortId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 use topology::{NodeName, StreamName};
 
-/// Time from one life of a stream that a token begins to the next, in the long run. Each has every relay on its way take in graphs, and may
-/// begin with a burst.
-const LIFE: Duration = Duration::from_millis(500);
+/// Lives of streams that a token may begin a second, in the long run. Each has every relay on its way take in graphs, and may begin with a burst.
+const A_SECOND: u64 = 2;
 
 /// Lives that a token may begin at once, however few streams it may have.
 const LEAST_AT_ONCE: usize = 32;
@@ -26,8 +25,8 @@ const LEAST_AT_ONCE: usize = 32;
 pub(super) struct Shares {
     /// How many streams of each relay are carried.
     streams: BTreeMap<NodeName, usize>,
-    /// When each token has its whole allowance of lives again.
-    lives: BTreeMap<String, Instant>,
+    /// What is left to each token of the lives that it may begin.
+    lives: BTreeMap<String, Allowance>,
 }
 
 impl Shares {
@@ -40,14 +39,10 @@ impl Shares {
         held < most
     }
 
-    /// Counts a life that a token begins, where it may: so many at once, then one in every [`LIFE`].
+    /// Counts a life that a token begins, where it may: so many at once, then [`A_SECOND`].
     fn begin(&mut self, now: Instant, token: &str, at_once: usize) -> bool {
-        let whole_at = self.lives.get(token).copied().unwrap_or(now).max(now);
-        let may = whole_at.saturating_since(now) + LIFE <= LIFE.saturating_mul(at_once.min(1 << 20) as u32);
-        if may {
-            self.lives.insert(token.to_owned(), whole_at + LIFE);
-        }
-        may
+        let terms = Terms { at_once: at_once as u64, a_second: A_SECOND };
+        self.lives.entry(token.to_owned()).or_default().take(now, 1, terms)
     }
 
     /// Takes one off an account.
@@ -81,7 +76,7 @@ impl RelaySystem {
 
     /// Streams whose ingress has spoken of them since go over to its account, as far as there is room on it.
     pub(super) fn settle_shares(&mut self, now: Instant) {
-        self.shares.lives.retain(|_, whole_at| *whole_at > now);
+        self.shares.lives.retain(|_, lives| !lives.is_whole(now));
         let most = self.options.limits.max_streams_per_relay;
         for (id, carried) in &mut self.carried {
             if carried.payer != id.ingress
