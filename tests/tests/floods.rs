@@ -47,7 +47,7 @@ const QUIET: Duration = Duration::from_secs(5);
 const FLOOD: Duration = Duration::from_secs(15);
 
 /// What a relay may hold more while it is flooded than before: far below what any of the floods would bring it to without bounds.
-const MOST_MORE: u64 = 64 << 20;
+const MOST_MORE: u64 = 48 << 20;
 
 /// The nth address of loopback that an attacker comes from.
 fn elsewhere(nth: usize) -> Ipv4Addr {

@@ -26,8 +26,10 @@ const TROUBLE: Terms = Terms { at_once: 1 << 20, a_second: 128 << 10 };
 /// The graphs of five hundred streams over a hundred links each, all at once, or those of an overlay of a dozen relays every two seconds.
 const GRAPHS: Terms = Terms { at_once: 4 << 20, a_second: 512 << 10 };
 
-/// Most bytes that wait on one account, and on all.
+/// Most bytes that wait on one account, and on all. What waits takes several times that, decoded.
 const MOST_WAITING: usize = 4 << 20;
+/// The same of what no origin stands behind.
+const MOST_BROUGHT: usize = 1 << 20;
 const MOST_WAITING_OF_ALL: usize = 32 << 20;
 
 /// What waits is looked at so often at a time for each account.
@@ -44,6 +46,10 @@ enum Account {
 }
 
 impl Account {
+    fn most_waiting(&self) -> usize {
+        if matches!(self, Account::Brought(_)) { MOST_BROUGHT } else { MOST_WAITING }
+    }
+
     fn terms(&self) -> Terms {
         match self {
             Account::Links(_) => LINKS,
@@ -86,7 +92,7 @@ impl Paced {
     fn wait(&mut self, account: Account, topic: Topic, statement: Statement) -> bool {
         let bytes = statement::bytes(&statement.message);
         let ledger = self.accounts.entry(account.clone()).or_default();
-        if ledger.bytes + bytes > MOST_WAITING || self.bytes + bytes > MOST_WAITING_OF_ALL {
+        if ledger.bytes + bytes > account.most_waiting() || self.bytes + bytes > MOST_WAITING_OF_ALL {
             return false;
         }
         ledger.bytes += bytes;
@@ -111,7 +117,7 @@ impl Paced {
         let (less, more) = (statement::bytes(&waiting.message), statement::bytes(&statement.message));
         let ledger = self.accounts.entry(account.clone()).or_default();
         let (of_one, of_all) = (ledger.bytes - less + more, self.bytes - less + more);
-        if of_one > MOST_WAITING || of_all > MOST_WAITING_OF_ALL {
+        if of_one > account.most_waiting() || of_all > MOST_WAITING_OF_ALL {
             return false;
         }
         (ledger.bytes, self.bytes) = (of_one, of_all);
@@ -318,7 +324,7 @@ mod tests {
                     break;
                 }
                 kept += 1;
-                assert!(paced.accounts[&brought].bytes <= MOST_WAITING);
+                assert!(paced.accounts[&brought].bytes <= MOST_BROUGHT);
             }
         }
         assert!(paced.bytes <= MOST_WAITING_OF_ALL && paced.bytes > MOST_WAITING_OF_ALL - (1 << 20), "{kept}");
