@@ -355,11 +355,17 @@ impl Database {
         if self.expired.get(&advertisement.origin).is_some_and(|dead| number <= dead.number) {
             return Ok(Outcome::Same);
         }
-        if !self.entries.contains_key(&advertisement.origin) && self.entries.len() >= self.limits.origins {
+        if !self.has_place(&self.entries, &advertisement.origin) {
             return Err(Refused::TooManyOrigins { origin: advertisement.origin, most: self.limits.origins });
         }
         self.store(now, Arc::new(advertisement));
         Ok(Outcome::Newer)
+    }
+
+    /// Whether another node's word may be kept. One place is this node's own, which speaks when it likes.
+    fn has_place<T>(&self, kept: &BTreeMap<NodeName, T>, origin: &NodeName) -> bool {
+        let others = kept.len() - usize::from(kept.contains_key(&self.own));
+        kept.contains_key(origin) || others + 1 < self.limits.origins
     }
 
     /// Says of the links into us which are in trouble; returns what to flood. To be called on every change, and when our
@@ -397,7 +403,7 @@ impl Database {
             }
             return Ok(TroubleOutcome::Overtaken);
         }
-        if !self.troubles.contains_key(&report.origin) && self.troubles.len() >= self.limits.origins {
+        if !self.has_place(&self.troubles, &report.origin) {
             return Err(Refused::TooManyOrigins { origin: report.origin, most: self.limits.origins });
         }
         let report = Arc::new(report);

@@ -101,15 +101,23 @@ fn an_earlier_life_of_ours_is_overtaken() {
 
 #[test]
 fn absurd_sizes_are_refused_and_change_nothing() {
-    let limits = Limits { origins: 2, links: 2, streams: 1, subscriptions: 1 };
+    let limits = Limits { origins: 3, links: 2, streams: 1, subscriptions: 1 };
     let mut db = Database::new(name(0), 1, limits);
     let many: Vec<LinkState> = (1..4).map(|to| link(to, 1)).collect();
     assert!(matches!(db.apply(at(0), said(9, 1, 1, &many)), Err(Refused::TooMany { what: "links", found: 3, .. })));
     assert!(matches!(db.apply(at(0), said(9, 1, 1, &[link(9, 1)])), Err(Refused::Loop { .. })));
     db.apply(at(0), said(1, 1, 1, &[])).unwrap();
     db.apply(at(0), said(2, 1, 1, &[])).unwrap();
-    assert!(matches!(db.apply(at(0), said(3, 1, 1, &[])), Err(Refused::TooManyOrigins { most: 2, .. })));
+    assert!(matches!(db.apply(at(0), said(3, 1, 1, &[])), Err(Refused::TooManyOrigins { most: 3, .. })));
     assert_eq!(db.apply(at(0), said(2, 1, 2, &[])), Ok(Outcome::Newer), "who is known may go on");
+    db.announce(at(0), Statement::default());
+    assert_eq!(db.iter().count(), 3, "one place was this node's own");
+    for origin in [1, 2, 3] {
+        let refused = db.apply_trouble(at(0), reported(origin, 1, 7)).is_err();
+        assert_eq!(refused, origin == 3);
+    }
+    db.announce_trouble(at(0), Vec::new());
+    assert_eq!(db.troubles().count(), 3);
 }
 
 #[test]
