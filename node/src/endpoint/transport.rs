@@ -47,11 +47,12 @@ pub(super) fn config(payload: u16, segmentation_offload: bool) -> TransportConfi
     config
 }
 
-/// Fewer acknowledgements: a packet in 25, or every 25 ms. Both ends ask for it.
+/// Fewer acknowledgements: every 25 ms, or one for 200 packets where more than that come meanwhile. Both ends ask for it. A link's reports carry
+/// them along, so that while media flows few travel alone.
 fn ack_frequency() -> AckFrequencyConfig {
     let mut config = AckFrequencyConfig::default();
     config
-        .ack_eliciting_threshold(VarInt::from_u32(25))
+        .ack_eliciting_threshold(VarInt::from_u32(200))
         .max_ack_delay(Some(Duration::from_millis(25)))
         .reordering_threshold(VarInt::from_u32(7));
     config

@@ -1,5 +1,6 @@
-//! The tasks of a host: one for time, one that goes on where quinn had no room, one for housekeeping; and two for each
-//! connection: what arrives, and the control messages that leave.
+//! The tasks of a host: one for time, one that goes on where quinn had no room, one for housekeeping; and four for each
+//! connection: the datagrams that arrive, the control messages that arrive, those that leave, and one that waits for its peer to be revoked. They are
+//! apart because a task asks all that it waits for whenever one of them is there, and datagrams are there often.
 //!
 //! quinn sends datagrams before streams. So that media in abundance cannot starve control messages, none is handed over after a control
 //! message was written until quinn has sent all the datagrams it held: at most 25 ms of the link's rate.
@@ -15,9 +16,7 @@ use crate::ports::{Closed, Closing, EndSystem, PortId};
 use crate::trust::{Grant, Standing};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{Either, select};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use std::convert::Infallible;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,25 +58,22 @@ pub(super) fn connection<S: EndSystem + 'static>(
     (notify, standing, renewal): (Rc<Notify>, Standing, Option<Renewal>),
 ) {
     spawn_local(write_control(inner.clone(), port, connection.clone(), send, notify));
+    let standing = Rc::new(standing);
+    let control = spawn_local(read_control(inner.clone(), port, receive, standing.clone(), renewal));
+    let watched = spawn_local(cut_off(inner.clone(), port, standing));
     let inner = inner.clone();
     spawn_local(async move {
-        let media = async {
-            match carrier {
-                None => read_media(&inner, port, &connection).await,
-                Some(carrier) => {
-                    let reading = read_media_there(inner.arrivals.clone(), port, connection.clone());
-                    // It ends otherwise only where its thread does.
-                    carrier.runtime().spawn(reading).await.unwrap_or(ConnectionError::LocallyClosed)
-                }
+        let error = match carrier {
+            None => read_media(&inner, port, &connection).await,
+            Some(carrier) => {
+                let reading = read_media_there(inner.arrivals.clone(), port, connection);
+                // It ends otherwise only where its thread does.
+                carrier.runtime().spawn(reading).await.unwrap_or(ConnectionError::LocallyClosed)
             }
         };
-        // The last control messages are heard before the end.
-        let heard = futures_util::future::join(media, read_control(&inner, port, receive, &standing, renewal.as_ref()));
-        let watched = std::pin::pin!(cut_off(&inner, port, &standing));
-        let (error, ()) = match select(std::pin::pin!(heard), watched).await {
-            Either::Left((heard, _)) => heard,
-            Either::Right((never, _)) => match never {},
-        };
+        // The last control messages are heard before the end. It ends otherwise only where the runtime does.
+        let _ = control.await;
+        watched.abort();
         let closed = inner.turn(|core, now| core.closed(now, port, closed_by(&error)));
         inner.finished(port, closed);
     });
@@ -188,20 +184,19 @@ async fn read_batch(connection: &Connection, batch: &mut Vec<Bytes>) -> Result<(
 }
 
 /// Ends a connection when that by which its peer came is revoked.
-async fn cut_off<S: EndSystem>(inner: &Inner<S>, port: PortId, standing: &Standing) -> Infallible {
+async fn cut_off<S: EndSystem>(inner: Rc<Inner<S>>, port: PortId, standing: Rc<Standing>) {
     let Refusal { code, reason } = standing.revoked().await;
     tracing::warn!(?port, %reason, "cut off");
     inner.turn(|core, _| core.engine.ports.close(port, code, &reason));
-    std::future::pending().await
 }
 
 /// Until the stream or the connection ends. A peer that breaks the protocol is closed.
 async fn read_control<S: EndSystem>(
-    inner: &Inner<S>,
+    inner: Rc<Inner<S>>,
     port: PortId,
     mut receive: RecvStream,
-    standing: &Standing,
-    renewal: Option<&Renewal>,
+    standing: Rc<Standing>,
+    renewal: Option<Renewal>,
 ) {
     let mut body = Vec::new();
     let mut pace = ControlPace::default();
@@ -221,12 +216,12 @@ async fn read_control<S: EndSystem>(
         };
         let held_back = pace.before(inner.clock.now(), cost);
         if !held_back.is_zero() {
-            hold_back(inner, port, held_back, !std::mem::replace(&mut told, true)).await;
+            hold_back(&inner, port, held_back, !std::mem::replace(&mut told, true)).await;
         }
         match message {
             Ok(Control::Tokens { tokens }) => {
-                if let Some(renewal) = renewal {
-                    renew(inner, port, standing, renewal.check(&tokens, unix_seconds()));
+                if let Some(renewal) = &renewal {
+                    renew(&inner, port, &standing, renewal.check(&tokens, unix_seconds()));
                 }
             }
             Ok(Control::Renewed { refusal: None }) => tracing::info!("the relay has taken the new tokens"),
