@@ -1,5 +1,6 @@
 //! What the operations port refused, counted by reason.
 
+use crate::metrics::{Of, counter};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use utoipa::ToSchema;
@@ -31,6 +32,25 @@ pub struct OpsRefusals {
     /// Connections that spoke no TLS where the port does, or did not come to terms.
     pub tls: u64,
 }
+
+/// What the port of a source or a sink refused; a relay's port tells its own among the relay's metrics.
+pub(super) const METRICS: &[Of<OpsRefusals>] = &[
+    (counter("anabranch_metrics_port_token_refused_total", "Requests to this port without its token"), |r| {
+        r.token as f64
+    }),
+    (counter("anabranch_metrics_port_host_refused_total", "Requests to this port for a host that it is not"), |r| {
+        r.host as f64
+    }),
+    (counter("anabranch_metrics_port_tls_refused_total", "Connections to this port that did not come to TLS"), |r| {
+        r.tls as f64
+    }),
+    (counter("anabranch_metrics_port_connections_refused_total", "Connections to this port beyond its bounds"), |r| {
+        r.connections as f64
+    }),
+    (counter("anabranch_metrics_port_slow_closed_total", "Connections to this port closed: slow, or idle"), |r| {
+        r.slow as f64
+    }),
+];
 
 impl Tally {
     pub(crate) fn add(count: &AtomicU64) {

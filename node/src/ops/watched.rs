@@ -1,7 +1,8 @@
 //! The port of a source or a sink: health, metrics, status. It takes no orders.
 
-use super::{Access, Guard, Tally, Tls, address, guarded, one_or_several_names};
+use super::{Access, Guard, Tally, Tls, address, guarded, one_or_several_names, tally};
 use crate::exit::{Exit, Failure};
+use crate::metrics::family;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -107,6 +108,13 @@ pub trait Report: Serialize + Clone + Send + Sync + 'static {
     fn ready(&self) -> Result<(), &'static str>;
 }
 
+/// What is told, and what the port itself has refused.
+#[derive(Clone, Debug)]
+struct Told<R> {
+    report: watch::Receiver<R>,
+    tally: Arc<Tally>,
+}
+
 fn router<R: Report>(report: watch::Receiver<R>, guard: watch::Receiver<Guard>, tally: Arc<Tally>) -> Router {
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -114,23 +122,24 @@ fn router<R: Report>(report: watch::Receiver<R>, guard: watch::Receiver<Guard>, 
         .route("/metrics", get(metrics::<R>))
         .route("/api/v1/status", get(status::<R>));
     let hint = "there are /metrics, /healthz, /readyz and /api/v1/status";
-    guarded(routes, hint, guard, tally).with_state(report)
+    guarded(routes, hint, guard, tally.clone()).with_state(Told { report, tally })
 }
 
-async fn readyz<R: Report>(State(report): State<watch::Receiver<R>>) -> Response {
-    match report.borrow().ready() {
+async fn readyz<R: Report>(State(told): State<Told<R>>) -> Response {
+    match told.report.borrow().ready() {
         Ok(()) => "ready\n".into_response(),
         Err(state) => (StatusCode::SERVICE_UNAVAILABLE, format!("{state}\n")).into_response(),
     }
 }
 
-async fn metrics<R: Report>(State(report): State<watch::Receiver<R>>) -> Response {
-    let text = report.borrow().metrics();
+async fn metrics<R: Report>(State(Told { report, tally }): State<Told<R>>) -> Response {
+    let mut text = report.borrow().metrics();
+    family(&mut text, tally::METRICS, &[(String::new(), &tally.refusals())]);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-async fn status<R: Report>(State(report): State<watch::Receiver<R>>) -> Json<R> {
-    Json(report.borrow().clone())
+async fn status<R: Report>(State(told): State<Told<R>>) -> Json<R> {
+    Json(told.report.borrow().clone())
 }
 
 fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -154,11 +163,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[derive(Clone, Serialize)]
-    struct Told {
+    struct Standing {
         up: bool,
     }
 
-    impl Report for Told {
+    impl Report for Standing {
         fn metrics(&self) -> String {
             format!("told_up {}\n", u8::from(self.up))
         }
@@ -185,7 +194,7 @@ mod tests {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
         let asks_for_token = metrics.token_file.is_some();
         let metrics = Metrics { token_file: metrics.token_file.and(Some(file)), ..metrics };
-        let (report, reports) = watch::channel(Told { up: false });
+        let (report, reports) = watch::channel(Standing { up: false });
         let served = metrics.serve(reports).await.expect("a free port");
         let at = served.address().expect("it is served");
         let (host, token) = ("Host: localhost\r\n", "Authorization: Bearer 0123456789-0123456789-0123456789\r\n");
@@ -193,10 +202,15 @@ mod tests {
         assert_eq!(bare.0, if asks_for_token { 401 } else { 200 }, "{bare:?}");
         assert_eq!(ask(at, "/metrics", &format!("Host: evil.example\r\n{token}")).await.0, 421);
         let both = format!("{host}{token}");
-        assert_eq!(ask(at, "/metrics", &both).await, (200, "told_up 0\n".into()));
+        let (status, text) = ask(at, "/metrics", &both).await;
+        assert!(status == 200 && text.starts_with("told_up 0\n"), "{status} {text}");
+        for (what, count) in [("token_refused", u8::from(asks_for_token)), ("host_refused", 1), ("slow_closed", 0)] {
+            let line = format!("\nanabranch_metrics_port_{what}_total {count}\n");
+            assert!(text.contains(&line), "{line} in {text}");
+        }
         assert_eq!(ask(at, "/healthz", "").await, (200, "ok\n".into()));
         assert_eq!(ask(at, "/readyz", "").await, (503, "connecting\n".into()));
-        report.send_replace(Told { up: true });
+        report.send_replace(Standing { up: true });
         assert_eq!(ask(at, "/readyz", "").await, (200, "ready\n".into()));
         assert_eq!(ask(at, "/api/v1/status", &both).await, (200, "{\"up\":true}".into()));
         assert_eq!(ask(at, "/nothing", &both).await.0, 404);
@@ -214,11 +228,20 @@ mod tests {
             told(local.clone()).await;
             told(Metrics { token_file: Some("token".into()), ..local }).await;
             assert_eq!(
-                Metrics::default().serve(watch::channel(Told { up: true }).1).await.map(|w| w.address()).ok(),
+                Metrics::default().serve(watch::channel(Standing { up: true }).1).await.map(|w| w.address()).ok(),
                 Some(None)
             );
         })
         .await;
+    }
+
+    #[test]
+    fn what_the_port_refuses_is_documented() {
+        let page = include_str!("../../../docs/metrics.md");
+        let said: Vec<_> = crate::metrics::documented(page, &["anabranch_metrics_port_"]).collect();
+        let said: Vec<_> = said.iter().map(|[name, kind, _, meaning]| (*name, *kind, *meaning)).collect();
+        let exist: Vec<_> = tally::METRICS.iter().map(|(metric, _)| (metric.name, "counter", metric.help)).collect();
+        assert_eq!(said, exist);
     }
 
     #[test]
