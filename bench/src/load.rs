@@ -57,9 +57,12 @@ pub struct Args {
     /// Rounds, of which the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// How long each kind is fed in a round, after a second that does not count
+    /// How long each kind is fed in a round
     #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
     duration: Duration,
+    /// How long it is fed before that, which does not count: a link that carries little needs some seconds to learn that its path loses nothing
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    warm_up: Duration,
     /// Send nothing: how soon the relay is ready, how long its sinks take to connect, and what it uses while all of them are idle
     #[arg(long)]
     idle: bool,
@@ -88,14 +91,15 @@ struct Traffic {
     /// Packets per second in, of all streams together.
     rate: f64,
     burst: u64,
+    warm_up: Duration,
     duration: Duration,
 }
 
 impl Traffic {
     #[cfg(test)]
     fn of_one_sink() -> Traffic {
-        let duration = Duration::ZERO;
-        Traffic { fan_out: 1, streams: 1, hops: 1, threads: 1, loss: 0.0, rate: 100.0, burst: 10, duration }
+        let (warm_up, duration) = (Duration::ZERO, Duration::ZERO);
+        Traffic { fan_out: 1, streams: 1, hops: 1, threads: 1, loss: 0.0, rate: 100.0, burst: 10, warm_up, duration }
     }
 
     /// Packets that leave where so many come in.
@@ -128,6 +132,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             loss: args.loss,
             rate: args.out_rate as f64 * f64::from(args.streams) / f64::from(fan_out),
             burst: args.burst,
+            warm_up: args.warm_up,
             duration: args.duration,
         };
         if args.idle {

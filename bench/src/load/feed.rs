@@ -5,9 +5,6 @@ use link::Instant;
 use node::clock::Clock;
 use std::time::Duration;
 
-/// Time that does not count, at the beginning of each round.
-pub(super) const WARMUP: Duration = Duration::from_secs(1);
-
 /// What was fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fed {

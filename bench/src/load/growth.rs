@@ -11,9 +11,12 @@ use std::time::Duration;
 /// What is measured is our relay alone, as `load` does.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How long each point is fed, after a second that does not count
+    /// How long each point is fed
     #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
     duration: Duration,
+    /// How long it is fed before that, which does not count
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    warm_up: Duration,
     /// Rounds, of which the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
@@ -53,8 +56,17 @@ struct Point {
 /// Packets per second out where it is not what grows.
 const RATE: f64 = 40_000.0;
 /// What does not grow.
-const COMMON: Traffic =
-    Traffic { fan_out: 16, streams: 1, hops: 1, threads: 1, loss: 0.0, rate: 0.0, burst: 10, duration: Duration::ZERO };
+const COMMON: Traffic = Traffic {
+    fan_out: 16,
+    streams: 1,
+    hops: 1,
+    threads: 1,
+    loss: 0.0,
+    rate: 0.0,
+    burst: 10,
+    warm_up: Duration::ZERO,
+    duration: Duration::ZERO,
+};
 
 /// All that is measured, without the figures.
 fn axes() -> Vec<(Axis, Vec<Traffic>)> {
@@ -88,7 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut measured = Vec::new();
     for (mut axis, traffic) in axes() {
         for (point, traffic) in axis.points.iter_mut().zip(traffic) {
-            let traffic = Traffic { duration: args.duration, ..traffic };
+            let traffic = Traffic { warm_up: args.warm_up, duration: args.duration, ..traffic };
             let mut rounds =
                 (0..args.rounds).map(|_| round::anabranch(traffic)).collect::<Result<Vec<_>, Failure>>()?;
             rounds.sort_by(|a, b| a.cpu_us.total_cmp(&b.cpu_us));

@@ -2,7 +2,7 @@
 
 use super::clients::Clients;
 use super::cpu::{Used, busiest, threads};
-use super::feed::{WARMUP, feed};
+use super::feed::feed;
 use super::process::{NAME, NodeKind};
 use super::report::{Idle, Round};
 use super::sinks::{QuinnSinks, Tally, UdpSink};
@@ -69,7 +69,7 @@ pub(super) fn counted(
     // Packets say when they were sent by the clock that whoever receives them reads.
     let clock = tally.clock();
     let joined = used(processes);
-    feed(clock, traffic, WARMUP, &mut send);
+    feed(clock, traffic, traffic.warm_up, &mut send);
     std::thread::sleep(AFTER);
     tally.forget();
     let (before, each, received) = (used(processes), each_thread(processes), tally.packets());

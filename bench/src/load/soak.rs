@@ -102,6 +102,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         loss: args.loss,
         rate: 0.0,
         burst: args.burst,
+        warm_up: Duration::ZERO,
         duration: args.every,
     };
     let nodes = chain(&trial, traffic)?;
