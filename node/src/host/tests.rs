@@ -436,7 +436,7 @@ const KEYS: &str = "ANABRANCH_TEST_KEYS";
 
 #[test]
 #[ignore = "helper: the process that another test kills"]
-fn helper_that_answers_one_dialler() {
+fn helper_that_answers_diallers() {
     let Ok(keys) = std::env::var(KEYS) else { return };
     local(async {
         let credentials = Credentials::load(keys.as_ref(), Some(&"b".parse().unwrap())).unwrap();
@@ -445,9 +445,21 @@ fn helper_that_answers_one_dialler() {
         let endpoint = Endpoint::bind(&options, credentials).unwrap();
         std::fs::write(format!("{keys}/address.new"), endpoint.local_address().to_string()).unwrap();
         std::fs::rename(format!("{keys}/address.new"), format!("{keys}/address")).unwrap();
-        let _session = endpoint.accept(&verifier).await.unwrap();
-        std::future::pending::<()>().await;
+        let mut sessions = Vec::new();
+        while let Some(session) = endpoint.accept(&verifier).await {
+            sessions.push(session);
+        }
     });
+}
+
+/// A process that does not outlive the test, however that ends.
+struct Mortal(std::process::Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Connects to a process that is then killed, with or without a successor at its address. Returns why the connection
@@ -459,12 +471,12 @@ fn killed(restarts: bool) -> (Closed, Duration) {
     authority.save(path).unwrap();
     let b = authority.issue(&"b".parse().unwrap(), Role::Relay, unix_seconds(), Duration::from_secs(3600)).unwrap();
     b.save(path).unwrap();
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "host::tests::helper_that_answers_one_dialler", "--ignored"])
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "host::tests::helper_that_answers_diallers", "--ignored"])
         .env(KEYS, path)
         .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let child = Mortal(child.unwrap());
     let mut outcome = None;
     local(async {
         until("the child listens", || path.join("address").exists()).await;
@@ -476,8 +488,7 @@ fn killed(restarts: bool) -> (Closed, Duration) {
             Ok(session) => session,
             Err(_) => a_end.connect(&address, hello(Role::Relay)).await.unwrap(),
         };
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(child);
         let host = Host::new(Clock::start(), Notebook::default());
         let (port, lost) = (host.attach(session, LinkConfig::default()), host.now());
         let options = EndpointOptions { listen: address.parse().unwrap(), ..EndpointOptions::default() };
