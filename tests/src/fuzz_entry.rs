@@ -20,12 +20,14 @@ use topology::{NodeName, StreamName, StreamPattern};
 pub type Entry = fn(&[u8]);
 
 /// All targets, by the names of their files and corpora.
-pub const ENTRIES: [(&str, Entry); 12] = [
+pub const ENTRIES: [(&str, Entry); 14] = [
     ("link_frame", link_frame),
     ("link_session", link_session),
     ("control", control),
     ("text", text),
     ("packetize", packetize),
+    ("rtp", crate::fuzz_ts::rtp),
+    ("transport_stream", crate::fuzz_ts::transport_stream),
     ("playout", playout),
     ("payload", payload),
     ("revocations", revocations),

@@ -41,6 +41,13 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut dirty = bench::demo::CLIP[100..188 * 9].to_vec();
     dirty.splice(700..700, *b"garbage");
     seeds.push(("packetize", "dirty".into(), dirty));
+    for (index, session) in rtp_sessions().into_iter().enumerate() {
+        seeds.push(("rtp", format!("session-{index}"), session));
+    }
+    for passes in [0, 2] {
+        let played = [&[passes], &bench::demo::CLIP[..188 * 40]].concat();
+        seeds.push(("transport_stream", format!("clip-{passes}"), played));
+    }
     seeds.push(("playout", "steady".into(), steady_playout()));
     seeds.push(("payload", "session".into(), payload_session()));
     seeds.push(("payload", "keys".into(), key_file().into_bytes()));
@@ -74,6 +81,22 @@ const TEXTS: [&str; 12] = [
     "listen = '0.0.0.0:4400'\n[[neighbours]]\naddress = 'par.example.net:4400'\ndelay = '10ms'\nrepair = 'auto'\n",
     "relays = ['lon:4400']\n[[streams]]\nname = 'news/main'\noutputs = ['udp://127.0.0.1:5000']\n",
 ];
+
+/// As `fuzz_ts::rtp` reads them: a transport stream out of order, and other payloads, with headers taken off, and kept.
+fn rtp_sessions() -> [Vec<u8>; 3] {
+    [0x30, 0x41, 0x02].map(|options| {
+        let mut session = vec![options];
+        for number in [0_u16, 1, 3, 2, 2, 5, 4, 600, 601] {
+            // A pause, a header, a length that a transport packet does not need, the number, and the packet's first bytes.
+            session.extend_from_slice(&[10, 1, 0]);
+            session.extend_from_slice(&number.to_be_bytes());
+            session.extend_from_slice(&[0x01, 0x00, 0x10]);
+        }
+        // Four bytes of another payload type, of another sender; and four without any header.
+        session.extend_from_slice(&[20, 0b1111, 4, 0, 7, 1, 2, 3, 4, 20, 0, 4, 0x80, 33, 0, 9]);
+        session
+    })
+}
 
 /// A token of an authority that nobody trusts.
 fn token() -> Result<String, node::trust::TrustError> {

@@ -9,7 +9,7 @@
 //! | `six` | six relays as processes, every link emulated, to be killed, frozen, drained and cut off |
 //! | `hosts` | network namespaces as machines of their own |
 //! | `http` | one request |
-//! | `fuzz_entry`, `fuzz_relay`, `fuzz_trust`, `fuzz_drawn`, `fuzz_seeds` | what the fuzz targets and the corpus replay call |
+//! | `fuzz_entry`, `fuzz_relay`, `fuzz_trust`, `fuzz_ts`, `fuzz_drawn`, `fuzz_seeds` | what the fuzz targets and the corpus replay call |
 
 pub mod browser;
 pub mod flow;
@@ -18,6 +18,7 @@ pub mod fuzz_entry;
 pub mod fuzz_relay;
 pub mod fuzz_seeds;
 pub mod fuzz_trust;
+pub mod fuzz_ts;
 pub mod hosts;
 pub mod http;
 pub mod programs;

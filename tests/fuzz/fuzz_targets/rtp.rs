@@ -1,0 +1,4 @@
+//! See `anabranch_tests::fuzz_ts::rtp`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| anabranch_tests::fuzz_ts::rtp(data));
