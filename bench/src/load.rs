@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut lacking = Vec::new();
     if cfg!(debug_assertions) {
         eprintln!(
-            "this is not a release build: CPU times are too high (cargo run --release -p anabranch-bench -- load)"
+            "this is not a release build: CPU times are too high (cargo run --profile dist -p anabranch-bench -- load)"
         );
     }
     for (fan_out, hops) in args.fan_out.iter().flat_map(|fan_out| args.hops.iter().map(move |hops| (*fan_out, *hops))) {

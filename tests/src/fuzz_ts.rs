@@ -73,11 +73,12 @@ fn datagram(data: &mut Reader<'_>) -> Bytes {
 /// Bytes that are a transport stream or not: looked at as a relay does, and played by their own clock, once or over again. Counts only grow, nothing of what has a clock is lost
 /// or becomes longer, and no payload is due before the one ahead of it.
 pub fn transport_stream(data: &[u8]) {
-    let Some((passes, data)) = data.split_first() else { return };
-    look(data);
+    let Some((choice, data)) = data.split_first() else { return };
+    let passes = choice & 3;
+    look(data, [7 * PACKET, PACKET, 100][usize::from(choice >> 2) % 3]);
     let mut playback = Playback::default();
     let (mut pushed, mut played, mut last) = (0, 0, Duration::ZERO);
-    for pass in 0..=passes % 3 {
+    for pass in 0..=passes {
         if pass > 0 && playback.rewind().is_err() {
             return;
         }
@@ -104,17 +105,15 @@ fn play(playback: &mut Playback, played: &mut usize, last: &mut Duration) {
     }
 }
 
-/// As payloads of several sizes, at times that say nothing of their clocks.
-fn look(data: &[u8]) {
+/// As payloads of one size, at times that say nothing of their clocks.
+fn look(data: &[u8], size: usize) {
     let (mut meter, mut now, mut packets, mut errors) = (TsMeter::default(), Instant::ORIGIN, 0, 0);
-    let mut rest = data;
-    while let Some(first) = rest.first() {
-        let size = [PACKET, 7 * PACKET, 100][usize::from(first % 3)].min(rest.len());
-        let (payload, after) = rest.split_at(size);
-        rest = after;
-        now += Duration::from_millis(u64::from(*first));
+    for payload in data.chunks(size) {
+        // The first byte is the same in every packet; the last one is the fuzzer's to choose.
+        let choice = payload.last().copied().unwrap_or_default();
+        now += Duration::from_millis(u64::from(choice));
         meter.feed(now, payload);
-        match first % 64 {
+        match choice % 64 {
             0 => meter.restart(),
             1 => meter.skip(now),
             _ => {}
