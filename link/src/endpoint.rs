@@ -187,6 +187,9 @@ const IDLE_AFTER: Duration = Duration::from_secs(3);
 const IDLE_AFTER_START: Duration = Duration::from_secs(1);
 
 impl Link {
+    /// Lag of the host from which it counts (see [`Link::set_lag`]): more than it takes to deal with a burst of pictures.
+    pub const BEHIND: Duration = Duration::from_millis(20);
+
     /// Largest payload of a [`Packet`]; two frames on the smallest legal QUIC path (1200 bytes) hold it.
     pub const MAX_PAYLOAD: usize = 2048;
 
@@ -264,6 +267,20 @@ impl Link {
             self.sender.expire(now);
             self.next_expiry = now + EXPIRY;
         }
+    }
+
+    /// Takes how far behind the host of this link is: for how long a datagram that is handed in now may have lain unread, and a packet that
+    /// is sent now may have waited for its turn.
+    ///
+    /// Silence says nothing to a host that is behind: the word that it waits for may lie in its own socket. And time is what it lacks. From
+    /// [`Link::BEHIND`] on its link therefore sends no copies and no hasty probes for want of word, takes no delay of the host's for one
+    /// of the path, and repairs ahead of loss only what would be in a hurry without the host's own doing. Otherwise a moment without a
+    /// processor makes every packet urgent and every report late, and what is sent for that keeps the host behind for good (a metastable
+    /// failure, Bronson et al., HotOS 2021).
+    pub fn set_lag(&mut self, lag: Duration) {
+        let lag = if lag >= Link::BEHIND { lag } else { Duration::ZERO };
+        self.sender.set_lag(lag);
+        self.timing.set_behind(!lag.is_zero());
     }
 
     /// The next packet that arrived.
@@ -389,9 +406,9 @@ impl Link {
             reordering: self.receiver.arrivals.reordering(),
             media_rate: self.sender.media_rate(now),
             capacity: self.sender.capacity(),
-            silent_for: now - self.receiver.last_arrival().unwrap_or(self.started),
+            silent_for: (now - self.receiver.last_arrival().unwrap_or(self.started)).saturating_sub(self.sender.lag()),
             heard_every: if self.is_idle() { self.idle_probe_interval } else { self.probe_interval },
-            delivered_ago: now - self.delivered_at(now),
+            delivered_ago: (now - self.delivered_at(now)).saturating_sub(self.sender.lag()),
         }
     }
 

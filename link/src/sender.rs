@@ -112,6 +112,8 @@ pub(crate) struct Sender {
     limited: bool,
     budget: Budget,
     way: Option<Way>,
+    /// How far behind this end's host is; zero where that is of no account.
+    lag: Duration,
     /// Share of the peer's reports that are lost.
     reports_lost: f64,
     /// Lateness that the peer reports.
@@ -157,6 +159,7 @@ impl Sender {
             limited: false,
             budget: Budget::new(policy.max_overhead),
             way: None,
+            lag: Duration::ZERO,
             reports_lost: 0.0,
             lateness: Duration::ZERO,
             hurried: 0.0,
@@ -194,6 +197,20 @@ impl Sender {
         self.way = Some(way);
     }
 
+    /// Takes how far behind this end's host is; zero where that is of no account.
+    pub(crate) fn set_lag(&mut self, lag: Duration) {
+        self.lag = lag;
+    }
+
+    pub(crate) fn lag(&self) -> Duration {
+        self.lag
+    }
+
+    /// Whether what is heard, or not heard, is old: see [`crate::Link::set_lag`].
+    fn is_behind(&self) -> bool {
+        !self.lag.is_zero()
+    }
+
     /// Takes the share lost of what the peer sends.
     pub(crate) fn set_reports_lost(&mut self, share: f64) {
         self.reports_lost = share.clamp(0.0, 1.0);
@@ -226,7 +243,7 @@ impl Sender {
     /// time, only what is sent ends one: on a lossy path the probes follow each other quickly, so that neither the loss nor its
     /// answer waits for the next picture.
     pub(crate) fn probe_due(&self, regular: Duration) -> Instant {
-        if self.unacked.is_empty() {
+        if self.unacked.is_empty() || self.is_behind() {
             return self.last_sent + regular;
         }
         let clean = self.path.is_clean();

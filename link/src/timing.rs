@@ -25,6 +25,8 @@ pub(crate) struct Timing {
     delay: Duration,
     rtt: Option<Rtt>,
     lateness: Lateness,
+    /// This end reads late what has come: the time of reading says nothing about the path.
+    behind: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +43,20 @@ impl Timing {
             delay: Duration::ZERO,
             rtt: None,
             lateness: Lateness::default(),
+            behind: false,
         }
+    }
+
+    /// Takes whether this end is behind with reading what has come.
+    pub(crate) fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
     }
 
     /// A transmission stamped `sent` by the peer has arrived.
     pub(crate) fn on_arrival(&mut self, now: Instant, sent: u32) {
+        if self.behind && self.back.get().is_some() {
+            return;
+        }
         let back = stamp(now).wrapping_sub(sent);
         let before = self.back.get();
         self.back.offer(now, back);
@@ -72,6 +83,9 @@ impl Timing {
         self.there.offer(now, there);
         let least = self.there.get().unwrap_or(there);
         self.delay = Duration::from_micros((there.wrapping_sub(least) as i32).max(0) as u64);
+        if self.behind && self.rtt.is_some() {
+            return;
+        }
         self.rtt = Some(match self.rtt {
             None => Rtt { smoothed: rtt, variation: rtt / 2 },
             // RFC 6298, section 2.

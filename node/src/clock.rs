@@ -25,6 +25,11 @@ impl Clock {
         Instant::from_micros(micros(HEAD_START + self.started.elapsed()))
     }
 
+    /// The point on this clock of a moment that [`monotonic`] has told; the start of the clock for an earlier one.
+    pub(crate) fn at(&self, moment: std::time::Instant) -> Instant {
+        Instant::from_micros(micros(HEAD_START + moment.saturating_duration_since(self.started)))
+    }
+
     /// The runtime's instant for `at`, to sleep until.
     pub fn to_tokio(&self, at: Instant) -> tokio::time::Instant {
         let since_start = at.as_micros().saturating_sub(micros(HEAD_START));
@@ -32,6 +37,11 @@ impl Clock {
         let bounded = since_start.min(micros(Duration::from_secs(86_400 * 365)));
         tokio::time::Instant::from_std(self.started + Duration::from_micros(bounded))
     }
+}
+
+/// This moment, on the clock that all of the process share.
+pub(crate) fn monotonic() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 /// Seconds since 1970-01-01T00:00:00Z, for expiry dates only; never for media time.
@@ -60,6 +70,7 @@ mod tests {
         let later = clock.to_tokio(now + Duration::from_secs(5));
         let sooner = clock.to_tokio(now);
         assert_eq!(later - sooner, Duration::from_secs(5));
+        assert_eq!(clock.at(clock.to_tokio(now).into_std()), now);
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Ports {
     dirty: VecDeque<PortId>,
     /// When links want to be woken. An entry is void unless it equals its port's `wake_at`.
     wakes: BinaryHeap<Reverse<(Instant, PortId)>>,
+    /// How far behind the driver is.
+    lag: Duration,
 }
 
 #[derive(Debug)]
@@ -248,11 +250,23 @@ impl Ports {
         }
     }
 
+    /// Takes how far behind the driver is, before it gives and takes anything: links that are touched from now on are told.
+    pub fn set_lag(&mut self, lag: Duration) {
+        let was = std::mem::replace(&mut self.lag, lag);
+        if was >= Link::BEHIND && lag < Link::BEHIND {
+            // Also those that are not: for them time goes on.
+            for (_, entry) in &mut self.slots {
+                entry.link.set_lag(lag);
+            }
+        }
+    }
+
     /// Gives a datagram from the peer to the link. Drain [`Ports::poll_delivery`] after it.
     pub fn handle_datagram(&mut self, now: Instant, port: PortId, datagram: Bytes) {
         let Some(entry) = get_mut(&mut self.slots, port).filter(|entry| entry.closing.is_none()) else {
             return;
         };
+        entry.link.set_lag(self.lag);
         entry.link.handle_datagram(now, datagram);
         mark(&mut self.dirty, entry);
     }
@@ -272,6 +286,7 @@ impl Ports {
         if entry.closing.is_some() {
             return None;
         }
+        entry.link.set_lag(self.lag);
         entry.link.poll_transmit(now, out)
     }
 
@@ -333,6 +348,7 @@ impl Ports {
             if entry.closing.is_some() {
                 continue;
             }
+            entry.link.set_lag(self.lag);
             entry.link.handle_timeout(now);
             mark(&mut self.dirty, entry);
             return Some(port);

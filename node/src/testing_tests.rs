@@ -172,6 +172,23 @@ fn a_port_id_is_never_used_again() {
     assert_eq!(ports.iter().map(|(id, ..)| id).collect::<Vec<_>>(), [second, third]);
 }
 
+/// A lag that a link is told of is past for all links at once, those that nothing comes from among them: their silence counts.
+#[test]
+fn a_driver_that_has_caught_up_says_so_to_every_link() {
+    let mut ports = Ports::new();
+    let peer = join(NodeId(0), "x", Delay(Duration::ZERO)).peer;
+    let at = |millis: u64| Instant::ORIGIN + Duration::from_millis(millis);
+    let both = [peer.clone(), peer].map(|peer| ports.open(at(0), peer, LinkConfig::default()));
+    let silent = |ports: &Ports, now| both.map(|port| ports.link(port).unwrap().quality(now).silent_for.as_millis());
+    ports.set_lag(Duration::from_millis(90));
+    for port in both {
+        ports.poll_transmit(at(100), port, &mut bytes::BytesMut::new());
+    }
+    assert_eq!(silent(&ports, at(100)), [10, 10]);
+    ports.set_lag(Duration::from_millis(19));
+    assert_eq!(silent(&ports, at(101)), [101, 101]);
+}
+
 #[test]
 fn a_severed_connection_is_lost_at_both_ends() {
     let (mut world, a, b, a_end, _, log_a, log_b) = world();

@@ -12,6 +12,13 @@ use node::trust::Direction;
 /// Of the relay as a whole.
 const RELAY: &[Of<Report>] = &[
     (gauge("anabranch_relay_uptime_seconds", "Seconds since the relay started"), |r| r.uptime_s),
+    (
+        counter(
+            "anabranch_relay_behind_seconds_total",
+            "Time in which the relay's own processor was late for what came, by 20 ms or more",
+        ),
+        |r| r.behind_s,
+    ),
     (gauge("anabranch_relay_ready", "1 while the relay serves"), |r| flag(r.ready && !r.draining)),
     (gauge("anabranch_relay_draining", "1 while streams are taken off it: by order, or because it stops"), |r| {
         flag(r.draining)

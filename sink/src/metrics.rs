@@ -7,6 +7,13 @@ use node::ts::TsHealth;
 /// Of the sink as a whole.
 const SINK: &[Of<Report>] = &[
     (gauge("anabranch_sink_uptime_seconds", "Seconds since the sink started"), |r| r.uptime_s),
+    (
+        counter(
+            "anabranch_sink_behind_seconds_total",
+            "Time in which the sink's own processor was late for what came, by 20 ms or more",
+        ),
+        |r| r.behind_s,
+    ),
     (gauge("anabranch_sink_connected", "1 while there is a link to a relay"), |r| {
         flag(r.connection.state == ConnectionState::Up)
     }),

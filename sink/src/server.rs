@@ -283,6 +283,7 @@ impl Sink {
     fn report(&self) -> Report {
         let connection = |now| self.status.report(now);
         let port = self.status.port();
+        let behind_s = self.host.time_behind().as_secs_f64();
         self.host.with(|now, system, ports| {
             let mut streams = system.reports(now);
             for (index, stream) in streams.iter_mut().enumerate() {
@@ -291,6 +292,7 @@ impl Sink {
             let link = port.and_then(|port| ports.link(port));
             Report {
                 uptime_s: now.saturating_since(self.started).as_secs_f64(),
+                behind_s,
                 metrics: self.served.address(),
                 connection: connection(now),
                 streams,

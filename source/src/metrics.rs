@@ -7,6 +7,13 @@ use node::ts::TsHealth;
 /// Of the source as a whole.
 const SOURCE: &[Of<Report>] = &[
     (gauge("anabranch_source_uptime_seconds", "Seconds since the source started"), |r| r.uptime_s),
+    (
+        counter(
+            "anabranch_source_behind_seconds_total",
+            "Time in which the source's own processor was late for what came, by 20 ms or more",
+        ),
+        |r| r.behind_s,
+    ),
     (gauge("anabranch_source_connected", "1 while there is a link to a relay"), |r| {
         flag(r.connection.state == ConnectionState::Connected)
     }),

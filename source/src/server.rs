@@ -370,6 +370,7 @@ impl Server {
         let connection = self.connection.borrow();
         let mut report = Report {
             uptime_s: (now - self.started).as_secs_f64(),
+            behind_s: self.host.time_behind().as_secs_f64(),
             metrics: self.served.address(),
             connection: ConnectionReport {
                 since_s: (now - connection.since).as_secs_f64(),

@@ -8,6 +8,7 @@ use rand::RngExt;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
+mod busy;
 mod targets;
 
 /// What one direction of the path does.

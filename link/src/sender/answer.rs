@@ -83,7 +83,7 @@ impl Sender {
     /// Sends a packet again that is not known to have arrived: reports may be lost as well.
     pub(super) fn write_fail_safe(&mut self, now: Instant, out: &mut BytesMut, symbol: u64) -> Option<usize> {
         let sent = self.history.get(symbol)?;
-        if sent.acked || sent.assured || sent.planned {
+        if sent.acked || sent.assured || sent.planned || self.is_behind() {
             return None;
         }
         let last_chance = self.latest(now, sent.until).saturating_sub(LAST_CHANCE);

@@ -5,6 +5,7 @@
 //! between the two goes by a list under a lock that is held for as long as two pointers take to be exchanged: a burst is one
 //! exchange and one waking, and QUIC gets it whole, so that it still leaves in batches.
 
+use crate::host::lag;
 use bytes::Bytes;
 use quinn::{AsyncTimer, AsyncUdpSocket, Connection, Runtime, SendDatagramError, TokioRuntime};
 use std::fmt;
@@ -53,7 +54,7 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     fn start(nth: usize) -> Result<Arc<Carrier>, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = lag::noted(tokio::runtime::Builder::new_current_thread().enable_all()).build()?;
         let (handle, post) = (runtime.handle().clone(), Arc::<Post>::default());
         let (stop, stopped) = oneshot::channel();
         let letters = post.clone();

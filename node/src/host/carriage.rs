@@ -1,12 +1,13 @@
 //! How datagrams get from the thread of a host to a connection, and back: at once, or to and from another thread.
 
 use super::core::ARENA;
+use super::lag;
 use crate::endpoint::{Carrier, Far, Letter, weight};
 use crate::ports::PortId;
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, SendDatagramError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Most datagrams from other threads that wait to be taken. What comes on top stays in quinn, which keeps the newest.
@@ -117,18 +118,28 @@ impl Copies {
 /// What other threads have received for a host.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    waiting: Mutex<Vec<(PortId, Bytes)>>,
+    waiting: Mutex<Waiting>,
     some: Notify,
+}
+
+/// What waits.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) datagrams: Vec<(PortId, Bytes)>,
+    /// Up to then, at least, the threads that received them had dealt with all that came to them.
+    pub(super) caught_up: Option<Instant>,
 }
 
 impl Arrivals {
     /// Adds a batch, which it empties, once there is room.
     pub(super) async fn put(&self, port: PortId, batch: &mut Vec<Bytes>) {
+        let caught_up = lag::caught_up();
         loop {
             {
                 let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if waiting.len() < MOST_WAITING {
-                    waiting.extend(batch.drain(..).map(|datagram| (port, datagram)));
+                if waiting.datagrams.len() < MOST_WAITING {
+                    waiting.datagrams.extend(batch.drain(..).map(|datagram| (port, datagram)));
+                    waiting.caught_up = [waiting.caught_up, caught_up].into_iter().flatten().min();
                     break;
                 }
             }
@@ -138,7 +149,7 @@ impl Arrivals {
     }
 
     /// Exchanges an empty list for what has come, once something has.
-    pub(super) async fn take(&self, into: &mut Vec<(PortId, Bytes)>) {
+    pub(super) async fn take(&self, into: &mut Waiting) {
         self.some.notified().await;
         std::mem::swap(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner), into);
     }

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::ports::{Closed, EndSystem, PortId, Ports};
 use crate::rate::{INITIAL_RATE, RateHandle};
 use bytes::{Bytes, BytesMut};
-use link::{Bitrate, Instant};
+use link::{Bitrate, Instant, Link};
 use quinn::{Connection, VarInt};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -44,6 +44,9 @@ pub(super) struct Core<S> {
     posts: Posts,
     /// Ports that had more to send than quinn may hold.
     stuck: Vec<PortId>,
+    /// Since when this thread has been behind, and for how long it has been in all before.
+    behind_since: Option<Instant>,
+    time_behind: Duration,
 }
 
 struct Wire {
@@ -77,7 +80,27 @@ impl<S: EndSystem> Core<S> {
             outgoing: BytesMut::new(),
             posts: Posts::default(),
             stuck: Vec::new(),
+            behind_since: None,
+            time_behind: Duration::ZERO,
         }
+    }
+
+    /// Takes how far behind this thread is, before each turn.
+    pub(super) fn set_lag(&mut self, now: Instant, lag: Duration) {
+        self.engine.ports.set_lag(lag);
+        match (self.behind_since, lag >= Link::BEHIND) {
+            (None, true) => self.behind_since = Some(now.saturating_sub(lag)),
+            (Some(since), false) => {
+                self.behind_since = None;
+                self.time_behind += now.saturating_sub(lag) - since;
+            }
+            _ => {}
+        }
+    }
+
+    /// How long this thread has been behind, in all that are over.
+    pub(super) fn time_behind(&self) -> Duration {
+        self.time_behind
     }
 
     /// Joins a port that was just opened with its connection.

@@ -6,8 +6,9 @@
 //! message was written until quinn has sent all the datagrams it held: at most 25 ms of the link's rate.
 
 use super::Inner;
-use super::carriage::{Arrivals, Copies};
+use super::carriage::{Arrivals, Copies, Waiting};
 use super::control_pace::{self, ControlPace};
+use super::lag;
 use crate::clock::unix_seconds;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
 use crate::endpoint::{Carrier, closed_by};
@@ -125,14 +126,17 @@ async fn housekeeping<S: EndSystem>(inner: Weak<Inner<S>>) {
 
 /// What other threads have received. All that has come meanwhile is one turn, or few.
 async fn arrivals<S: EndSystem>(inner: Weak<Inner<S>>, arrivals: Arc<Arrivals>) {
-    let mut batch = Vec::new();
+    let mut batch = Waiting::default();
     loop {
         arrivals.take(&mut batch).await;
         let Some(host) = inner.upgrade() else { return };
-        let mut left = batch.drain(..).peekable();
+        if let Some(caught_up) = batch.caught_up.take() {
+            lag::waits_since(caught_up);
+        }
+        let mut left = batch.datagrams.drain(..).peekable();
         while left.peek().is_some() {
             host.turn(|core, now| core.receive_from_afar(now, left.by_ref().take(FAR_BATCH)));
-            yield_now().await;
+            lag::put_off().await;
         }
     }
 }
@@ -147,7 +151,7 @@ async fn read_media<S: EndSystem>(inner: &Inner<S>, port: PortId, connection: &C
         let full = batch.len() == BATCH;
         inner.turn(|core, now| core.receive(now, port, &mut batch));
         if full {
-            yield_now().await;
+            lag::put_off().await;
         }
     }
 }
@@ -165,7 +169,7 @@ async fn read_media_there(arrivals: Arc<Arrivals>, port: PortId, connection: Con
         }
         arrivals.put(port, &mut batch).await;
         if full {
-            yield_now().await;
+            lag::put_off().await;
         }
     }
 }

@@ -12,6 +12,7 @@ mod carriage;
 mod control_pace;
 mod core;
 mod drive;
+pub(crate) mod lag;
 mod path_watch;
 
 use crate::clock::Clock;
@@ -195,6 +196,11 @@ impl<S: EndSystem + 'static> Host<S> {
         self.inner.control_held_back.get()
     }
 
+    /// Time that this node has been behind with what came to it, by [`Link::BEHIND`](link::Link::BEHIND) or more.
+    pub fn time_behind(&self) -> Duration {
+        self.inner.core.borrow().time_behind()
+    }
+
     /// The time as the end system is told it.
     pub fn now(&self) -> Instant {
         self.inner.clock.now()
@@ -223,6 +229,12 @@ impl<S: EndSystem> Inner<S> {
     fn turn<R>(&self, act: impl FnOnce(&mut Core<S>, Instant) -> R) -> R {
         let now = self.clock.now();
         let mut core = self.core.try_borrow_mut().expect("a turn of a host began within another one");
+        if let Some(due) = self.armed.get()
+            && due < now
+        {
+            lag::waits_since(self.clock.to_tokio(due).into_std());
+        }
+        core.set_lag(now, lag::caught_up().map_or(Duration::ZERO, |at| now - self.clock.at(at)));
         let result = act(&mut core, now);
         core.drain(now);
         let due = core.engine.poll_timeout();
@@ -284,7 +296,7 @@ pub fn block_on_local<T>(program: impl Future<Output = Result<T, Failure>>) -> R
 /// A runtime whose tasks are all of one thread. They share one queue with quinn's: in a [`LocalSet`](tokio::task::LocalSet) every packet would
 /// cost another look at the kernel's events, on its way from one queue to the other.
 pub fn local_runtime() -> Result<LocalRuntime, std::io::Error> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    lag::noted(tokio::runtime::Builder::new_current_thread().enable_all()).build_local(LocalOptions::default())
 }
 
 #[cfg(test)]

@@ -390,6 +390,7 @@ impl Relay {
             system.report(now, ports)
         });
         report.uptime_s = now.saturating_since(self.started).as_secs_f64();
+        report.behind_s = self.shared.host.time_behind().as_secs_f64();
         report.ready = true;
         report.version = env!("CARGO_PKG_VERSION");
         (report.certificate_expires, report.authority_expires) = self.credentials.expiry();
