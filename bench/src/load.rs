@@ -48,6 +48,9 @@ pub struct Args {
     /// Mean loss between our relay and each sink, in bursts of three, in either direction
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     loss: f64,
+    /// For each kind the highest rate, from --out-rate on in steps of a quarter, at which nothing is missing; it is measured at that
+    #[arg(long, conflicts_with = "idle")]
+    highest: bool,
     /// Only our relay, without the other forwarders
     #[arg(long)]
     only: bool,
@@ -140,13 +143,27 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             continue;
         }
         let mut report = LoadReport::new(traffic, args.out_rate);
-        for _ in 0..args.rounds {
-            for kind in Kind::ALL {
-                // The others know one stream, one hop and no loss; SRT also one sink.
-                let plain = hops == 1 && args.streams == 1 && args.loss == 0.0 && !args.only;
-                if kind == Kind::Anabranch || plain && (kind != Kind::Srt || fan_out == 1) {
-                    report.add(kind, one(kind, traffic));
+        // The others know one stream, one hop and no loss; SRT also one sink.
+        let plain = hops == 1 && args.streams == 1 && args.loss == 0.0 && !args.only;
+        let measured = |kind| kind == Kind::Anabranch || plain && (kind != Kind::Srt || fan_out == 1);
+        let mut kinds: Vec<(Kind, Traffic)> = Kind::ALL.map(|kind| (kind, traffic)).to_vec();
+        kinds.retain(|(kind, _)| measured(*kind));
+        if args.highest {
+            kinds.retain_mut(|(kind, traffic)| match highest(*kind, *traffic, args.out_rate as f64) {
+                Ok(out_rate) => {
+                    traffic.rate *= out_rate / args.out_rate as f64;
+                    report.set_rate(*kind, out_rate as u64);
+                    true
                 }
+                Err(failure) => {
+                    report.add(*kind, Err(failure));
+                    false
+                }
+            });
+        }
+        for _ in 0..args.rounds {
+            for (kind, traffic) in &kinds {
+                report.add(*kind, one(*kind, *traffic));
             }
         }
         report.finish();
@@ -164,11 +181,53 @@ fn print<T: Serialize + fmt::Display>(report: &T, json: bool) {
     }
 }
 
+/// The highest rate out at which all packets of a round of this kind arrive.
+fn highest(kind: Kind, traffic: Traffic, out_rate: f64) -> Result<f64, Failure> {
+    let mut failure = None;
+    let found =
+        highest_rate(out_rate, |rate| match one(kind, Traffic { rate: traffic.rate * rate / out_rate, ..traffic }) {
+            Ok(round) => round.delivered >= 1.0,
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        });
+    let missing = || format!("something is missing at {out_rate:.0} packets a second already");
+    found.ok_or_else(|| failure.unwrap_or_else(|| Failure::new(Exit::Incomplete, missing())))
+}
+
+/// The highest rate, in steps of a quarter from the first, at which `complete` holds. What fails once is tried again: a shared machine hiccups.
+fn highest_rate(first: f64, mut complete: impl FnMut(f64) -> bool) -> Option<f64> {
+    let mut found = None;
+    let mut rate = first;
+    while complete(rate) || complete(rate) {
+        found = Some(rate);
+        rate *= 1.25;
+    }
+    found
+}
+
 fn one(kind: Kind, traffic: Traffic) -> Result<Round, Failure> {
     match kind {
         Kind::Udp => round::udp(traffic),
         Kind::Quinn => round::quinn(traffic),
         Kind::Srt => srt::round(traffic),
         Kind::Anabranch => round::anabranch(traffic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_rate_is_found_and_one_hiccup_does_not_count() {
+        let mut hiccups = 1;
+        let found = highest_rate(1000.0, |rate| {
+            let hiccup = rate > 1200.0 && std::mem::take(&mut hiccups) > 0;
+            rate < 2000.0 && !hiccup
+        });
+        assert_eq!(found, Some(1953.125));
+        assert_eq!(highest_rate(1000.0, |_| false), None);
     }
 }

@@ -37,6 +37,8 @@ pub struct Round {
     pub delay_p50_us: f64,
     /// 99 % are below.
     pub delay_p99_us: f64,
+    /// 99.9 % are below.
+    pub delay_p999_us: f64,
 }
 
 /// Our relay with connected sinks and no media.
@@ -84,6 +86,8 @@ pub struct LoadReport {
 pub struct KindReport {
     /// Which.
     pub kind: Kind,
+    /// Packets per second to all sinks together, of this kind.
+    pub out_rate: u64,
     /// Its rounds.
     pub rounds: Vec<Round>,
     /// Why a round failed.
@@ -114,14 +118,26 @@ impl LoadReport {
     }
 
     pub(super) fn add(&mut self, kind: Kind, round: Result<Round, Failure>) {
-        if !self.kinds.iter().any(|report| report.kind == kind) {
-            self.kinds.push(KindReport { kind, rounds: Vec::new(), failures: Vec::new(), median: None });
-        }
-        let Some(report) = self.kinds.iter_mut().find(|report| report.kind == kind) else { return };
+        let report = self.of(kind);
         match round {
             Ok(round) => report.rounds.push(round),
             Err(failure) => report.failures.push(failure.to_string()),
         }
+    }
+
+    /// Takes the rate of one kind, where each has its own.
+    pub(super) fn set_rate(&mut self, kind: Kind, out_rate: u64) {
+        self.of(kind).out_rate = out_rate;
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut KindReport {
+        let known = self.kinds.iter().position(|report| report.kind == kind);
+        let place = known.unwrap_or_else(|| {
+            let out_rate = self.out_rate;
+            self.kinds.push(KindReport { kind, out_rate, rounds: Vec::new(), failures: Vec::new(), median: None });
+            self.kinds.len() - 1
+        });
+        &mut self.kinds[place]
     }
 
     pub(super) fn finish(&mut self) {
@@ -158,6 +174,7 @@ impl Round {
             memory_loaded: median(|round| round.memory_loaded as f64)? as u64,
             delay_p50_us: median(|round| round.delay_p50_us)?,
             delay_p99_us: median(|round| round.delay_p99_us)?,
+            delay_p999_us: median(|round| round.delay_p999_us)?,
         })
     }
 
@@ -191,6 +208,9 @@ impl fmt::Display for LoadReport {
                 continue;
             };
             write!(f, "\n  {name:18} {median}")?;
+            if report.out_rate != self.out_rate {
+                write!(f, "  at {} packets/s out", report.out_rate)?;
+            }
             let ratio = self.times_cheaper_than(report.kind).filter(|_| report.kind != Kind::Anabranch);
             ratio.map_or(Ok(()), |ratio| write!(f, "  ours x {ratio:.2}"))?;
         }
@@ -217,7 +237,7 @@ impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:7.2} us/packet ({:.2} on the busiest thread) {:6.2} Gbit/s a core {:9.4} % delivered {:6} kB a sink {:7} kB loaded  delay p50 {:7.0} p99 {:7.0} us",
+            "{:7.2} us/packet ({:.2} on the busiest thread) {:6.2} Gbit/s a core {:9.4} % delivered {:6} kB a sink {:7} kB loaded  delay p50 {:7.0} p99 {:7.0} p99.9 {:7.0} us",
             self.cpu_us,
             self.busiest_us,
             self.gbps_per_core(),
@@ -225,7 +245,8 @@ impl fmt::Display for Round {
             self.memory_per_sink / 1024,
             self.memory_loaded / 1024,
             self.delay_p50_us,
-            self.delay_p99_us
+            self.delay_p99_us,
+            self.delay_p999_us
         )
     }
 }

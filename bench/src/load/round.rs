@@ -77,7 +77,7 @@ pub(super) fn counted(
     std::thread::sleep(AFTER);
     let (after, received) = (used(processes), tally.packets() - received);
     let busiest = each.iter().zip(each_thread(processes)).map(|(before, after)| busiest(before, &after));
-    let [p50, p99] = tally.delays_us();
+    let [p50, p99, p999] = tally.delays_us();
     Ok(Round {
         cpu_us: micros_each(after.cpu.saturating_sub(before.cpu), received),
         busiest_us: micros_each(busiest.max().unwrap_or_default(), received),
@@ -86,6 +86,7 @@ pub(super) fn counted(
         memory_loaded: after.memory,
         delay_p50_us: p50 as f64,
         delay_p99_us: p99 as f64,
+        delay_p999_us: p999 as f64,
     })
 }
 

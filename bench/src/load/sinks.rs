@@ -55,9 +55,9 @@ impl Tally {
     }
 
     /// From feeding to receiving, in microseconds: median and 99 % quantile.
-    pub(super) fn delays_us(&self) -> [u64; 2] {
+    pub(super) fn delays_us(&self) -> [u64; 3] {
         let delays = self.delays_us.lock().unwrap_or_else(PoisonError::into_inner);
-        [0.5, 0.99].map(|at| delays.value_at_quantile(at))
+        [0.5, 0.99, 0.999].map(|at| delays.value_at_quantile(at))
     }
 }
 

@@ -9,7 +9,7 @@ use super::clients::Clients;
 use super::feed::{Fed, feed};
 use super::round::{AFTER, chain, ends, failed, ids, used};
 use super::sinks::Tally;
-use super::{SIZE, Traffic, print, share};
+use super::{SIZE, Traffic, highest_rate, print, share};
 use crate::rig::Trial;
 use node::clock::Clock;
 use node::exit::{Exit, Failure};
@@ -121,7 +121,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let due = packets * u64::from(args.fan_out);
         (due, due.saturating_sub(tally.packets() - before), latest)
     };
-    let capacity = search(args.out_rate as f64, |rate| fed(rate, args.step).1 == 0)
+    let capacity = highest_rate(args.out_rate as f64, |rate| fed(rate, args.step).1 == 0)
         .ok_or_else(|| failed(&format!("something is missing at {} packets a second already", args.out_rate)))?;
     let rate = capacity * args.share;
     if !args.json {
@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let (before, came) = (used(&processes), churn.came.load(Ordering::Relaxed));
         let (due, missing, stalled) = fed(rate, args.every);
         let after = used(&processes);
-        let [delay_p50_us, delay_p99_us] = tally.delays_us();
+        let [delay_p50_us, delay_p99_us, _] = tally.delays_us();
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
         let span = Span {
             at_s: (tally.clock().now() - start).as_secs_f64(),
@@ -164,17 +164,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Incomplete, what));
     }
     Ok(())
-}
-
-/// The highest rate, in steps of a quarter from the first, at which `complete` holds. What fails once is tried again: a shared machine hiccups.
-fn search(first: f64, mut complete: impl FnMut(f64) -> bool) -> Option<f64> {
-    let mut found = None;
-    let mut rate = first;
-    while complete(rate) || complete(rate) {
-        found = Some(rate);
-        rate *= 1.25;
-    }
-    found
 }
 
 impl Summary {
@@ -232,17 +221,6 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_highest_rate_is_found_and_one_hiccup_does_not_count() {
-        let mut hiccups = 1;
-        let found = search(1000.0, |rate| {
-            let hiccup = rate > 1200.0 && std::mem::take(&mut hiccups) > 0;
-            rate < 2000.0 && !hiccup
-        });
-        assert_eq!(found, Some(1953.125));
-        assert_eq!(search(1000.0, |_| false), None);
-    }
 
     #[test]
     fn the_summary_adds_up() {
