@@ -181,17 +181,17 @@ fn print<T: Serialize + fmt::Display>(report: &T, json: bool) {
     }
 }
 
-/// The highest rate out at which all packets of a round of this kind arrive.
+/// The highest rate out at which all packets of two rounds of this kind arrive: one may have had luck.
 fn highest(kind: Kind, traffic: Traffic, out_rate: f64) -> Result<f64, Failure> {
     let mut failure = None;
-    let found =
-        highest_rate(out_rate, |rate| match one(kind, Traffic { rate: traffic.rate * rate / out_rate, ..traffic }) {
-            Ok(round) => round.delivered >= 1.0,
-            Err(error) => {
-                failure = Some(error);
-                false
-            }
-        });
+    let mut whole = |rate| match one(kind, Traffic { rate: traffic.rate * rate / out_rate, ..traffic }) {
+        Ok(round) => round.delivered >= 1.0,
+        Err(error) => {
+            failure = Some(error);
+            false
+        }
+    };
+    let found = highest_rate(out_rate, |rate| whole(rate) && whole(rate));
     let missing = || format!("something is missing at {out_rate:.0} packets a second already");
     found.ok_or_else(|| failure.unwrap_or_else(|| Failure::new(Exit::Incomplete, missing())))
 }

@@ -19,7 +19,7 @@ pub struct Report {
     pub name: String,
     /// Seconds since it started.
     pub uptime_s: f64,
-    /// Seconds of these in which its own processor was late for what came, by 20 ms or more, as far as they are over.
+    /// Seconds of these in which its own processor was late for what came, by 20 ms or more.
     pub behind_s: f64,
     /// Whether it listens and serves.
     pub ready: bool,

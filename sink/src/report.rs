@@ -12,7 +12,7 @@ use topology::StreamName;
 pub struct Report {
     /// Seconds since it started.
     pub uptime_s: f64,
-    /// Seconds of these in which its own processor was late for what came, by 20 ms or more, as far as they are over.
+    /// Seconds of these in which its own processor was late for what came, by 20 ms or more.
     pub behind_s: f64,
     /// Where metrics are served, with the port that was picked.
     pub metrics: Option<SocketAddr>,

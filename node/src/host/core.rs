@@ -44,8 +44,8 @@ pub(super) struct Core<S> {
     posts: Posts,
     /// Ports that had more to send than quinn may hold.
     stuck: Vec<PortId>,
-    /// Since when this thread has been behind, and for how long it has been in all before.
-    behind_since: Option<Instant>,
+    /// Until when the time is counted for which this thread has been behind, while it is.
+    behind_until: Option<Instant>,
     time_behind: Duration,
 }
 
@@ -80,7 +80,7 @@ impl<S: EndSystem> Core<S> {
             outgoing: BytesMut::new(),
             posts: Posts::default(),
             stuck: Vec::new(),
-            behind_since: None,
+            behind_until: None,
             time_behind: Duration::ZERO,
         }
     }
@@ -88,17 +88,14 @@ impl<S: EndSystem> Core<S> {
     /// Takes how far behind this thread is, before each turn.
     pub(super) fn set_lag(&mut self, now: Instant, lag: Duration) {
         self.engine.ports.set_lag(lag);
-        match (self.behind_since, lag >= Link::BEHIND) {
-            (None, true) => self.behind_since = Some(now.saturating_sub(lag)),
-            (Some(since), false) => {
-                self.behind_since = None;
-                self.time_behind += now.saturating_sub(lag) - since;
-            }
-            _ => {}
+        let behind = lag >= Link::BEHIND;
+        if behind {
+            self.time_behind += now - self.behind_until.unwrap_or(now.saturating_sub(lag));
         }
+        self.behind_until = behind.then_some(now);
     }
 
-    /// How long this thread has been behind, in all that are over.
+    /// How long this thread has been behind, up to the last turn.
     pub(super) fn time_behind(&self) -> Duration {
         self.time_behind
     }

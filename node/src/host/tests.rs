@@ -514,6 +514,25 @@ fn a_restarted_process_says_at_once_that_it_knows_nothing_of_its_connections() {
     assert!(after < Duration::from_secs(2), "{after:?}");
 }
 
+/// A node that never catches up is told of as well.
+#[test]
+fn the_time_behind_grows_while_it_lasts() {
+    local_runtime().unwrap().block_on(async {
+        let host = Host::new(Clock::start(), Notebook::default());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut last = host.time_behind();
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(40));
+            host.with(|_, _, _| ());
+            assert!(host.time_behind() >= last + Duration::from_millis(40));
+            last = host.time_behind();
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        host.with(|_, _, _| ());
+        assert!(host.time_behind() >= last, "a counter");
+    });
+}
+
 #[test]
 #[should_panic(expected = "within another one")]
 fn a_turn_within_a_turn_is_a_defect_that_says_so() {
