@@ -185,7 +185,10 @@ fn print<T: Serialize + fmt::Display>(report: &T, json: bool) {
 fn highest(kind: Kind, traffic: Traffic, out_rate: f64) -> Result<f64, Failure> {
     let mut failure = None;
     let mut whole = |rate| match one(kind, Traffic { rate: traffic.rate * rate / out_rate, ..traffic }) {
-        Ok(round) => round.delivered >= 1.0,
+        Ok(round) => {
+            eprintln!("{kind} at {rate:.0} packets/s out: {:.4} % delivered", round.delivered * 100.0);
+            round.delivered >= 1.0
+        }
         Err(error) => {
             failure = Some(error);
             false

@@ -60,6 +60,9 @@ const LONGEST_GAP: Duration = Duration::from_millis(25);
 /// multiple of the one before.
 const PROBES_LOSSY: (Duration, f64) = (Duration::from_millis(1), 1.2);
 const PROBES_CLEAN: (Duration, f64) = (Duration::from_millis(3), 2.0);
+/// Turns of feedback that must be left before a probe waits at all where losses are common, and the longest that the first then waits.
+const NEEDED_TURNS: u32 = 4;
+const MOST_PROBE_WAIT: Duration = Duration::from_millis(5);
 /// Probes after which only the regular ones follow.
 const MOST_PROBES: u32 = 16;
 /// Time between probes while a report is overdue.
@@ -258,10 +261,14 @@ impl Sender {
             return (self.last_sent + regular).min(overdue);
         }
         let (mut first, growth) = if clean { PROBES_CLEAN } else { PROBES_LOSSY };
+        let left = (self.last_until - self.last_sent).saturating_sub(self.turn());
         if calm {
             // Where a loss is rare it may be found late, as long as there is time to mend it.
-            let left = (self.last_until - self.last_sent).saturating_sub(self.turn());
             first = (left / 4).clamp(first, LONGEST_GAP);
+        } else {
+            // Where turns are many, a share of the time for them is given for probes that the next media makes needless.
+            let spare = left.saturating_sub(self.turn() * NEEDED_TURNS);
+            first = (spare / 32).clamp(first, MOST_PROBE_WAIT);
         }
         let first = first.max(self.rate.interval() * 5 / 4);
         (self.last_sent + first.mul_f64(growth.powi(self.probes as i32)).min(regular)).min(overdue)

@@ -99,14 +99,16 @@ pub struct KindReport {
 impl Kind {
     /// All of them.
     pub const ALL: [Kind; 4] = [Kind::Udp, Kind::Quinn, Kind::Srt, Kind::Anabranch];
+}
 
-    fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
             Kind::Udp => "plain UDP",
             Kind::Quinn => "bare quinn",
             Kind::Srt => "srt-live-transmit",
             Kind::Anabranch => "Anabranch",
-        }
+        })
     }
 }
 
@@ -201,7 +203,7 @@ impl fmt::Display for LoadReport {
             write!(f, ", {} % lost before each sink", self.loss * 100.0)?;
         }
         for report in &self.kinds {
-            let name = report.kind.as_str();
+            let name = report.kind;
             let Some(median) = &report.median else {
                 let why = report.failures.first().map_or("no round", String::as_str);
                 write!(f, "\n  {name:18} NOT MEASURED: {why}")?;
