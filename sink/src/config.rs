@@ -160,12 +160,16 @@ impl Config {
                 return Err(format!("streams: {} is there twice; give it several outputs instead", stream.name));
             }
         }
-        let outputs: Vec<&str> = self.streams.iter().flat_map(|s| &s.outputs).map(OutputSpec::as_str).collect();
-        let twin = outputs.iter().enumerate().find(|(index, output)| outputs[..*index].contains(output));
-        match twin {
-            Some((_, output)) => Err(format!("outputs: {output} is there twice")),
-            None => Ok(()),
+        let outputs: Vec<&OutputSpec> = self.streams.iter().flat_map(|stream| &stream.outputs).collect();
+        for (index, output) in outputs.iter().enumerate() {
+            let twin = |other: &&&OutputSpec| other == &output || other.target.is_same_place(&output.target);
+            match outputs[..index].iter().find(twin) {
+                Some(other) if other == output => return Err(format!("outputs: {output} is there twice")),
+                Some(other) => return Err(format!("outputs: {other} and {output} are one and the same place")),
+                None => {}
+            }
         }
+        Ok(())
     }
 }
 

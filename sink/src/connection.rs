@@ -23,6 +23,8 @@ const AGENT: &str = concat!("anabranch-sink/", env!("CARGO_PKG_VERSION"));
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Pauses after all relays were tried in vain, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// A connection that ends sooner is as good as none: a relay that drains, or has no place, takes the handshake and closes.
+const LASTING: Duration = Duration::from_secs(5);
 /// A relay silent for so long is given up, before QUIC does; on an idle link, over which little is heard, it takes three times what lies between
 /// two signs of life.
 const SILENCE: Duration = Duration::from_millis(1_500);
@@ -82,6 +84,12 @@ impl Status {
         inner.first.get_or_insert(now);
     }
 
+    /// The connection that came about at `up` served nothing: if it was the first, that is still to come.
+    fn unserved(&self, up: Instant) {
+        let mut inner = self.0.borrow_mut();
+        inner.first.take_if(|first| *first == up);
+    }
+
     fn fail(&self, why: &str) {
         let mut inner = self.0.borrow_mut();
         inner.report.last_error = Some(why.to_owned());
@@ -114,7 +122,7 @@ fn seed() -> u64 {
 }
 
 impl Connector {
-    /// Dials the relays in turn, for ever once one has answered; returns when there is no use in going on.
+    /// Dials the relays in turn, for ever once one has served; returns when there is no use in going on.
     pub(crate) async fn run(self) -> Failure {
         let relays = &self.config.relays;
         let give_up_at = self.clock.now() + self.config.wait;
@@ -123,7 +131,7 @@ impl Connector {
         loop {
             let relay = &relays[next % relays.len()];
             next += 1;
-            match self.serve(relay, give_up_at).await {
+            match self.serve(relay).await {
                 Served::Lost => {
                     (in_vain, refused) = (0, 0);
                     backoff.reset();
@@ -132,8 +140,8 @@ impl Connector {
                 Served::Failed(failure) => {
                     in_vain += 1;
                     refused = if failure.exit == Exit::Refused { refused + 1 } else { 0 };
-                    let hopeless = refused >= relays.len() || self.clock.now() >= give_up_at;
-                    if hopeless && self.status.first().is_none() {
+                    let late = self.clock.now() >= give_up_at && next >= relays.len();
+                    if (refused >= relays.len() || late) && self.status.first().is_none() {
                         return failure;
                     }
                 }
@@ -146,7 +154,7 @@ impl Connector {
     }
 
     /// Dials a relay and stays with it for as long as it lasts.
-    async fn serve(&self, relay: &str, give_up_at: Instant) -> Served {
+    async fn serve(&self, relay: &str) -> Served {
         let now = self.clock.now();
         self.status.dial(now, relay);
         let hello = Hello {
@@ -158,7 +166,11 @@ impl Connector {
         };
         let patience = match self.status.first() {
             Some(_) => DIAL_PATIENCE,
-            None => DIAL_PATIENCE.min(give_up_at.saturating_since(now)).max(Duration::from_millis(500)),
+            // Each is tried before the first start is given up.
+            None => {
+                let share = self.config.wait / self.config.relays.len().max(1) as u32;
+                share.clamp(Duration::from_millis(500), DIAL_PATIENCE)
+            }
         };
         let session = match tokio::time::timeout(patience, self.endpoint.connect(relay, hello)).await {
             Ok(Ok(session)) => session,
@@ -170,19 +182,22 @@ impl Connector {
         };
         let name = session.peer.name.clone();
         let port = self.host.attach(session, LinkConfig { seed: seed(), ..LinkConfig::leaf() });
-        self.status.up(self.clock.now(), port, name.as_str());
+        let up = self.clock.now();
+        self.status.up(up, port, name.as_str());
         tracing::info!(relay, %name, "connected");
         let closed = self.until_closed(port).await;
         self.status.fail(&closed.reason);
-        match closed.code {
-            code if is_final(code) => {
-                Served::Hopeless(Failure::new(Exit::Refused, format!("{relay} refused: {}", closed.reason)))
-            }
-            code => {
-                tracing::warn!(relay, %name, ?code, "connection lost: {}; connecting again", closed.reason);
-                Served::Lost
-            }
+        if is_final(closed.code) {
+            return Served::Hopeless(Failure::new(Exit::Refused, format!("{relay} refused: {}", closed.reason)));
         }
+        tracing::warn!(relay, %name, code = ?closed.code, "connection lost: {}; connecting again", closed.reason);
+        if self.clock.now().saturating_since(up) > LASTING {
+            return Served::Lost;
+        }
+        if !self.host.with(|_, system, _| system.was_any_seen()) {
+            self.status.unserved(up);
+        }
+        Served::Failed(Failure::new(Exit::Unavailable, format!("{relay} closed the connection: {}", closed.reason)))
     }
 
     /// Waits for the end of a connection, and puts one to an end that has fallen silent.
@@ -220,9 +235,9 @@ fn is_final(code: CloseCode) -> bool {
 
 /// How it went with a relay.
 enum Served {
-    /// It was connected, and is no longer.
+    /// It was connected for a while, and is no longer.
     Lost,
-    /// It did not answer, or refused.
+    /// It did not answer, refused, or closed at once.
     Failed(Failure),
     /// No relay will have this sink.
     Hopeless(Failure),

@@ -9,6 +9,7 @@ use node::exit::Failure;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use topology::StreamName;
 
 /// The outputs of every stream.
 #[derive(Debug)]
@@ -33,6 +34,33 @@ impl Open {
     }
 }
 
+/// An output that is to be made.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    index: usize,
+    stream: StreamName,
+    spec: OutputSpec,
+    start: Option<Start>,
+    /// It was there before, or another to the same file.
+    again: bool,
+}
+
+/// An output that is made, for the stream at `index`.
+#[derive(Debug)]
+pub(crate) struct Made {
+    index: usize,
+    open: Open,
+}
+
+/// Makes outputs, all or none. Names are resolved and files opened, which may take long.
+pub(crate) fn make(wanted: Vec<Wanted>, outputs: &mut Outputs) -> Result<Vec<Made>, Failure> {
+    let make = |Wanted { index, stream, spec, start, again }| {
+        let outlet = outputs.open(&spec, start, stream.as_str(), again)?;
+        Ok(Made { index, open: Open { spec, start, outlet } })
+    };
+    wanted.into_iter().map(make).collect()
+}
+
 impl FanOut {
     /// Makes all outputs, or none. `changed` is notified when a stream or an output changes its state.
     pub(crate) fn open(
@@ -41,31 +69,39 @@ impl FanOut {
         changed: Arc<Notify>,
     ) -> Result<FanOut, Failure> {
         let mut fanout = FanOut { streams: Vec::new(), leaving: Vec::new(), changed };
-        fanout.follow(streams, outputs)?;
+        let made = make(fanout.lacking(streams), outputs)?;
+        fanout.follow(streams, made);
         Ok(fanout)
     }
 
-    /// Makes the outputs those of `streams`, which are the same streams as before, in words what changed. One that is there and works is
-    /// not touched, one that has stopped is made anew. Where one cannot be made everything stays as it is.
-    pub(crate) fn follow(&mut self, streams: &[StreamConfig], outputs: &mut Outputs) -> Result<Vec<String>, Failure> {
-        let mut fresh = Vec::new();
+    /// The outputs of `streams`, which are the same streams as before, that are not there, or have stopped.
+    pub(crate) fn lacking(&self, streams: &[StreamConfig]) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
         for (index, stream) in streams.iter().enumerate() {
             for spec in &stream.outputs {
                 let works = |open: &Open| open.is(spec, stream.start) && open.outlet.stopped().is_none();
                 if self.streams.get(index).is_some_and(|open| open.iter().any(works)) {
                     continue;
                 }
-                let outlet = outputs.open(spec, stream.start, stream.name.as_str())?;
-                fresh.push((index, Open { spec: spec.clone(), start: stream.start, outlet }));
+                let again = self.streams.iter().flatten().any(|open| open.spec.target.is_same_place(&spec.target));
+                let (stream, spec, start) = (stream.name.clone(), spec.clone(), stream.start);
+                wanted.push(Wanted { index, stream, spec, start, again });
             }
         }
+        wanted
+    }
+
+    /// Makes the outputs those of `streams`, with those that were [lacking](FanOut::lacking) and are made now; in words what changed. One that
+    /// is there and works is not touched.
+    pub(crate) fn follow(&mut self, streams: &[StreamConfig], made: Vec<Made>) -> Vec<String> {
         self.leaving.retain(|outlet| !outlet.is_finished());
         self.streams.resize_with(streams.len(), Vec::new);
         let mut changes = Vec::new();
-        for (stream, open) in streams.iter().zip(&mut self.streams) {
+        for (index, (stream, open)) in streams.iter().zip(&mut self.streams).enumerate() {
             let leaves = |open: &mut Open| {
                 let listed = stream.outputs.iter().any(|spec| open.is(spec, stream.start));
-                !listed || open.outlet.stopped().is_some()
+                let anew = |made: &Made| made.index == index && made.open.is(&open.spec, open.start);
+                !listed || made.iter().any(anew)
             };
             for mut gone in open.extract_if(.., leaves) {
                 changes.push(format!("{}: {} taken away", stream.name, gone.outlet.name()));
@@ -73,7 +109,7 @@ impl FanOut {
                 self.leaving.push(gone.outlet);
             }
         }
-        for (index, open) in fresh {
+        for Made { index, open } in made {
             changes.push(format!("{}: {} added", streams[index].name, open.outlet.name()));
             self.streams[index].push(open);
         }
@@ -81,7 +117,12 @@ impl FanOut {
         for (stream, open) in streams.iter().zip(&mut self.streams) {
             open.sort_by_key(|open| stream.outputs.iter().position(|spec| *spec == open.spec));
         }
-        Ok(changes)
+        changes
+    }
+
+    /// Whether all that was taken away has written what it held.
+    pub(crate) fn has_left(&self) -> bool {
+        self.leaving.iter().all(Outlet::is_finished)
     }
 
     /// What the outputs of the stream at `index` have done.
@@ -146,4 +187,58 @@ pub(crate) async fn wait_until(patience: Duration, is_done: impl Fn() -> bool) -
         waited += step;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use link::Instant;
+    use node::clock::Clock;
+    use node::control::Content;
+
+    fn streams(outputs: &[String]) -> Vec<StreamConfig> {
+        let outputs = outputs.iter().map(|output| output.parse().unwrap()).collect();
+        vec![StreamConfig::new("demo/clip".parse().unwrap(), outputs)]
+    }
+
+    fn write(fanout: &mut FanOut, payload: &'static [u8]) {
+        let release = Release {
+            at: Instant::ORIGIN,
+            payload: payload.into(),
+            lost_before: 0,
+            restart: false,
+            content: Content::Datagrams,
+        };
+        fanout.release(0, release);
+    }
+
+    /// Follows the new list, as a reload does; what was taken away has written what it held.
+    fn follow(fanout: &mut FanOut, outputs: &mut Outputs, list: &[String]) -> Result<Vec<String>, Failure> {
+        let list = streams(list);
+        let changes = fanout.follow(&list, make(fanout.lacking(&list), outputs)?);
+        while !fanout.has_left() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(changes)
+    }
+
+    #[test]
+    fn what_was_recorded_outlives_changes_and_refusals() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.ts");
+        std::fs::write(&path, "of yesterday").unwrap();
+        let file = format!("file:{}", path.display());
+        let mut outputs = Outputs::new(Clock::start(), Arc::default());
+        let mut fanout = FanOut::open(&streams(std::slice::from_ref(&file)), &mut outputs, Arc::default()).unwrap();
+        write(&mut fanout, b"one");
+        let framed = format!("{file}?framing=length");
+        let nowhere = format!("file:{}/not/there", folder.path().display());
+        let refused = follow(&mut fanout, &mut outputs, &[framed.clone(), nowhere]).unwrap_err();
+        assert_eq!(refused.exit, node::exit::Exit::CannotCreate);
+        write(&mut fanout, b"two");
+        assert_eq!(follow(&mut fanout, &mut outputs, &[framed]).unwrap().len(), 2);
+        write(&mut fanout, b"three");
+        assert_eq!(follow(&mut fanout, &mut outputs, &[]).unwrap().len(), 1);
+        assert_eq!(std::fs::read(&path).unwrap(), b"onetwo\0\0\0\x05three");
+    }
 }

@@ -22,7 +22,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -34,7 +34,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// is renewed every [`Config::report_interval`].
 ///
 /// The failure says why it stopped: [`Exit::Unavailable`] no relay answered, or an address to listen at was taken;
-/// [`Exit::Refused`] the relay refuses this sink or all of its streams, or does not know them; [`Exit::CannotCreate`] an
+/// [`Exit::Refused`] the relay refuses this sink, or all of its streams for good or before they were ever served, or does not know them; [`Exit::CannotCreate`] an
 /// output could not be made; [`Exit::Io`] writing failed on an output. One output that fails stops the sink only when no
 /// other is left; the failure is returned all the same, at the end.
 ///
@@ -63,6 +63,8 @@ pub async fn run_reloading(
     tokio::pin!(renewing);
     let following = sink.follow(&mut payload_keys);
     tokio::pin!(following);
+    let rereading = sink.reread(&mut reloads, &report);
+    tokio::pin!(rereading);
     let connecting = sink.connector()?.run();
     tokio::pin!(connecting);
     let mut tick = tokio::time::interval(sink.config.report_interval);
@@ -74,10 +76,7 @@ pub async fn run_reloading(
             never = &mut renewing => match never {},
             () = sink.changed.notified() => {}
             () = sink.waited() => {}
-            Some(read) = reloads.recv() => {
-                sink.reload(read);
-                report.send_replace(sink.report());
-            }
+            never = &mut rereading => match never {},
             _ = tick.tick() => {
                 report.send_replace(sink.report());
             }
@@ -115,7 +114,7 @@ struct Sink {
     host: Host<SinkSystem<FanOut>>,
     status: Status,
     /// Makes outputs, and keeps the servers for players running.
-    outputs: RefCell<Outputs>,
+    outputs: Arc<Mutex<Outputs>>,
     reloads: RefCell<ReloadReport>,
     /// Notified when a stream or an output changes its state.
     changed: Arc<Notify>,
@@ -154,7 +153,7 @@ impl Sink {
             endpoint,
             host,
             status: Status::new(started),
-            outputs: RefCell::new(outputs),
+            outputs: Arc::new(Mutex::new(outputs)),
             reloads: RefCell::default(),
             changed,
         };
@@ -178,6 +177,7 @@ impl Sink {
                 tracing::warn!("the relay is of an older version: it is shown the new tokens at the next connection");
             }
             *self.tokens.borrow_mut() = tokens;
+            self.host.with(|now, system, ports| system.ask_again(now, ports));
         }
     }
 
@@ -217,7 +217,7 @@ impl Sink {
                 return Some(Ok(()));
             }
             let waited = self.wait_ends().is_some_and(|at| at <= now);
-            let fates: Vec<Fate> = self.indices().map(|index| fate(system, now, index, waited)).collect();
+            let fates: Vec<Fate> = self.indices().map(|index| self.fate(system, now, index, waited)).collect();
             if fates.iter().all(|fate| matches!(fate, Fate::Refused | Fate::Unknown)) {
                 return Some(Ok(()));
             }
@@ -264,7 +264,7 @@ impl Sink {
             let waited = self.wait_ends().is_some_and(|at| at <= now);
             let say = |index: usize| {
                 let name = &self.config.streams[index].name;
-                match fate(system, now, index, waited) {
+                match self.fate(system, now, index, waited) {
                     Fate::Refused => {
                         let reason = system.refusal(index).map_or("", |refusal| refusal.reason.as_str());
                         Some(format!("stream {name} refused: {reason}"))
@@ -278,6 +278,20 @@ impl Sink {
             };
             self.indices().filter_map(say).collect()
         })
+    }
+
+    fn fate(&self, system: &SinkSystem<FanOut>, now: Instant, index: usize, waited: bool) -> Fate {
+        let seen = system.was_seen(index);
+        match system.state(now, index) {
+            // What was served may be again.
+            Some(StreamState::Refused) if system.may_be_served(index) && (seen || !waited) => Fate::Open,
+            Some(StreamState::Refused) => Fate::Refused,
+            Some(StreamState::Ended) => Fate::Ended,
+            // It ended while no relay was there to say so.
+            Some(StreamState::Silent) if system.absent_for(now, index) >= self.config.wait => Fate::Ended,
+            Some(StreamState::Waiting) if waited => Fate::Unknown,
+            _ => Fate::Open,
+        }
     }
 
     fn report(&self) -> Report {
@@ -312,15 +326,6 @@ enum Fate {
     Refused,
     /// It was waited for long enough.
     Unknown,
-}
-
-fn fate(system: &SinkSystem<FanOut>, now: Instant, index: usize, waited: bool) -> Fate {
-    match system.state(now, index) {
-        Some(StreamState::Refused) => Fate::Refused,
-        Some(StreamState::Ended) => Fate::Ended,
-        Some(StreamState::Waiting) if waited => Fate::Unknown,
-        _ => Fate::Open,
-    }
 }
 
 fn bind(config: &Config, credentials: &Credentials) -> Result<Endpoint, Failure> {

@@ -26,6 +26,10 @@ const MAX_HANDLES: usize = 8;
 /// A stream without a packet for so long is called silent.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
 
+/// How soon a refused stream is asked for again; twice as long each time, up to [`ASK_AGAIN_MOST`].
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASK_AGAIN_MOST: Duration = Duration::from_secs(30);
+
 /// How often the relay is told what became of a stream.
 const RECEIPT_EVERY: Duration = Duration::from_secs(1);
 /// How often, while something is missing: relays do not remember for long what they had.
@@ -65,8 +69,11 @@ struct Stream {
     seen: Option<(Instant, Instant)>,
     ended: bool,
     refusal: Option<Refusal>,
-    /// Whether the overlay had it when it was asked for.
-    live: Option<bool>,
+    /// Times that it was refused in a row, and when it is asked for again.
+    refusals: u32,
+    ask_at: Option<Instant>,
+    /// Since when the overlay has not had it, as the relay said when it was asked.
+    absent_since: Option<Instant>,
     /// What the relay was told of.
     told: Counters,
     told_ages: Ages,
@@ -102,7 +109,9 @@ impl<O: Outlets> SinkSystem<O> {
             seen: None,
             ended: false,
             refusal: None,
-            live: None,
+            refusals: 0,
+            ask_at: None,
+            absent_since: None,
             told: Counters::default(),
             told_ages: Ages::default(),
             receipt_due: Instant::ORIGIN,
@@ -160,9 +169,46 @@ impl<O: Outlets> SinkSystem<O> {
         self.streams.get(index)?.refusal.as_ref()
     }
 
+    /// Whether the stream at `index` is refused for a reason that can pass without anybody here doing anything: no room, a relay that stops, a
+    /// right that ran out and is renewed at its file.
+    pub fn may_be_served(&self, index: usize) -> bool {
+        self.refusal(index).is_none_or(|refusal| {
+            use CloseCode::{Done, Expired, Lost, NameTaken, Overload, Replaced, Stopping};
+            matches!(refusal.code, Overload | Stopping | Replaced | Expired | NameTaken | Lost | Done)
+        })
+    }
+
+    /// How long the overlay has been without the stream at `index`, as far as the relay has said; zero where it has it.
+    pub fn absent_for(&self, now: Instant, index: usize) -> Duration {
+        let since = self.streams.get(index).and_then(|stream| stream.absent_since);
+        since.map_or(Duration::ZERO, |since| now.saturating_since(since))
+    }
+
+    /// Asks at once for what is refused: this sink has other tokens to show.
+    pub fn ask_again(&mut self, now: Instant, ports: &mut Ports) {
+        self.streams.iter_mut().filter(|stream| stream.ask_at.is_some()).for_each(|stream| stream.ask_at = Some(now));
+        self.ask(now, ports);
+    }
+
+    /// Asks for the refused streams whose time has come.
+    fn ask(&mut self, now: Instant, ports: &mut Ports) {
+        let all: Vec<PortId> = ports.iter().map(|(port, _, _)| port).collect();
+        for stream in self.streams.iter_mut().filter(|stream| stream.ask_at.is_some_and(|at| at <= now)) {
+            stream.ask_at = None;
+            for port in &all {
+                ports.control(*port, Control::Subscribe { name: stream.name.clone() });
+            }
+        }
+    }
+
     /// Whether a packet of the stream at `index` has ever come.
     pub fn was_seen(&self, index: usize) -> bool {
         self.streams.get(index).is_some_and(|stream| stream.seen.is_some())
+    }
+
+    /// Whether a packet of any stream has ever come.
+    pub fn was_any_seen(&self) -> bool {
+        self.streams.iter().any(|stream| stream.seen.is_some())
     }
 
     /// Whether nothing waits for its release.
@@ -271,10 +317,10 @@ impl<O: Outlets> SinkSystem<O> {
         self.handles.insert((port, handle), bound);
         let deadline = Duration::from_micros(u64::from(open.deadline_us)).min(MAX_DEADLINE);
         let stream = &mut self.streams[index];
-        (stream.refusal, stream.sealed) = (None, Some(open.sealed));
+        (stream.refusal, stream.refusals, stream.ask_at) = (None, 0, None);
+        (stream.sealed, stream.absent_since) = (Some(open.sealed), None);
         if let Err(trouble) = stream.payloads.announced(open.sealed) {
-            let name = stream.name.clone();
-            self.refuse(&name, not_for_us(&trouble));
+            self.refuse(index, not_for_us(&trouble));
             return;
         }
         stream.playout.open(now, open.incarnation, deadline, open.content);
@@ -311,11 +357,19 @@ impl<O: Outlets> SinkSystem<O> {
         }
     }
 
-    fn refuse(&mut self, name: &StreamName, refusal: Refusal) {
-        let Some(index) = self.find(name) else { return };
-        tracing::warn!(stream = %name, code = ?refusal.code, "refused: {}", refusal.reason);
-        self.streams[index].refusal = Some(refusal);
+    fn refuse(&mut self, index: usize, refusal: Refusal) {
+        let stream = &mut self.streams[index];
+        tracing::warn!(stream = %stream.name, code = ?refusal.code, "refused: {}", refusal.reason);
+        stream.refusal = Some(refusal);
         self.outlets.changed(index);
+    }
+
+    /// The relay will not serve it now. It may later, by itself or with other tokens.
+    fn refused(&mut self, now: Instant, index: usize, refusal: Refusal) {
+        let stream = &mut self.streams[index];
+        stream.ask_at = Some(now + (ASK_AGAIN * (1 << stream.refusals.min(8))).min(ASK_AGAIN_MOST));
+        stream.refusals += 1;
+        self.refuse(index, refusal);
     }
 }
 
@@ -399,7 +453,7 @@ impl<O: Outlets> EndSystem for SinkSystem<O> {
             return;
         }
         for stream in &mut self.streams {
-            stream.live = None;
+            (stream.ask_at, stream.absent_since) = (None, None);
             ports.control(port, Control::Subscribe { name: stream.name.clone() });
         }
     }
@@ -421,14 +475,19 @@ impl<O: Outlets> EndSystem for SinkSystem<O> {
         match message {
             Control::Subscribed { name, live } => {
                 if let Some(index) = self.find(&name) {
-                    self.streams[index].live = Some(live);
-                    self.streams[index].refusal = None;
+                    let stream = &mut self.streams[index];
+                    stream.refusal = None;
+                    stream.absent_since = (!live).then(|| stream.absent_since.unwrap_or(now));
                     if !live {
                         tracing::info!(stream = %name, "not there yet; waiting for it");
                     }
                 }
             }
-            Control::StreamRefused { name, refusal } => self.refuse(&name, refusal),
+            Control::StreamRefused { name, refusal } => {
+                if let Some(index) = self.find(&name) {
+                    self.refused(now, index, refusal);
+                }
+            }
             Control::StreamOpen(open) => self.open(now, port, open),
             Control::StreamClose { handle, ended } => self.close(now, port, handle, ended),
             Control::Goodbye { reason } => tracing::info!("the relay says goodbye: {reason}"),
@@ -439,6 +498,8 @@ impl<O: Outlets> EndSystem for SinkSystem<O> {
 
     fn handle_closed(&mut self, _now: Instant, port: PortId, _peer: &Peer, _closed: &Closed, _ports: &mut Ports) {
         self.handles.retain(|(at, _), _| *at != port);
+        // At the next relay all are asked for.
+        self.streams.iter_mut().for_each(|stream| stream.ask_at = None);
         self.orphans.retain(|orphan| orphan.port != port);
     }
 
@@ -446,11 +507,12 @@ impl<O: Outlets> EndSystem for SinkSystem<O> {
         for index in 0..self.streams.len() {
             self.drain(now, index);
         }
+        self.ask(now, ports);
         self.tell_receipts(now, ports);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let releases = self.streams.iter().filter_map(|stream| stream.playout.poll_timeout());
+        let releases = self.streams.iter().flat_map(|stream| [stream.playout.poll_timeout(), stream.ask_at]).flatten();
         let receipts = self.streams.iter().filter(|stream| stream.seen.is_some()).map(|stream| stream.receipt_due);
         releases.chain(receipts.filter(|_| !self.handles.is_empty())).min()
     }

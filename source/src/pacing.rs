@@ -90,9 +90,11 @@ impl Pacer {
         self.ready.pop_front()
     }
 
-    /// Whether so much waits for a reference that none will come: bytes beyond reason since the last one.
+    /// Whether so much waits for two references in a row that none will come: bytes beyond reason since the first that waits, whether there
+    /// are no references, or all of them are jumps.
     pub fn is_stuck(&self) -> bool {
-        self.slope.is_none() && self.offset - self.anchor.map_or(0, |anchor| anchor.offset) > LARGEST_GAP
+        let first = self.waiting.front().map_or(self.partial_at, |(offset, _)| *offset);
+        self.slope.is_none() && self.offset - first > LARGEST_GAP
     }
 
     /// Gives everything its time: no more will come. All waiting payloads are lost where there was no clock.
@@ -301,6 +303,9 @@ mod tests {
         let mut pacer = Pacer::default();
         feed(&mut pacer, 0..LARGEST_GAP / PACKET as u64 + 2, 1 << 30, 1, |_| Pcr(0));
         assert!(pacer.is_stuck());
+        let mut frozen = Pacer::default();
+        feed(&mut frozen, 0..LARGEST_GAP / PACKET as u64 + 2, 0, 20, |_| Pcr(7 * MS));
+        assert!(frozen.is_stuck());
     }
 
     #[test]

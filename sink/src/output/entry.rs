@@ -23,6 +23,9 @@ pub struct EntryFinder {
     programs: Vec<Program>,
 }
 
+/// How long to wait where no picture is recognised at all: tables that never come, or a codec unknown here. The decoder may know more.
+pub const UNKNOWN_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a payload holds for a decoder that wants to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -54,6 +57,18 @@ enum Kind {
     H265,
     OtherVideo,
     NoVideo,
+}
+
+impl Entry {
+    /// From which byte on a payload is good enough to start with, for who has waited so long.
+    pub fn accepted(found: Option<Entry>, waited: Duration) -> Option<usize> {
+        match found {
+            Some(Entry::Decodable(from)) => Some(from),
+            Some(Entry::Picture(from)) if waited >= PATIENCE => Some(from),
+            None if waited >= UNKNOWN_PATIENCE => Some(0),
+            Some(Entry::Picture(_)) | None => None,
+        }
+    }
 }
 
 impl EntryFinder {
@@ -135,12 +150,8 @@ impl Gate {
         if self.open {
             return Some((Bytes::new(), payload.clone()));
         }
-        let patient = at.saturating_since(*self.waiting_since.get_or_insert(at)) < PATIENCE;
-        let from = match self.finder.scan(payload)? {
-            Entry::Decodable(from) => from,
-            Entry::Picture(from) if !patient => from,
-            Entry::Picture(_) => return None,
-        };
+        let waited = at.saturating_since(*self.waiting_since.get_or_insert(at));
+        let from = Entry::accepted(self.finder.scan(payload), waited)?;
         self.open = true;
         Some((self.finder.tables(), payload.slice(from..)))
     }
@@ -159,6 +170,10 @@ struct Table {
 impl Table {
     /// Adds a packet; gives the section when it is complete.
     fn add(&mut self, packet: &Packet<'_>) -> Option<Vec<u8>> {
+        // Adaptation fields alone would be kept for ever by a section that they never complete.
+        if packet.payload.is_empty() {
+            return None;
+        }
         if packet.starts {
             let pointer = usize::from(*packet.payload.first()?);
             self.packets.clear();
@@ -352,6 +367,17 @@ pub(crate) mod tests {
         let mut finder = EntryFinder::default();
         assert_eq!(finder.scan(&[pat(), parts.clone(), picture(true)].concat()), Some(Entry::Decodable(3 * 188)));
         assert_eq!(finder.tables(), [pat(), parts].concat());
+    }
+
+    #[test]
+    fn packets_without_payload_are_not_kept_for_a_table_that_never_ends() {
+        let mut finder = EntryFinder::default();
+        finder.scan(&packet(0, true, false, &section(0, &[0; 500])[..184]));
+        assert_eq!(finder.pat.packets.len(), PACKET);
+        let mut adaptation = vec![0x47, 0, 0, 0x20, 183, 0];
+        adaptation.resize(PACKET, 0xff);
+        (0..1000).for_each(|_| _ = finder.scan(&adaptation));
+        assert_eq!(finder.pat.packets.len(), PACKET);
     }
 
     #[test]

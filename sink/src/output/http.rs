@@ -115,11 +115,17 @@ impl HttpServers {
         let mut streams = server.streams.lock();
         // Of an output that was taken away.
         streams.retain(|served| !served.hub.is_closed());
-        if streams.iter().any(|served| served.path == path) {
+        // One of the same stream is about to give way to this.
+        if streams.iter().any(|served| served.path == path && served.name != stream) {
             return Err(Failure::new(Exit::Usage, format!("http://{listen}{path}: another stream is served there")));
         }
         streams.push(Served { path: path.into(), name: stream.into(), hub: hub.clone() });
         Ok((HttpWriter(hub), server.bound))
+    }
+
+    /// Stops the servers that have no stream left. Waits for what players still have to get.
+    pub(super) fn tidy(&mut self) {
+        self.servers.retain(|server| server.streams.lock().iter().any(|served| !served.hub.is_closed()));
     }
 }
 
@@ -235,8 +241,11 @@ impl Streams {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The stream at a path; where one output gives way to another, the newer.
     fn find(&self, path: &str) -> Option<Served> {
-        self.lock().iter().find(|served| served.path == path).cloned()
+        let list = self.lock();
+        let mut at_path = list.iter().rev().filter(|served| served.path == path);
+        at_path.clone().find(|served| !served.hub.is_closed()).or_else(|| at_path.next()).cloned()
     }
 }
 
@@ -268,7 +277,8 @@ fn look_up(streams: &Streams, method: &Method, path: &str, headers: &HeaderMap) 
         "/mpegts.js" => typed("text/javascript; charset=utf-8", MPEGTS),
         "/streams.json" => {
             let list = streams.lock();
-            let listed = list.iter().map(|served| Listed { path: served.path.clone(), name: served.name.clone() });
+            let open = list.iter().filter(|served| !served.hub.is_closed());
+            let listed = open.map(|served| Listed { path: served.path.clone(), name: served.name.clone() });
             Json(listed.collect::<Vec<_>>()).into_response()
         }
         path => match streams.find(path) {
@@ -354,6 +364,26 @@ mod tests {
             assert!(ask(at, &format!("GET /{path}")).0.contains(kind));
         }
         assert_eq!(text(at, "GET /streams.json").1, r#"[{"path":"/live.ts","name":"demo/clip"}]"#);
+    }
+
+    #[test]
+    fn an_output_gives_way_to_another_of_its_stream_and_a_server_ends_with_its_last() {
+        let (mut servers, old, at) = server();
+        servers.servers[0].listen = at;
+        let other = servers.add(at, "/live.ts", Start::Now, "demo/other").unwrap_err();
+        assert!(other.message.contains("another stream is served there"), "{}", other.message);
+        let (mut new, _) = servers.add(at, "/live.ts", Start::Now, "demo/clip").unwrap();
+        let (_, mut player) = ask(at, "GET /live.ts");
+        new.write(&release(&b"new"[..])).unwrap();
+        drop(old);
+        servers.tidy();
+        assert_eq!(text(at, "GET /streams.json").1, r#"[{"path":"/live.ts","name":"demo/clip"}]"#);
+        drop(new);
+        let mut body = String::new();
+        player.read_to_string(&mut body).unwrap();
+        assert!(body.contains("new"), "{body:?}");
+        servers.tidy();
+        assert!(servers.servers.is_empty() && TcpStream::connect(at).is_err());
     }
 
     #[test]

@@ -54,6 +54,8 @@ struct Player {
     queue: Arc<Queue>,
     /// Whether it waits for a decodable point.
     waiting: bool,
+    /// When the first packet came for which it waited.
+    since: Option<Instant>,
 }
 
 /// The player's end: what it is to be sent.
@@ -110,18 +112,19 @@ impl Hub {
         let has_entries = state.has_entries;
         state.players.retain_mut(|player| {
             let queue = &player.queue;
-            let queued = match (player.waiting, entry) {
-                (false, _) => queue.offer(release.at, release.payload.clone()),
-                (true, Some(from)) => {
-                    player.waiting = false;
-                    let tables = queue.offer(release.at, prefix.clone());
-                    tables.and_then(|()| queue.offer(release.at, release.payload.slice(from..)))
+            let queued = if !player.waiting || !has_entries {
+                player.waiting = false;
+                queue.offer(release.at, release.payload.clone())
+            } else {
+                let since = *player.since.get_or_insert(release.at);
+                match Entry::accepted(entry, release.at.saturating_since(since)) {
+                    Some(from) => {
+                        player.waiting = false;
+                        let tables = queue.offer(release.at, prefix.clone());
+                        tables.and_then(|()| queue.offer(release.at, release.payload.slice(from..)))
+                    }
+                    None => queue.check(),
                 }
-                (true, None) if !has_entries => {
-                    player.waiting = false;
-                    queue.offer(release.at, release.payload.clone())
-                }
-                (true, None) => queue.check(),
             };
             if queued == Err(End::TooSlow) {
                 self.clients.dropped.fetch_add(1, Relaxed);
@@ -134,7 +137,7 @@ impl Hub {
     pub(super) fn join(&self) -> Feed {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = Arc::<Queue>::default();
-        let mut player = Player { queue: queue.clone(), waiting: self.start == Start::Decodable };
+        let mut player = Player { queue: queue.clone(), waiting: self.start == Start::Decodable, since: None };
         if player.waiting && !state.backlog.is_empty() {
             player.waiting = false;
             let mut waiting = queue.lock();
@@ -164,7 +167,7 @@ impl Hub {
 
 impl State {
     /// Keeps what a player that joins needs; gives where a decoder may start in the packet.
-    fn remember(&mut self, release: &Release) -> Option<usize> {
+    fn remember(&mut self, release: &Release) -> Option<Entry> {
         self.latest = release.at;
         if release.restart {
             self.finder = EntryFinder::default();
@@ -174,11 +177,8 @@ impl State {
         if !self.has_entries {
             return None;
         }
-        let entry = match self.finder.scan(&release.payload) {
-            Some(Entry::Decodable(from)) => Some(from),
-            _ => None,
-        };
-        if let Some(from) = entry {
+        let entry = self.finder.scan(&release.payload);
+        if let Some(Entry::Decodable(from)) = entry {
             self.forget();
             self.keep(self.finder.tables());
             self.keep(release.payload.slice(from..));
@@ -370,6 +370,25 @@ mod tests {
         assert_eq!(drain(&mut early), b"");
         hub.publish(&ts(1, &[filler(), picture(true)]));
         assert_eq!(drain(&mut early), [pat(), pmt(), picture(true)].concat());
+    }
+
+    #[test]
+    fn where_no_such_point_comes_a_picture_will_do_and_in_the_end_anything() {
+        let hub = Hub::new(Start::Decodable);
+        let mut player = hub.join();
+        hub.publish(&ts(60_000, &[pat(), pmt(), picture(false)]));
+        hub.publish(&ts(62_499, &[picture(false)]));
+        assert_eq!(drain(&mut player), b"");
+        hub.publish(&ts(62_500, &[filler(), picture(false)]));
+        assert_eq!(drain(&mut player), [pat(), pmt(), picture(false)].concat());
+
+        let hub = Hub::new(Start::Decodable);
+        let mut player = hub.join();
+        hub.publish(&ts(60_000, &[filler()]));
+        hub.publish(&ts(69_999, &[filler()]));
+        assert_eq!(drain(&mut player), b"");
+        hub.publish(&ts(70_000, &[filler()]));
+        assert_eq!(drain(&mut player), filler());
     }
 
     #[test]

@@ -35,8 +35,15 @@ impl Outputs {
         Outputs { clock, servers: HttpServers::default(), stopped }
     }
 
-    /// Makes one output: binds, creates or resolves what it needs.
-    pub fn open(&mut self, spec: &OutputSpec, start: Option<Start>, stream: &str) -> Result<Outlet, Failure> {
+    /// Makes one output: binds, creates or resolves what it needs, which may take a while. `again`: it, or another to the same file, was there
+    /// before, and what that has written is kept.
+    pub fn open(
+        &mut self,
+        spec: &OutputSpec,
+        start: Option<Start>,
+        stream: &str,
+        again: bool,
+    ) -> Result<Outlet, Failure> {
         let start = spec.start.or(start).unwrap_or(spec.start());
         let mut shown = spec.to_string();
         let writer: Box<dyn worker::Writer> = match &spec.target {
@@ -45,8 +52,14 @@ impl Outputs {
                 Box::new(datagram::Rtp::open(to, *payload_type).map_err(|error| cannot_create(spec, &error))?)
             }
             Target::File { path, append, framing } => {
-                let file = stream::open_file(path, *append).map_err(|error| cannot_create(spec, &error))?;
-                Box::new(stream::ByteWriter::new(file, *framing))
+                let opened = stream::open_file(path).and_then(|file| {
+                    if *append || again {
+                        Ok(stream::ByteWriter::new(file, *framing))
+                    } else {
+                        stream::ByteWriter::replacing(file, *framing)
+                    }
+                });
+                Box::new(opened.map_err(|error| cannot_create(spec, &error))?)
             }
             Target::Stdout { framing } => {
                 let stdout = stream::stdout().map_err(|error| cannot_create(spec, &error))?;
@@ -61,6 +74,11 @@ impl Outputs {
         // The server gives each player a start of its own.
         let gated = start == Start::Decodable && !matches!(spec.target, Target::Http { .. });
         Ok(worker::start(shown, self.clock, writer, gated, self.stopped.clone()))
+    }
+
+    /// Stops the servers of which no output is left. Waits for what players still have to get.
+    pub fn tidy(&mut self) {
+        self.servers.tidy();
     }
 }
 

@@ -92,6 +92,23 @@ pub struct SpecError {
     reason: String,
 }
 
+impl Target {
+    /// Whether two write to one and the same file, to standard output, or serve at one path: whatever their options, it is for one of them at a time.
+    pub fn is_same_place(&self, other: &Target) -> bool {
+        match (self, other) {
+            (Target::File { path, .. }, Target::File { path: other, .. }) => {
+                let absolute = |path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+                absolute(path) == absolute(other)
+            }
+            (Target::Stdout { .. }, Target::Stdout { .. }) => true,
+            (Target::Http { listen, path }, Target::Http { listen: at, path: other }) => {
+                listen.port() != 0 && (listen, path) == (at, other)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl OutputSpec {
     /// Where this output begins: what the operator said, else at a decodable point for players (`http:`) and at once for
     /// what records or passes on (all others).

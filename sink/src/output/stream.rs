@@ -11,9 +11,9 @@ use std::path::Path;
 /// Bytes gathered before they are written, while more wait.
 const BUFFER: usize = 256 * 1024;
 
-/// Creates or replaces a file, or opens it to write behind what it holds.
-pub(super) fn open_file(path: &Path, append: bool) -> io::Result<File> {
-    File::options().create(true).write(true).append(append).truncate(!append).open(path)
+/// Opens a file, or creates it. Whoever writes to it writes behind what it holds, so that two that take turns at one file never write over each other.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 /// Standard output as it is, without the line buffer of the standard library.
@@ -26,16 +26,31 @@ pub(super) fn stdout() -> io::Result<File> {
 pub(super) struct ByteWriter<W: Write> {
     to: BufWriter<W>,
     framing: Framing,
+    /// The file, where what it holds is thrown away once there is something to replace it with.
+    replaced: Option<File>,
 }
 
 impl<W: Write> ByteWriter<W> {
     pub(super) fn new(to: W, framing: Framing) -> ByteWriter<W> {
-        ByteWriter { to: BufWriter::with_capacity(BUFFER, to), framing }
+        ByteWriter { to: BufWriter::with_capacity(BUFFER, to), framing, replaced: None }
+    }
+}
+
+impl ByteWriter<File> {
+    /// Replaces what the file holds, with the first packet.
+    pub(super) fn replacing(file: File, framing: Framing) -> io::Result<ByteWriter<File>> {
+        let replaced = Some(file.try_clone()?);
+        Ok(ByteWriter { replaced, ..ByteWriter::new(file, framing) })
     }
 }
 
 impl<W: Write + Send + std::fmt::Debug> Writer for ByteWriter<W> {
     fn write(&mut self, release: &Release) -> io::Result<()> {
+        if let Some(file) = self.replaced.take()
+            && file.metadata()?.is_file()
+        {
+            file.set_len(0)?;
+        }
         if self.framing == Framing::Length {
             self.to.write_all(&(release.payload.len() as u32).to_be_bytes())?;
         }
@@ -72,8 +87,14 @@ mod tests {
     fn a_file_is_replaced_or_appended_to() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
-        for (append, expected) in [(false, &b"1"[..]), (true, b"11"), (false, b"1")] {
-            let mut writer = ByteWriter::new(open_file(&path, append).unwrap(), Framing::None);
+        let appending = |file| Ok(ByteWriter::new(file, Framing::None));
+        let replacing = |file| ByteWriter::replacing(file, Framing::None);
+        let cases: [(&dyn Fn(File) -> io::Result<ByteWriter<File>>, &[u8]); 3] =
+            [(&replacing, b"1"), (&appending, b"11"), (&replacing, b"1")];
+        for (open, expected) in cases {
+            let before = std::fs::read(&path).unwrap_or_default();
+            let mut writer = open(open_file(&path).unwrap()).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), before, "kept until there is something to replace it with");
             writer.write(&release(&b"1"[..])).unwrap();
             writer.flush().unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), expected);

@@ -265,7 +265,7 @@ mod tests {
 
     fn opened(spec: &str) -> Outlet {
         let spec: OutputSpec = spec.parse().unwrap();
-        Outputs::new(Clock::start(), Arc::default()).open(&spec, None, "demo/clip").unwrap()
+        Outputs::new(Clock::start(), Arc::default()).open(&spec, None, "demo/clip", false).unwrap()
     }
 
     fn finish(outlet: &mut Outlet) {
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_full_disk_stops_the_output_and_says_so() {
         let notify = Arc::new(Notify::new());
-        let file = open_file(Path::new("/dev/full"), false).unwrap();
+        let file = open_file(Path::new("/dev/full")).unwrap();
         let writer = Box::new(ByteWriter::new(file, Framing::None));
         let mut outlet = start("file:/dev/full".into(), Clock::start(), writer, false, notify.clone());
         outlet.push(&release(vec![1; 1316]));
@@ -378,7 +378,7 @@ mod tests {
         let port = receiver.local_addr().unwrap().as_socket().unwrap().port();
         let clock = Clock::start();
         let spec: OutputSpec = format!("udp://127.0.0.1:{port}").parse().unwrap();
-        let mut outlet = Outputs::new(clock, Arc::default()).open(&spec, None, "demo/clip").unwrap();
+        let mut outlet = Outputs::new(clock, Arc::default()).open(&spec, None, "demo/clip", false).unwrap();
         let (count, gap) = (10_000u64, 1_000u64);
         let arrivals = std::thread::spawn(move || {
             let mut buffer = [0; 64];

@@ -147,6 +147,9 @@ impl Life {
             if self.passed.is_none() && birth < joined {
                 return Taken::BeforeStart;
             }
+            if room.1 == 0 {
+                return Taken::Overflow;
+            }
             self.hold(seq, birth, arrival, Kind::Gone);
             return Taken::Late { was_missing: false };
         }

@@ -438,6 +438,18 @@ fn what_is_held_is_bounded() {
     let outcomes = play(&mut playout, (0..50).map(|index| packet(index, 1_000, ms(20))).collect());
     assert_eq!(numbers(&outcomes), (0..10).collect::<Vec<_>>());
     assert_eq!(playout.counters().overflow, 40);
+
+    // Late ones behind one that is still to come are places taken as well.
+    let mut playout = opened(PlayoutConfig { max_packets: 10, ..PlayoutConfig::default() });
+    play(&mut playout, vec![packet(0, 1_000, ms(20))]);
+    let at = at_ms(5_000);
+    playout.insert(at, LIFE, packet(1, 4_980, ms(20)).arrival);
+    for index in 2..1_001 {
+        let mut late = packet(index, 4_980, ms(20)).arrival;
+        late.age = DEADLINE + ms(500);
+        playout.insert(at, LIFE, late);
+    }
+    assert_eq!(playout.counters().overflow, 990);
 }
 
 #[test]

@@ -1,14 +1,36 @@
 //! What happens when the configuration is read anew.
 
-use super::Sink;
+use super::{FLUSH_PATIENCE, Sink};
 use crate::config::Config;
+use crate::fanout::{make, wait_until};
+use crate::report::Report;
 use node::exit::Failure;
+use std::convert::Infallible;
+use std::sync::PoisonError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 
 impl Sink {
+    /// Follows every configuration that is read anew, and reports what came of it.
+    pub(super) async fn reread(
+        &self,
+        reloads: &mut mpsc::Receiver<Result<Config, Failure>>,
+        report: &watch::Sender<Report>,
+    ) -> Infallible {
+        while let Some(read) = reloads.recv().await {
+            self.reload(read).await;
+            report.send_replace(self.report());
+        }
+        std::future::pending().await
+    }
+
     /// Follows a configuration that was read anew, or tells why there is none. What is not of the outputs waits for a restart, and is named. A configuration with a
     /// mistake, or with an output that cannot be made, changes nothing.
-    pub(super) fn reload(&self, read: Result<Config, Failure>) {
-        let taken = read.map_err(|failure| failure.message).and_then(|new| self.take(new));
+    async fn reload(&self, read: Result<Config, Failure>) {
+        let taken = match read {
+            Ok(new) => self.take(new).await,
+            Err(failure) => Err(failure.message),
+        };
         let mut reloads = self.reloads.borrow_mut();
         match taken {
             Ok(()) => {
@@ -23,15 +45,21 @@ impl Sink {
         }
     }
 
-    fn take(&self, new: Config) -> Result<(), String> {
+    async fn take(&self, new: Config) -> Result<(), String> {
         new.check()?;
         let names = |config: &Config| config.streams.iter().map(|stream| stream.name.clone()).collect::<Vec<_>>();
         if names(&new) != names(&self.config) {
             return Err("streams: others than at the start, or in another order; that needs a restart".into());
         }
-        let mut outputs = self.outputs.borrow_mut();
-        let changes = self.host.with(|_, system, _| system.outlets_mut().follow(&new.streams, &mut outputs));
-        let changes = changes.map_err(|failure| failure.message)?;
+        // A name that is long in resolving, or a disk that is away, is not to hold up what plays.
+        let wanted = self.host.with(|_, system, _| system.outlets().lacking(&new.streams));
+        let outputs = self.outputs.clone();
+        let making = spawn_blocking(move || make(wanted, &mut outputs.lock().unwrap_or_else(PoisonError::into_inner)));
+        let made = making.await.map_err(|error| error.to_string())?.map_err(|failure| failure.message)?;
+        let changes = self.host.with(|_, system, _| system.outlets_mut().follow(&new.streams, made));
+        wait_until(FLUSH_PATIENCE, || self.host.with(|_, system, _| system.outlets().has_left())).await;
+        let outputs = self.outputs.clone();
+        spawn_blocking(move || outputs.lock().unwrap_or_else(PoisonError::into_inner).tidy());
         if changes.is_empty() {
             tracing::info!("read anew; no output has changed");
         }

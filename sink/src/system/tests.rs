@@ -311,6 +311,64 @@ fn a_refusal_is_of_one_stream_only() {
 }
 
 #[test]
+fn what_is_refused_is_asked_for_again_less_and_less_often() {
+    let mut scene = scene(&["demo/a", "demo/b"]);
+    let asked = |scene: &mut Scene| {
+        scene.world.with(scene.relay, |_, relay: &mut StubRelay, _| {
+            let of_a = |message: &&Control| matches!(message, Control::Subscribe { name } if name.as_str() == "demo/a");
+            relay.heard.iter().filter(of_a).count()
+        })
+    };
+    let no_room = Refusal { code: CloseCode::Overload, reason: "the link is full".into() };
+    let refuse = |scene: &mut Scene| {
+        scene.say(Control::StreamRefused { name: "demo/a".parse().unwrap(), refusal: no_room.clone() });
+        scene.world.run_for(ms(100));
+    };
+    refuse(&mut scene);
+    assert!(scene.sink(|sink| sink.may_be_served(0)));
+    assert_eq!((scene.state(0), asked(&mut scene)), (StreamState::Refused, 1));
+    scene.world.run_for(ms(2_100));
+    assert_eq!(asked(&mut scene), 2);
+    refuse(&mut scene);
+    scene.world.run_for(ms(3_000));
+    assert_eq!(asked(&mut scene), 2, "twice as long as before");
+    scene.world.run_for(ms(1_100));
+    assert_eq!(asked(&mut scene), 3);
+    refuse(&mut scene);
+    // Other tokens are a reason to ask at once; for a stream that plays they are none.
+    scene.open(1, "demo/b", 1);
+    scene.world.run_for(ms(50));
+    scene.world.with(scene.sink, |now, sink: &mut Sink, ports| sink.ask_again(now, ports));
+    scene.world.run_for(ms(50));
+    assert_eq!(asked(&mut scene), 4);
+    scene.open(2, "demo/a", 1);
+    scene.world.run_for(ms(60_000));
+    assert_eq!((asked(&mut scene), scene.state(0)), (4, StreamState::Waiting));
+    let forbidden = Refusal { code: CloseCode::Forbidden, reason: "the token is for other streams".into() };
+    scene.say(Control::StreamRefused { name: "demo/a".parse().unwrap(), refusal: forbidden });
+    scene.world.run_for(ms(50));
+    assert!(!scene.sink(|sink| sink.may_be_served(0)));
+}
+
+#[test]
+fn a_stream_that_is_gone_says_for_how_long() {
+    let mut scene = scene(&["demo/clip"]);
+    let absent =
+        |scene: &mut Scene| scene.world.with(scene.sink, |now, sink: &mut Sink, _| sink.absent_for(now, 0).as_millis());
+    scene.open(1, "demo/clip", 1);
+    scene.send(1, 10);
+    assert_eq!(absent(&mut scene), 0);
+    for _ in 0..2 {
+        scene.say(Control::Subscribed { name: "demo/clip".parse().unwrap(), live: false });
+        scene.world.run_for(ms(1_020));
+    }
+    assert_eq!(absent(&mut scene), 2_020);
+    scene.open(2, "demo/clip", 2);
+    scene.world.run_for(ms(50));
+    assert_eq!(absent(&mut scene), 0);
+}
+
+#[test]
 fn only_relays_are_received_from() {
     let mut world = World::new();
     let streams = [("demo/clip".parse().unwrap(), PlayoutConfig::default())];
