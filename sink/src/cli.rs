@@ -116,7 +116,7 @@ pub struct Cli {
     pub path_mtu: Option<u16>,
 
     /// Configuration file (TOML); the command line goes before it
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", env = "ANABRANCH_CONFIG")]
     pub config: Option<PathBuf>,
 
     /// Print the statistics as one line of JSON at every interval: to standard output, or to standard error where the

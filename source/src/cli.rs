@@ -138,7 +138,7 @@ struct Arguments {
     start_delay: Option<Duration>,
 
     /// Configuration file (TOML); flags override it, and INPUTs add to its streams
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", env = "ANABRANCH_CONFIG")]
     config: Option<PathBuf>,
 
     /// Print the statistics as one line of JSON per interval on the standard output
@@ -303,16 +303,18 @@ async fn supervise(config: Config, style: Style) -> Result<(), Failure> {
         stopped(&asked).await;
         node::exit::at_once();
     });
-    let shown = tokio::task::spawn_local(show(reports, interval, style));
+    let shown = tokio::task::spawn_local(show(reports.clone(), interval, style));
     let result = crate::run(config, shutdown, sender).await;
     signals.abort();
     shown.abort();
     drop(live);
-    if let Ok(report) = &result {
+    // However it ended, once it had begun.
+    let last = reports.borrow().clone();
+    if result.is_ok() || last.uptime_s > 0.0 {
         match style {
             // What was on the screen is gone; how it ended stays.
-            Style::View(ViewChoice::Screen) => lines::stderr().put(line(report) + "\n"),
-            _ => print(report, style),
+            Style::View(ViewChoice::Screen) => lines::stderr().put(line(&last) + "\n"),
+            _ => print(&last, style),
         }
     }
     if style == Style::View(ViewChoice::Line) {

@@ -52,12 +52,12 @@ pub async fn run(
     let ended = tokio::select! {
         ended = server.serve(&dialler, &config) => ended,
         failed = server.inputs(&mut tasks) => Err(failed),
-        failed = server.watch(config.report_interval) => failed,
+        failed = server.watch(config.report_interval, config.connect_timeout) => failed,
         never = server.follow(&mut payload_keys) => match never {},
         never = server.renew(&dialler, &mut tokens) => match never {},
         _ = shutdown.wait_for(|stop| *stop) => {
             server.stop().await;
-            Ok(())
+            server.failed_input.take().map_or(Ok(()), Err)
         }
     };
     // The link is measured no more once it is closed: its last figures stay in the last report.
@@ -298,14 +298,15 @@ impl Server {
     }
 
     /// Renews the report; returns when all streams have ended, or are refused at the first start.
-    async fn watch(&self, interval: Duration) -> Result<(), Failure> {
+    async fn watch(&self, interval: Duration, patience: Duration) -> Result<(), Failure> {
         let mut look = tokio::time::interval(LOOK_EVERY.min(interval));
         let (mut said, mut states) = (None::<Instant>, Vec::new());
         loop {
             look.tick().await;
             let now = self.clock.now();
+            let patient = now < self.started + patience;
             let (done, hopeless, lost) = self.host.with(|_, system, ports| {
-                let hopeless = system.hopeless().map(|(name, refusal)| format!("{name}: {}", refusal.reason));
+                let hopeless = system.hopeless(patient).map(|(name, refusal)| format!("{name}: {}", refusal.reason));
                 let links = self.links.get().with(system.relay(), ports);
                 self.links.set(links);
                 (system.is_done(), hopeless, system.lost(&links.total()))
@@ -326,18 +327,17 @@ impl Server {
 
     /// What a reader of reports must know at once when it changes.
     fn states(&self) -> Vec<StreamState> {
-        let streams = self.host.with(|now, system, _| system.report(now));
         let connection = match self.connection.borrow().report.state {
             ConnectionState::Connected => StreamState::Live,
             _ => StreamState::Waiting,
         };
-        std::iter::once(connection).chain(streams.iter().map(|stream| stream.state)).collect()
+        self.host.with(|_, system, _| std::iter::once(connection).chain(system.states()).collect())
     }
 
     /// Ends every stream in good order, and waits a little for it to be taken in.
     async fn stop(&self) {
         let streams = self.host.with(|now, system, ports| {
-            let streams = system.report(now).len();
+            let streams = system.states().count();
             (0..streams).for_each(|index| system.end(now, StreamIndex(index), ports));
             streams
         });

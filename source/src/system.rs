@@ -6,7 +6,7 @@
 
 mod outgoing;
 
-use crate::report::{InputCounters, StreamReport};
+use crate::report::{InputCounters, StreamReport, StreamState};
 use bytes::Bytes;
 use link::stats::LinkStats;
 use link::{Instant, Link, StreamHandle};
@@ -145,10 +145,18 @@ impl SourceSystem {
         self.streams.iter().all(|stream| stream.state == State::Ended)
     }
 
-    /// The refusal to stop for: no stream has ever been accepted, and all are refused.
-    pub fn hopeless(&self) -> Option<(&StreamName, &Refusal)> {
-        let refusal = |stream: &Outgoing| !stream.was_live && matches!(stream.state, State::Refused { .. });
-        if !self.streams.iter().all(refusal) {
+    /// The refusal to stop for: no stream has ever been accepted, and all are refused. `patient`: not for what can pass by itself, as where a
+    /// link has no room now.
+    pub fn hopeless(&self, patient: bool) -> Option<(&StreamName, &Refusal)> {
+        use CloseCode::{Done, Lost, Overload, Replaced, Stopping};
+        let refused = |stream: &Outgoing| match &stream.state {
+            State::Refused { refusal, .. } => {
+                let passes = matches!(refusal.code, Overload | Stopping | Replaced | Lost | Done);
+                !stream.was_live && !(patient && passes)
+            }
+            _ => false,
+        };
+        if !self.streams.iter().all(refused) {
             return None;
         }
         self.streams.iter().find_map(|stream| match &stream.state {
@@ -182,6 +190,11 @@ impl SourceSystem {
     /// The streams' reports; rates are of the time since the last call, or a longer one where that was a moment ago.
     pub fn report(&mut self, now: Instant) -> Vec<StreamReport> {
         self.streams.iter_mut().map(|stream| stream.report(now)).collect()
+    }
+
+    /// Whether each flows.
+    pub fn states(&self) -> impl Iterator<Item = StreamState> {
+        self.streams.iter().map(Outgoing::stream_state)
     }
 
     /// Ends all streams at once, for a source that stops.

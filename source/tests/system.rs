@@ -268,7 +268,7 @@ fn a_refused_stream_is_asked_for_again_at_growing_intervals() {
     let report = scene.report();
     assert_eq!((report.state, report.trouble.as_deref()), (StreamState::Refused, Some("not here")));
     let hopeless = scene.world.with(scene.source, |_, source: &mut SourceSystem, _| {
-        source.hopeless().map(|(name, refusal)| (name.to_string(), refusal.code))
+        source.hopeless(true).map(|(name, refusal)| (name.to_string(), refusal.code))
     });
     assert_eq!(hopeless, Some(("news/main".into(), CloseCode::NameTaken)));
     scene.world.run_for(Duration::from_secs(60));
@@ -278,8 +278,20 @@ fn a_refused_stream_is_asked_for_again_at_growing_intervals() {
     scene.world.run_for(Duration::from_secs(31));
     assert_eq!(scene.report().state, StreamState::Live);
     scene.relay(|relay| relay.answer = Answer::Refuse(CloseCode::NameTaken));
-    let hopeless = scene.world.with(scene.source, |_, source: &mut SourceSystem, _| source.hopeless().is_some());
+    let hopeless = scene.world.with(scene.source, |_, source: &mut SourceSystem, _| source.hopeless(false).is_some());
     assert!(!hopeless, "accepted once, it is never given up");
+}
+
+#[test]
+fn a_refusal_that_can_pass_is_waited_for() {
+    let mut scene = Scene::new(Some(Content::Ts), Answer::Refuse(CloseCode::Overload));
+    scene.connect();
+    scene.world.run_for(100 * MS);
+    assert_eq!(scene.report().state, StreamState::Refused);
+    let hopeless = scene.world.with(scene.source, |_, source: &mut SourceSystem, _| {
+        [true, false].map(|patient| source.hopeless(patient).is_some())
+    });
+    assert_eq!(hopeless, [false, true]);
 }
 
 #[test]

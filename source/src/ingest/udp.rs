@@ -207,12 +207,7 @@ fn join(socket: &socket2::Socket, options: &Socket) -> Result<(), OpenError> {
     };
     match (options.address.ip(), options.sender) {
         (IpAddr::V4(group), Some(sender)) => {
-            let interface = match interface.map(str::parse::<Ipv4Addr>) {
-                None => Ipv4Addr::UNSPECIFIED,
-                Some(address) => address.map_err(|_| {
-                    (Exit::Usage, "with a sender before the @, iface takes the interface's IPv4 address".to_string())
-                })?,
-            };
+            let interface = interface.map_or(Ok(Ipv4Addr::UNSPECIFIED), address_v4)?;
             socket.join_ssm_v4(&sender, &group, &interface).map_err(failed)?;
         }
         (IpAddr::V4(group), None) => {
@@ -236,14 +231,40 @@ fn join(socket: &socket2::Socket, options: &Socket) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The kernel's number of an interface: given as such, or by name.
+/// The kernel's number of an interface: given as such, by name, or by one of its addresses.
 fn index(interface: &str) -> Result<u32, OpenError> {
     if let Ok(index) = interface.parse() {
         return Ok(index);
     }
-    let file = std::path::Path::new("/sys/class/net").join(interface).join("ifindex");
-    let index = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    let index = match interface.parse::<IpAddr>() {
+        Ok(address) => addresses().find(|known| known.ip() == address).and_then(|known| known.index),
+        // Not by its addresses: an interface that only receives may have none.
+        Err(_) => {
+            let file = std::path::Path::new("/sys/class/net").join(interface).join("ifindex");
+            std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok())
+        }
+    };
     index.ok_or_else(|| (Exit::NoInput, format!("no interface {interface:?}; the ones here: {}", interfaces())))
+}
+
+/// An IPv4 address of an interface: given as such, or by its name.
+fn address_v4(interface: &str) -> Result<Ipv4Addr, OpenError> {
+    let named = || addresses().filter(|known| known.name == interface).find_map(|known| ipv4(known.ip()));
+    interface.parse().ok().or_else(named).ok_or_else(|| {
+        let message = format!("no interface {interface:?} with an IPv4 address; the ones here: {}", interfaces());
+        (Exit::NoInput, message)
+    })
+}
+
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn addresses() -> impl Iterator<Item = if_addrs::Interface> {
+    if_addrs::get_if_addrs().into_iter().flatten()
 }
 
 fn interfaces() -> String {
@@ -313,6 +334,19 @@ mod tests {
         assert_eq!(dropped(line, "48214"), Some(17));
         assert_eq!(dropped(line, "1000"), None);
         assert_eq!(dropped("sl local_address rem_address", "48214"), None);
+    }
+
+    #[test]
+    fn an_interface_is_found_by_name_and_by_address() {
+        let by_name = index("lo").unwrap();
+        assert_eq!(index("127.0.0.1"), Ok(by_name));
+        assert_eq!(index(&by_name.to_string()), Ok(by_name));
+        assert_eq!((address_v4("lo"), address_v4("127.0.0.1")), (Ok(Ipv4Addr::LOCALHOST), Ok(Ipv4Addr::LOCALHOST)));
+        for missing in ["there-is-none", "192.0.2.77", "2001:db8::77"] {
+            let (exit, message) = index(missing).unwrap_err();
+            assert!(exit == Exit::NoInput && message.contains(missing) && message.contains("lo"), "{message}");
+        }
+        assert!(address_v4("there-is-none").is_err());
     }
 
     #[test]

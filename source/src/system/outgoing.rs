@@ -389,20 +389,27 @@ impl Outgoing {
         [self.finish_at, self.guess_at, again].into_iter().flatten().min()
     }
 
+    pub(super) fn stream_state(&self) -> StreamState {
+        match &self.state {
+            State::Idle | State::Asked => StreamState::Waiting,
+            State::Live(_) => StreamState::Live,
+            State::Refused { .. } => StreamState::Refused,
+            State::Ended => StreamState::Ended,
+        }
+    }
+
     pub(super) fn report(&mut self, now: Instant) -> StreamReport {
         self.expire(now);
-        let (state, refusal) = match &self.state {
-            State::Idle | State::Asked => (StreamState::Waiting, None),
-            State::Live(_) => (StreamState::Live, None),
-            State::Refused { refusal, .. } => (StreamState::Refused, Some(refusal.reason.clone())),
-            State::Ended => (StreamState::Ended, None),
+        let refusal = match &self.state {
+            State::Refused { refusal, .. } => Some(refusal.reason.clone()),
+            _ => None,
         };
         self.rates.update(now, (self.input.bytes, self.counters.sent_bytes));
         StreamReport {
             name: self.options.name.clone(),
             input: self.options.input.clone(),
             listen: self.options.listen,
-            state,
+            state: self.stream_state(),
             trouble: refusal.or_else(|| self.trouble.clone()),
             incarnation: self.options.incarnation.0,
             content: self.content.unwrap_or_default(),
