@@ -28,7 +28,7 @@ const EXAMPLES: &str = "\
 Outputs:
   udp://HOST:PORT           datagrams, unicast or multicast           ?iface=eth1&ttl=4
   rtp://HOST:PORT           RTP; payload type 33 for TS, else 96      ?iface=eth1&ttl=4&pt=98
-  file:PATH                 a file; replaced if it is there           ?append=true&framing=length
+  file:PATH                 a file; replaced by the first packet      ?append=true&framing=length
   -                         standard output                           ?framing=length
   http://ADDR:PORT/NAME.ts  a server for any number of players; the page at / plays it in a browser
   Any of them takes ?start=now or ?start=decodable (see --start).

@@ -33,8 +33,8 @@ pub struct Config {
     pub allow_clear: bool,
     /// The streams to receive, each with its outputs.
     pub streams: Vec<StreamConfig>,
-    /// How long to wait for a relay to answer, and from then on for the first packet of a stream. A stream that has been
-    /// seen is waited for without end, and so is a relay that has answered.
+    /// How long to wait for a relay that serves, and from then on for the first packet of a stream. A stream that has been
+    /// seen is waited for without end, and so is a relay that has served.
     #[serde(with = "humantime_serde")]
     pub wait: Duration,
     /// Stop, with exit code 0, when every stream has ended and everything is written; else wait for it to return.

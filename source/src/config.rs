@@ -44,7 +44,8 @@ pub struct Config {
     pub path_mtu: Option<u16>,
     /// Generic segmentation offload: cheaper sending; some network cards fail with it.
     pub segmentation_offload: bool,
-    /// How long to try before giving up at the first start. A relay lost later is dialled again for ever.
+    /// How long to try before giving up at the first start: for a relay, and where all streams are refused for a reason that can pass, as for
+    /// want of room. A relay lost later is dialled again for ever.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// How long a file or the standard input waits, once published, before it begins: the overlay spreads the word.
