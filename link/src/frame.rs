@@ -17,7 +17,7 @@
 //! so that the receiver counts exactly what it lacks and a window of the code is two numbers. The coded part
 //! of a repair is the linear combination, over GF(256), of its symbols' `length, body`, each padded with zeros; the
 //! coefficients follow from the repair's own link sequence number ([`crate::codec::coefficient`]). A repair over a set of one symbol has
-//! coefficient one: a plain copy.
+//! coefficient one: a plain copy, which ends where the body does.
 
 use crate::ids::{Flags, Label, LinkSeq, MediaTime, StreamHandle, StreamSeq};
 use bytes::{BufMut, BytesMut};
