@@ -591,6 +591,27 @@ fn an_outage_both_ways_shorter_than_the_slack_loses_nothing() {
 }
 
 #[test]
+fn both_ends_learn_of_an_outage_of_many_packets() {
+    let mut world = World::new(4, config(RepairMode::Off), [Weather::default(), Weather::default()]);
+    let gap = Duration::from_micros(200);
+    for seq in 0..6_000 {
+        if seq == 2_000 || seq == 5_000 {
+            let dead = seq == 2_000;
+            let way = &mut world.ways[0];
+            (way.weather.after_loss, way.lost) = (if dead { 1.0 } else { 0.0 }, dead);
+        }
+        world.send(0, 1, seq, 100).expect("an idle link takes packets");
+        world.run_until(world.now + gap);
+        if seq == 5_500 {
+            let (sent, received) = (world.links[0].quality(world.local(0)), world.links[1].quality(world.local(1)));
+            assert!(sent.loss_sent > 0.4, "{sent:?}");
+            assert!(received.loss_received > 0.5, "{received:?}");
+            assert!(world.links[1].stats().wire_lost >= 3_000);
+        }
+    }
+}
+
+#[test]
 fn a_stall_of_the_path_does_not_end_repair() {
     let mut world = World::new(21, config(RepairMode::Auto), [lossy(), lossy()]);
     let stream = |world: &mut World, from: u32, to: u32| {
