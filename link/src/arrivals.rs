@@ -15,6 +15,9 @@ const NEVER: Duration = Duration::from_millis(300);
 const MAX_GUARD: Duration = Duration::from_millis(20);
 /// How many reports tell of the same transmission, so that losing some of them loses nothing.
 const TOLD: usize = 6;
+/// Transmissions over which the share lost is taken.
+const FAST: f64 = 50.0;
+const SLOW: f64 = 2000.0;
 
 /// The transmissions of one direction, as they arrive.
 ///
@@ -29,6 +32,8 @@ pub(crate) struct Arrivals {
     settled: u64,
     /// Everything before this one is in the counters.
     counted: u64,
+    /// A run of losses too long for the slots: the transmission that showed it, and how many were lost before.
+    long_run: (u64, u32),
     gaps: VecDeque<Gap>,
     told: VecDeque<u64>,
     overtaken: Lateness,
@@ -41,7 +46,7 @@ pub(crate) struct Arrivals {
 }
 
 /// What was counted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) received: u64,
     pub(crate) lost: u64,
@@ -77,6 +82,7 @@ impl Arrivals {
             first: 0,
             settled: 0,
             counted: 0,
+            long_run: (0, 0),
             gaps: VecDeque::new(),
             told: VecDeque::new(),
             overtaken: Lateness::default(),
@@ -95,7 +101,7 @@ impl Arrivals {
             self.restart(seq::first(wire.0));
             return Arrival::New;
         }
-        let next = self.first + self.slots.len() as u64;
+        let next = self.next();
         let number = seq::extend(wire.0, next);
         if number < next {
             return self.on_overtaken(now, number);
@@ -103,9 +109,18 @@ impl Arrivals {
         let missing = number - next;
         if missing > KEPT as u64 {
             // Whatever lies between is beyond what can be told apart: all of it is lost.
+            self.settle_all(now);
             self.counters.lost += missing + self.uncounted_losses();
+            for (loss, span) in [(&mut self.loss_fast, FAST), (&mut self.loss_slow, SLOW)] {
+                *loss = 1.0 - (1.0 - *loss) * (1.0 - 1.0 / span).powf(missing as f64);
+            }
             self.restart(number);
+            self.long_run = (number, u32::try_from(missing).unwrap_or(u32::MAX));
             return Arrival::New;
+        }
+        if self.slots.len() + missing as usize >= 2 * KEPT {
+            // Nothing waits out its guard at the price of more memory.
+            self.settle_all(now);
         }
         for _ in 0..missing {
             self.slots.push_back(Slot::Missing(now));
@@ -137,6 +152,15 @@ impl Arrivals {
         found
     }
 
+    /// Settles everything that has shown, whatever its guard.
+    fn settle_all(&mut self, now: Instant) {
+        self.gaps.clear();
+        while self.settled + 1 < self.next() {
+            self.settle_one();
+        }
+        self.count(now);
+    }
+
     /// When the next gap will count as loss.
     pub(crate) fn next_settling(&self) -> Option<Instant> {
         self.gaps.front().map(|gap| gap.settles)
@@ -157,7 +181,7 @@ impl Arrivals {
         self.reordering
     }
 
-    /// What was counted.
+    /// What was counted. What was counted as lost and comes all the same counts as both.
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
@@ -191,6 +215,9 @@ impl Arrivals {
             (arrived, length) = (is, 1);
         }
         runs.push(length);
+        if number == self.long_run.0 && runs.len() < most {
+            runs.push(self.long_run.1);
+        }
         if self.told.len() == TOLD {
             self.told.pop_front();
         }
@@ -209,7 +236,7 @@ impl Arrivals {
     }
 
     fn on_overtaken(&mut self, now: Instant, number: u64) -> Arrival {
-        let depth = self.first + self.slots.len() as u64 - 1 - number;
+        let depth = self.next() - 1 - number;
         let Some(place) = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok()) else {
             return Arrival::Duplicate;
         };
@@ -219,14 +246,16 @@ impl Arrivals {
                 self.overtaken.add((now - since).as_micros().min(1_000_000) as u32 + 250);
                 self.reordering = self.reordering.max(depth as u32);
                 self.counters.received += 1;
-                if number < self.counted {
-                    self.counters.lost = self.counters.lost.saturating_sub(1);
-                }
                 self.settle(now);
                 Arrival::New
             }
             _ => Arrival::Duplicate,
         }
+    }
+
+    /// The next transmission beyond those that have shown.
+    fn next(&self) -> u64 {
+        self.first + self.slots.len() as u64
     }
 
     fn slot(&self, number: u64) -> Option<Slot> {
@@ -239,15 +268,17 @@ impl Arrivals {
         self.settled += 1;
         let lost = matches!(self.slot(self.settled), Some(Slot::Missing(_)));
         let value = f64::from(u8::from(lost));
-        self.loss_fast += (value - self.loss_fast) / 50.0;
-        self.loss_slow += (value - self.loss_slow) / 2000.0;
+        self.loss_fast += (value - self.loss_fast) / FAST;
+        self.loss_slow += (value - self.loss_slow) / SLOW;
         lost
     }
 
     fn count(&mut self, now: Instant) {
+        let next = self.next();
         while self.counted <= self.settled {
             match self.slot(self.counted) {
-                Some(Slot::Missing(since)) if now - since < NEVER && self.slots.len() <= KEPT => break,
+                // It may still come, as long as it is remembered.
+                Some(Slot::Missing(since)) if now - since < NEVER && next - self.counted <= KEPT as u64 => break,
                 Some(Slot::Missing(_)) => self.counters.lost += 1,
                 Some(Slot::Arrived) | None => {}
             }
@@ -270,7 +301,7 @@ impl Arrivals {
             return;
         }
         self.until_guard = 256;
-        self.reordering -= self.reordering / 8;
+        self.reordering -= self.reordering.div_ceil(8);
         // A false alarm costs a copy; so few that they weigh little beside the true ones.
         let tail = (0.075 * self.loss_slow).max(0.001);
         self.guard = self.overtaken.quantile(tail).min(MAX_GUARD);
@@ -322,6 +353,80 @@ mod tests {
         assert_eq!(arrivals.next_settling(), Some(now + arrivals.guard()));
         assert!(arrivals.settle(now + arrivals.guard()));
         assert_eq!(arrivals.settled(), Some(LinkSeq(1001)));
+    }
+
+    /// `count` transmissions from `from` on, each millisecond one.
+    fn arrive(arrivals: &mut Arrivals, from: u32, count: u32) {
+        for number in from..from + count {
+            arrivals.on_arrival(at(number.into()), LinkSeq(number));
+        }
+    }
+
+    #[test]
+    fn what_is_late_is_no_loss_however_much_came_before() {
+        let mut arrivals = Arrivals::new();
+        arrive(&mut arrivals, 0, 3000);
+        arrive(&mut arrivals, 3001, 299);
+        assert_eq!(arrivals.counters(), Counters { received: 3299, lost: 0 });
+        assert_eq!(arrivals.on_arrival(at(3299), LinkSeq(3000)), Arrival::New);
+        assert_eq!(arrivals.counters(), Counters { received: 3300, lost: 0 });
+        arrive(&mut arrivals, 3301, 301);
+        assert_eq!(arrivals.counters().lost, 1);
+        assert_eq!(arrivals.on_arrival(at(3602), LinkSeq(3300)), Arrival::New);
+        assert_eq!(arrivals.counters().lost, 1, "no counter goes down");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_counted_though_it_may_be_late() {
+        let mut arrivals = Arrivals::new();
+        for number in (0..4 * KEPT as u32).filter(|number| number % 4 != 3) {
+            arrivals.on_arrival(at(1), LinkSeq(number));
+            assert!(arrivals.slots.len() <= KEPT + 1);
+        }
+        let Counters { received, lost } = arrivals.counters();
+        assert_eq!(received, 3 * KEPT as u64);
+        assert!((lost as usize).abs_diff(3 * KEPT / 4) <= 1, "{lost}");
+    }
+
+    #[test]
+    fn a_run_of_losses_beyond_the_table_is_learnt_and_told() {
+        for beyond in [1, 5000] {
+            let missing = KEPT as u32 + beyond;
+            let mut arrivals = Arrivals::new();
+            arrive(&mut arrivals, 0, 100);
+            arrive(&mut arrivals, 100 + missing, 3);
+            let (fast, slow) = arrivals.loss();
+            let expected = 1.0 - (1.0 - 1.0 / SLOW).powi(missing as i32);
+            assert!(fast > 0.9, "{fast} of {missing}");
+            assert!((slow - expected).abs() < 0.005, "{slow} of {missing}, {expected} expected");
+            for _ in 0..TOLD {
+                assert_eq!(told(&mut arrivals)[..2], [3, missing]);
+            }
+            assert_eq!(told(&mut arrivals), [0]);
+        }
+    }
+
+    #[test]
+    fn what_waits_out_its_guard_is_bounded() {
+        let mut arrivals = Arrivals::new();
+        arrivals.guard = MAX_GUARD;
+        for number in (0..100_000).step_by(2) {
+            arrivals.on_arrival(at(1), LinkSeq(number));
+            assert!(arrivals.slots.len() <= 2 * KEPT + 2, "{}", arrivals.slots.len());
+            assert!(arrivals.gaps.len() <= 2 * KEPT + 2, "{}", arrivals.gaps.len());
+        }
+        assert!(arrivals.loss().1 > 0.45, "{:?}", arrivals.loss());
+    }
+
+    #[test]
+    fn reordering_that_is_over_is_forgotten() {
+        let mut arrivals = Arrivals::new();
+        arrive(&mut arrivals, 0, 10);
+        arrive(&mut arrivals, 11, 7);
+        arrivals.on_arrival(at(18), LinkSeq(10));
+        assert_eq!(arrivals.reordering(), 7);
+        arrive(&mut arrivals, 18, 5000);
+        assert_eq!(arrivals.reordering(), 0);
     }
 
     proptest! {

@@ -17,7 +17,7 @@
 //! so that the receiver counts exactly what it lacks and a window of the code is two numbers. The coded part
 //! of a repair is the linear combination, over GF(256), of its symbols' `length, body`, each padded with zeros; the
 //! coefficients follow from the repair's own link sequence number ([`crate::codec::coefficient`]). A repair over a set of one symbol has
-//! coefficient one: a plain copy.
+//! coefficient one: a plain copy, which ends where the body does.
 
 use crate::ids::{Flags, Label, LinkSeq, MediaTime, StreamHandle, StreamSeq};
 use bytes::{BufMut, BytesMut};
@@ -30,8 +30,10 @@ pub const MEDIA_PREFIX: usize = 13;
 pub const BODY_HEADER: usize = 19;
 /// Bytes of a media frame that are not payload.
 pub const MEDIA_HEADER: usize = MEDIA_PREFIX + BODY_HEADER;
+/// Bytes of a repair frame over a set, before the coded part, without the gaps of the set.
+pub(crate) const SET_PREFIX: usize = 17;
 /// Bytes of a repair frame over a set of one symbol, before the body.
-pub const COPY_PREFIX: usize = 19;
+pub const COPY_PREFIX: usize = SET_PREFIX + 2;
 /// Most symbols an explicit set may hold.
 pub const MAX_SET: usize = 64;
 /// Most symbols a window may hold.
@@ -519,6 +521,11 @@ fn decode_path_probe(mut input: Reader<'_>) -> Result<PathProbe, Malformed> {
         return Err(Malformed::Field("padding"));
     }
     Ok(probe)
+}
+
+/// Bytes of a gap between two symbols of a set.
+pub(crate) fn gap_len(gap: u64) -> usize {
+    (u64::BITS - gap.leading_zeros()).max(1).div_ceil(7) as usize
 }
 
 fn put_varint(out: &mut BytesMut, mut number: u32) {

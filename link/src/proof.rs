@@ -48,6 +48,8 @@ pub struct PathProof {
     give_up: Instant,
     small_answers: u32,
     answered: bool,
+    /// The time is up: what is known then is the verdict, and nobody need be woken for it.
+    over: bool,
 }
 
 impl PathProof {
@@ -62,12 +64,14 @@ impl PathProof {
             give_up: now + GIVE_UP,
             small_answers: 0,
             answered: false,
+            over: false,
         }
     }
 
-    /// Appends a question to `out` where one is due, and returns its length.
+    /// Appends a question to `out` where one is due, and returns its length. To be called whenever [`PathProof::poll_timeout`] has come.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut BytesMut) -> Option<usize> {
-        if self.answered || self.questions == MAX_QUESTIONS || now < self.next {
+        self.over |= now >= self.give_up;
+        if self.answered || self.over || self.questions == MAX_QUESTIONS || now < self.next {
             return None;
         }
         self.halfway = !self.halfway;
@@ -98,10 +102,10 @@ impl PathProof {
         }
     }
 
-    /// When the next question or the verdict is due; `None` when it was answered.
+    /// When the next question or the verdict is due; `None` when there is a verdict.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next = if self.questions < MAX_QUESTIONS { self.next.min(self.give_up) } else { self.give_up };
-        (!self.answered).then_some(next)
+        (!self.answered && !self.over).then_some(next)
     }
 }
 
@@ -154,7 +158,8 @@ mod tests {
             let mut asked = 0;
             let mut answered = 0;
             let mut now = at(0);
-            while let Some(due) = proof.poll_timeout().filter(|_| proof.verdict(now) == Verdict::Pending) {
+            while let Some(due) = proof.poll_timeout() {
+                assert_eq!(proof.verdict(now), Verdict::Pending, "there is nothing to be woken for");
                 now = due;
                 while let Some((probe, size)) = question(&mut proof, now) {
                     asked += 1;

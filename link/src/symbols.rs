@@ -12,10 +12,15 @@ use std::time::Duration;
 
 /// Most symbols remembered, known or missing.
 const MAX_SLOTS: usize = 1 << 15;
-/// Most symbols believed to be missing at the beginning, before the first that came.
+/// Most symbols believed to be missing at the beginning, and after a jump, before the first that came.
 const MAX_EARLIER: u64 = 4096;
 /// A symbol missing for so long is given up, whatever the peer says.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A symbol held for so long is forgotten, whatever the peer says: no packet is of use for longer. What it came in may be a slice of
+/// something much larger.
+const MAX_HELD: Duration = Duration::from_secs(10);
+/// How far apart the moments are at which it is noted how far the symbols went.
+const MARKS: Duration = Duration::from_secs(1);
 
 /// The symbols of one direction, as they come in.
 #[derive(Debug)]
@@ -28,8 +33,10 @@ pub(crate) struct Symbols {
     /// Bytes of bodies kept.
     kept: usize,
     max_kept: usize,
-    /// Whether nothing was dropped from the front yet: symbols sent before the first that came may still show.
-    fresh: bool,
+    /// The lowest number that may still show: symbols sent before the first that came, as long as nothing was dropped from the front.
+    earliest: u64,
+    /// Where the symbols ended, at some moments of late.
+    marks: VecDeque<(u64, Instant)>,
     decoder: Decoder,
     solved: Vec<Row>,
     deliveries: VecDeque<Delivery>,
@@ -62,7 +69,8 @@ impl Symbols {
             missing: VecDeque::new(),
             kept: 0,
             max_kept,
-            fresh: true,
+            earliest: 0,
+            marks: VecDeque::new(),
             decoder: Decoder::default(),
             solved: Vec::new(),
             deliveries: VecDeque::new(),
@@ -138,6 +146,8 @@ impl Symbols {
         let next = self.locate(horizon.next_symbol);
         let floor = next.saturating_sub(horizon.kept.into());
         if horizon.kept == u16::MAX {
+            // It keeps more than it can say.
+            self.expect_from(now, next);
             self.expect_until(now, next);
             return;
         }
@@ -148,13 +158,20 @@ impl Symbols {
         self.forget_before(floor - u64::from(waits));
     }
 
-    /// Gives up what has been missing for far too long.
+    /// Gives up what has been missing for far too long, and forgets what has been known for longer still.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((symbol, since)) = self.missing.front().copied() {
             if now - since < MAX_WAIT {
                 break;
             }
             self.forget_before(symbol + 1);
+        }
+        if self.marks.back().is_none_or(|(_, marked)| now - *marked >= MARKS) {
+            self.marks.push_back((self.first + self.slots.len() as u64, now));
+        }
+        while let Some((end, _)) = self.marks.front().copied().filter(|(_, marked)| now - *marked >= MAX_HELD) {
+            self.marks.pop_front();
+            self.forget_before(end);
         }
     }
 
@@ -203,7 +220,8 @@ impl Symbols {
     ) {
         let Some((length, rest)) = coded.split_first_chunk::<2>() else { return };
         let length = usize::from(u16::from_be_bytes(*length));
-        if length < BODY_HEADER || length > rest.len() {
+        // A longer rest would be held with it, and counted nowhere.
+        if length < BODY_HEADER || length != rest.len() {
             self.counters.malformed += 1;
             return;
         }
@@ -211,7 +229,7 @@ impl Symbols {
             self.counters.unneeded += 1;
             return;
         }
-        self.know(now, timing, symbol, datagram.slice_ref(&rest[..length]), recovery);
+        self.know(now, timing, symbol, datagram.slice_ref(rest), recovery);
         self.solve(now, timing, recovery);
     }
 
@@ -308,8 +326,9 @@ impl Symbols {
     fn expect_from(&mut self, now: Instant, symbol: u64) {
         if self.first == 0 {
             self.first = symbol;
+            self.earliest = symbol.saturating_sub(MAX_EARLIER);
         }
-        if !self.fresh || symbol >= self.first || self.first - symbol > MAX_EARLIER {
+        if symbol < self.earliest {
             return;
         }
         while self.first > symbol {
@@ -321,19 +340,20 @@ impl Symbols {
 
     /// Counts symbols before `end` as missing unless they are known.
     fn expect_until(&mut self, now: Instant, end: u64) {
-        let next = self.first + self.slots.len() as u64;
+        let mut next = self.first + self.slots.len() as u64;
         if end <= next {
             return;
         }
         if end - next > MAX_SLOTS as u64 {
-            self.counters.unrecovered += self.missing.len() as u64 + (end - next);
+            // Nothing that is here belongs with what is there: a new beginning.
+            let first = end - MAX_EARLIER;
+            self.counters.unrecovered += self.missing.len() as u64 + (first - next);
             self.slots.clear();
             self.missing.clear();
-            self.decoder.forget_before(end);
+            self.decoder.forget_before(first);
             self.kept = 0;
-            self.fresh = false;
-            self.first = end;
-            return;
+            (self.first, self.earliest) = (first, first);
+            next = first;
         }
         for symbol in next..end {
             self.slots.push_back(Slot::Missing);
@@ -349,7 +369,6 @@ impl Symbols {
         if floor <= self.first {
             return;
         }
-        self.fresh = false;
         while self.first < floor {
             match self.slots.pop_front() {
                 Some(Slot::Known(body, _)) => self.kept -= body.len(),
@@ -361,6 +380,7 @@ impl Symbols {
             }
             self.first += 1;
         }
+        self.earliest = self.first;
         self.decoder.forget_before(floor);
     }
 
@@ -393,4 +413,81 @@ fn add_symbol(data: &mut Vec<u8>, factor: u8, body: &[u8]) {
     let (length, rest) = data.split_at_mut(2);
     Galois::add_multiple(factor, &(body.len() as u16).to_be_bytes(), length);
     Galois::add_multiple(factor, body, rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{self, Frame};
+    use crate::ids::{Flags, Label, LinkSeq, MediaTime, StreamHandle, StreamSeq};
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1000)
+    }
+
+    fn body() -> [u8; BODY_HEADER] {
+        let (stream, seq, media_time, label) = (StreamHandle(1), StreamSeq(1), MediaTime(0), Label(0));
+        Body { flags: Flags::default(), part: Part::Whole, birth: 0, stream, seq, media_time, label }.encode()
+    }
+
+    fn media(symbols: &mut Symbols, now: Instant, symbol: u32) {
+        let mut out = BytesMut::new();
+        Media::put_prefix(&mut out, LinkSeq(0), symbol, 0);
+        out.extend_from_slice(&body());
+        let datagram = out.freeze();
+        let Ok(Frame::Media(media)) = frame::decode(&datagram) else { panic!("no media: {datagram:?}") };
+        symbols.on_media(now, &Timing::new(), &media, &datagram);
+    }
+
+    fn copy(symbols: &mut Symbols, now: Instant, symbol: u32, padding: usize) {
+        let mut out = BytesMut::new();
+        Repair::put_set(&mut out, LinkSeq(0), 0, false, 0, [symbol].into_iter());
+        out.extend_from_slice(&(BODY_HEADER as u16).to_be_bytes());
+        out.extend_from_slice(&body());
+        out.resize(out.len() + padding, 0);
+        let datagram = out.freeze();
+        let Ok(Frame::Repair(repair)) = frame::decode(&datagram) else { panic!("no repair: {datagram:?}") };
+        symbols.on_repair(now, &Timing::new(), &repair, &datagram);
+    }
+
+    #[test]
+    fn a_copy_in_a_datagram_of_another_length_is_malformed() {
+        let mut symbols = Symbols::new(1 << 20);
+        copy(&mut symbols, at(0), 7, 1000);
+        assert_eq!((symbols.counters().malformed, symbols.kept), (1, 0));
+        copy(&mut symbols, at(0), 7, 0);
+        assert_eq!((symbols.counters().malformed, symbols.kept), (1, BODY_HEADER));
+        assert!(symbols.poll_delivery().is_some());
+    }
+
+    #[test]
+    fn what_is_known_is_forgotten_though_the_peer_never_says_that_it_is_done() {
+        let mut symbols = Symbols::new(1 << 20);
+        for symbol in 0..30_000 {
+            let now = at(u64::from(symbol));
+            media(&mut symbols, now, symbol);
+            symbols.expire(now);
+            while symbols.poll_delivery().is_some() {}
+            let most = (MAX_HELD + MARKS).as_millis() as usize + 1;
+            assert!(symbols.slots.len() <= most, "{} held", symbols.slots.len());
+            assert!(symbols.slots.len() > (symbol as usize).min(9_000), "{} held at {symbol}", symbols.slots.len());
+        }
+        symbols.expire(at(29_999) + MARKS);
+        symbols.expire(at(29_999) + MARKS + MAX_HELD);
+        assert_eq!((symbols.held(), symbols.kept), (0, 0));
+        assert_eq!(symbols.counters().unrecovered, 0);
+    }
+
+    #[test]
+    fn a_jump_keeps_what_showed_it() {
+        let mut symbols = Symbols::new(1 << 20);
+        media(&mut symbols, at(0), 5);
+        media(&mut symbols, at(1), 5 + 2 * MAX_SLOTS as u32);
+        let came = std::iter::from_fn(|| symbols.poll_delivery()).count();
+        assert_eq!(came, 2);
+        assert_eq!(symbols.counters().unrecovered, 2 * MAX_SLOTS as u64 - MAX_EARLIER);
+        // Those just before it may have been overtaken, or be repaired.
+        media(&mut symbols, at(2), 4 + 2 * MAX_SLOTS as u32);
+        assert!(symbols.poll_delivery().is_some());
+    }
 }

@@ -104,7 +104,7 @@ impl Ways {
 /// All that a stream may travel on, computed ahead, as sets of edges, and the plan by which they are selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repertoire {
-    /// Sets of edges, in the slots that [`Modules`] names. A slot without edges is never selected.
+    /// Sets of edges, in the slots that [`Modules`] names. A slot without edges adds nothing where it is selected.
     pub sets: Vec<EdgeSet>,
     /// What the selection depends on.
     pub plan: Plan,

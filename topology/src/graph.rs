@@ -1,6 +1,6 @@
 //! The overlay as a compact directed graph: indices instead of names, in an order that every relay computes alike.
 
-use crate::lsdb::{Database, Incarnation};
+use crate::lsdb::{Database, Incarnation, LinkView};
 use crate::names::NodeName;
 use crate::terms::{LinkTerms, Room, Tag};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub struct Edge {
 /// A directed graph without loops and parallel edges, with nodes in the order of their names.
 ///
 /// Two relays may be joined by several links; routing decides between relays, so the best of them (least delay, then
-/// loss, then cost) stands for all.
+/// loss, then cost) stands for all, with its terms.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     names: Arc<[NodeName]>,
@@ -70,25 +70,34 @@ struct EdgeNotes {
 impl Graph {
     /// The graph of all relays in `database` and of the links whose two ends both advertise them. A link loses what its
     /// receiving end reports; what its sender believes where that has never reported. Its delay is what its sender says, but no less than half of
-    /// what the other end says of the way back: nobody draws streams to itself by saying that it is near to all.
+    /// what the other end says of the way back, of the shortest where there are several: nobody draws streams to itself by saying that it is near
+    /// to all.
     pub fn from_database(database: &Database) -> Self {
         let nodes = database.iter().map(|ad| (ad.origin.clone(), !ad.draining));
-        let links = database.links().map(|link| {
+        let metric = |link: LinkView<'_>| {
             let state = link.state;
             let reported = database.condition(link.from, link.to).map(|condition| condition.level.ppm());
             let loss_ppm = reported.unwrap_or(state.loss_ppm);
-            let back = database.get(link.to).and_then(|ad| ad.links.iter().find(|back| back.peer == *link.from));
-            let least_us = back.map_or(0, |back| back.delay_us / 2);
-            let metric = Metric { delay_us: state.delay_us.max(least_us), loss_ppm, cost: state.cost };
-            (link.from.clone(), link.to.clone(), metric)
-        });
+            let back = database.get(link.to).into_iter().flat_map(|ad| &ad.links);
+            let back_us = back.filter(|back| back.peer == *link.from).map(|back| back.delay_us).min();
+            let least_us = back_us.map_or(0, |back_us| back_us / 2);
+            Metric { delay_us: state.delay_us.max(least_us), loss_ppm, cost: state.cost }
+        };
+        let links = database.links().map(|link| (link.from.clone(), link.to.clone(), metric(link)));
         let mut graph = Graph::new(nodes, links);
         for ad in database.iter().filter(|ad| !ad.terms.tags.is_empty()) {
             graph.tag_node(&ad.origin, &ad.terms.tags);
         }
         // Mostly nobody has any, and who asks for the links asks each of both its ends.
         let any = database.iter().any(|ad| !ad.terms.links.is_empty());
+        let mut noted: Option<(&NodeName, &NodeName)> = None;
         for link in any.then(|| database.links()).into_iter().flatten() {
+            // Of several links between two relays the one that stands for all, the first where others are as good.
+            let ends = (link.from, link.to);
+            if noted == Some(ends) || graph.metric_between(ends) != Some(metric(link)) {
+                continue;
+            }
+            noted = Some(ends);
             if let Some(terms) = link.terms.filter(|terms| **terms != LinkTerms::default()) {
                 graph.note(link.from, link.to, terms);
             }
@@ -109,6 +118,10 @@ impl Graph {
         if let Some(edge) = self.find(from).zip(self.find(to)).and_then(|(from, to)| self.between(from, to)) {
             self.notes_mut().edges[edge.0 as usize] = EdgeNotes { tags, room, declined };
         }
+    }
+
+    fn metric_between(&self, (from, to): (&NodeName, &NodeName)) -> Option<Metric> {
+        Some(self[self.between(self.find(from)?, self.find(to)?)?].metric)
     }
 
     fn notes_mut(&mut self) -> &mut Notes {

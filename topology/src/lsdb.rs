@@ -307,7 +307,8 @@ impl Database {
         self.generation
     }
 
-    /// As [`Database::generation`], without the changes of what a relay reports of the links into it; its first report counts.
+    /// As [`Database::generation`], without the changes of what a relay reports of the links into it; its first report counts, and that
+    /// its last one expires.
     pub fn topology_generation(&self) -> u64 {
         self.generation - self.condition_changes
     }
@@ -450,7 +451,10 @@ impl Database {
             self.bury(now, name);
         }
         let own = &self.own;
+        let reports = self.troubles.len();
         self.troubles.retain(|name, trouble| name == own || now.saturating_sub(trouble.heard) < EXPIRY);
+        // What the senders believe counts again, of all links into those relays.
+        self.generation += (reports - self.troubles.len()) as u64;
         gone
     }
 

@@ -145,7 +145,7 @@ impl<'a> Survey<'a> {
             if !hopeful(&self.to_egress[place]) {
                 continue;
             }
-            let most = self.to_egress[place].1.saturating_sub(until);
+            let Some(most) = self.to_egress[place].1.checked_sub(until) else { continue };
             let Some(beyond) = self.beyond(place, from, to, most).filter(|beyond| *beyond <= most) else { continue };
             let rest = beyond + u64::from(egress.last_mile_us);
             rests = Some(rests.map_or((rest, rest), |(min, max)| (min.min(rest), max.max(rest))));

@@ -14,8 +14,12 @@ use crate::sets::{EdgeSet, NodeSet};
 use crate::shortest::{self, Distances};
 use crate::weight::Weights;
 
-/// Graphs of at most so many relays are searched exhaustively.
+/// Graphs of at most so many relays are searched exhaustively, as far as [`MOST_SETS`] allows.
 pub const EXHAUSTIVE: usize = 16;
+
+/// Most sets of nodes that are tried: all there are where no more than ten relays may be left out, as in any graph of twelve; some
+/// milliseconds of work.
+pub const MOST_SETS: u64 = 1 << 10;
 
 /// A node that a tree shall reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +31,8 @@ pub struct Target {
 }
 
 /// A tree from `root` to all of `targets` that can be reached, never through `avoid`: with the fewest edges that keep
-/// every bound in a graph of up to [`EXHAUSTIVE`] relays, with few in larger ones. Among equals the one whose targets are
-/// nearest in sum.
+/// every bound in a graph of up to [`EXHAUSTIVE`] relays where that takes no more than [`MOST_SETS`] trials, with few in others.
+/// Among equals the one whose targets are nearest in sum.
 pub fn least_edges(graph: &Graph, delays: &Weights, root: NodeIx, targets: &[Target], avoid: &NodeSet) -> EdgeSet {
     let away = shortest::from(graph, delays, root, avoid);
     let reached = targets.iter().filter(|target| target.node != root);
@@ -38,7 +42,8 @@ pub fn least_edges(graph: &Graph, delays: &Weights, root: NodeIx, targets: &[Tar
     };
     let targets: Vec<Target> = reached.filter_map(attainable).collect();
     let search = Search { graph, delays, root, targets: &targets, avoid };
-    let nodes = if graph.node_count() <= EXHAUSTIVE { search.exhaustive(&away) } else { search.grown(&away) };
+    let least = if graph.node_count() <= EXHAUSTIVE { search.exhaustive(&away) } else { None };
+    let nodes = least.unwrap_or_else(|| search.grown(&away));
     search.edges(&search.inside(&nodes))
 }
 
@@ -56,23 +61,30 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The smallest set of nodes whose shortest-path tree keeps every bound.
-    fn exhaustive(&self, away: &Distances) -> NodeSet {
+    /// The smallest set of nodes whose shortest-path tree keeps every bound; `None` where too many would have to be tried.
+    fn exhaustive(&self, away: &Distances) -> Option<NodeSet> {
         let needed: NodeSet = self.targets.iter().map(|target| target.node).chain([self.root]).collect();
         let optional =
             |node: &NodeIx| !needed.contains(*node) && !self.avoid.contains(*node) && away.to(*node).is_some();
         let optional: Vec<NodeIx> = self.graph.nodes().filter(optional).collect();
-        for size in 0..=optional.len() as u32 {
-            let chosen = subsets(optional.len() as u32, size).filter_map(|bits| {
+        let of = optional.len() as u32;
+        let (mut sets, mut tried) = (1, 0);
+        for size in 0..=of {
+            tried += sets;
+            if tried > MOST_SETS {
+                return None;
+            }
+            sets = sets * u64::from(of - size) / u64::from(size + 1);
+            let chosen = subsets(of, size).filter_map(|bits| {
                 let extra = optional.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, node)| *node);
                 let nodes: NodeSet = needed.iter().chain(extra).collect();
                 self.sum(&self.inside(&nodes)).map(|sum| (sum, nodes))
             });
             if let Some((_, nodes)) = chosen.min_by_key(|(sum, _)| *sum) {
-                return nodes;
+                return Some(nodes);
             }
         }
-        self.nodes_of(&self.edges(away))
+        Some(self.nodes_of(&self.edges(away)))
     }
 
     /// A small set, grown by the target that takes the fewest new relays, then thinned of those that are not missed.
@@ -195,4 +207,30 @@ fn subsets(of: u32, size: u32) -> impl Iterator<Item = u64> {
         (low != 0).then(|| up | (((bits ^ up) >> 2) / low))
     })
     .take_while(move |bits| bits >> of == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Metric;
+    use crate::names::NodeName;
+
+    /// What an exhaustive search finds from the first relay of a ring to the one on the other side.
+    fn across_a_ring(relays: u32) -> (Option<usize>, usize) {
+        let name = |at: u32| -> NodeName { format!("n{:03}", at % relays).parse().expect("a name") };
+        let metric = Metric { delay_us: 1000, loss_ppm: 0, cost: 1 };
+        let both = |at: u32| [(name(at), name(at + 1), metric), (name(at + 1), name(at), metric)];
+        let graph = Graph::new((0..relays).map(|at| (name(at), true)), (0..relays).flat_map(both));
+        let (delays, avoid) = (Weights::delay(&graph), NodeSet::new());
+        let targets = [Target { node: NodeIx(relays / 2), bound: u64::from(relays) * 1000 }];
+        let search = Search { graph: &graph, delays: &delays, root: NodeIx(0), targets: &targets, avoid: &avoid };
+        let exact = search.exhaustive(&shortest::from(&graph, &delays, NodeIx(0), &avoid));
+        (exact.map(|nodes| nodes.len() - 1), least_edges(&graph, &delays, NodeIx(0), &targets, &avoid).len())
+    }
+
+    #[test]
+    fn no_more_sets_are_tried_than_there_is_time_for() {
+        assert_eq!(across_a_ring(12), (Some(6), 6));
+        assert_eq!(across_a_ring(16), (None, 8));
+    }
 }

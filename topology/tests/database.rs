@@ -9,7 +9,7 @@ use anabranch_topology::about::About;
 
 use anabranch_topology::graph::Graph;
 use anabranch_topology::lsdb::*;
-use anabranch_topology::terms::Terms;
+use anabranch_topology::terms::{LinkTerms, Room, Terms};
 use common::name;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -205,6 +205,38 @@ proptest! {
         for origin in 1..5 {
             prop_assert_eq!(a.condition(&name(2), &name(origin)), b.condition(&name(2), &name(origin)));
         }
+    }
+}
+
+#[test]
+fn a_report_that_expires_is_a_change() {
+    let mut db = database();
+    db.apply(at(0), said(1, 1, 1, &[link(2, 10)])).unwrap();
+    db.apply(at(0), said(2, 1, 1, &[link(1, 20)])).unwrap();
+    db.apply_trouble(at(0), reported(1, 1, 240_000)).unwrap();
+    db.apply(at(30), said(1, 1, 2, &[link(2, 10)])).unwrap();
+    db.apply(at(30), said(2, 1, 2, &[link(1, 20)])).unwrap();
+    let counts = |db: &Database| (db.generation(), db.topology_generation());
+    let before = counts(&db);
+    assert_eq!((db.expire(at(89)), counts(&db)), (vec![], before));
+    assert_eq!((db.expire(at(90)), counts(&db)), (vec![], (before.0 + 1, before.1 + 1)));
+    assert_eq!(db.condition(&name(2), &name(1)), None);
+    assert_eq!((db.expire(at(91)), counts(&db)), (vec![], (before.0 + 1, before.1 + 1)));
+}
+
+#[test]
+fn of_several_links_the_best_stands_with_its_terms() {
+    let room = |ms: u32| Some(Room { most_kbps: ms, ..Room::default() });
+    for (order, others) in [([10, 40], [20, 90]), ([40, 10], [90, 20])] {
+        let mut db = database();
+        let mut ad = said(1, 1, 1, &order.map(|ms| link(2, ms)));
+        ad.terms.links = order.map(|ms| LinkTerms { room: room(ms), ..LinkTerms::default() }).to_vec();
+        db.apply(at(0), ad).unwrap();
+        db.apply(at(0), said(2, 1, 1, &others.map(|ms| link(1, ms)))).unwrap();
+        let graph = Graph::from_database(&db);
+        let edge = graph.between(graph.find(&name(1)).unwrap(), graph.find(&name(2)).unwrap()).unwrap();
+        assert_eq!(graph[edge].metric.delay_us, 10_000, "half of the shortest way back, and no less");
+        assert_eq!(graph.room(edge), room(10));
     }
 }
 

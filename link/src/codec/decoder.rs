@@ -90,7 +90,7 @@ impl Row {
 /// The equations held, in reduced echelon form: each row's pivot is its lowest symbol, has coefficient one and occurs in no
 /// other row. A row with one term left is solved, and leaves.
 ///
-/// Work and memory are bounded by [`Decoder::MAX_ROWS`] rows of at most a window's terms each.
+/// Work and memory are bounded by [`Decoder::MAX_ROWS`] rows of at most [`Decoder::MAX_TERMS`] terms each.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     rows: Vec<Row>,
@@ -101,6 +101,9 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// Most equations held.
     pub(crate) const MAX_ROWS: usize = 256;
+    /// Most unknown symbols of one: with more, all that are held would not solve it. Rows that share a symbol with the next would
+    /// otherwise grow by all that follow.
+    pub(crate) const MAX_TERMS: usize = Self::MAX_ROWS;
 
     /// An empty row with what memory a former one left.
     pub(crate) fn blank(&mut self) -> Row {
@@ -117,21 +120,33 @@ impl Decoder {
         }
     }
 
-    /// Adds an equation; rows that it solves are appended to `solved`. Returns whether it said anything new.
+    /// Adds an equation; rows that it solves are appended to `solved`. Returns whether it said anything new; one of too many terms is
+    /// dropped.
     pub(crate) fn insert(&mut self, mut row: Row, solved: &mut Vec<Row>) -> bool {
         for known in &self.rows {
+            if row.terms.len() > Self::MAX_TERMS {
+                break;
+            }
             if let Some(factor) = known.pivot().and_then(|pivot| row.coefficient_of(pivot)) {
                 row.add_multiple(factor, known, &mut self.scratch);
             }
+        }
+        if row.terms.len() > Self::MAX_TERMS {
+            self.recycle(row);
+            return true;
         }
         let Some(pivot) = row.pivot() else {
             self.recycle(row);
             return false;
         };
         row.normalise();
-        for other in &mut self.rows {
-            if let Some(factor) = other.coefficient_of(pivot) {
-                other.add_multiple(factor, &row, &mut self.scratch);
+        for place in (0..self.rows.len()).rev() {
+            let other = &mut self.rows[place];
+            let Some(factor) = other.coefficient_of(pivot) else { continue };
+            other.add_multiple(factor, &row, &mut self.scratch);
+            if other.terms.len() > Self::MAX_TERMS {
+                let other = self.rows.swap_remove(place);
+                self.recycle(other);
             }
         }
         if self.rows.len() == Self::MAX_ROWS {
@@ -260,6 +275,24 @@ mod tests {
             }
             prop_assert!(found.iter().all(|found| *found));
             prop_assert_eq!(decoder.len(), 0);
+        }
+    }
+
+    /// A chain of equations, each of which shares a symbol with the next.
+    #[test]
+    fn equations_do_not_grow_beyond_what_can_be_solved() {
+        for most in [Decoder::MAX_TERMS, 40, 2, Decoder::MAX_TERMS + 1] {
+            let mut decoder = Decoder::default();
+            let mut solved = Vec::new();
+            let symbols = vec![vec![1]; 2 * Decoder::MAX_ROWS * most];
+            for row in 0..2 * Decoder::MAX_ROWS {
+                let members: Vec<usize> = (row * (most - 1)..).take(most).collect();
+                assert!(decoder.insert(equation(&symbols, &members, row as u32), &mut solved));
+                assert!(decoder.rows.iter().all(|row| row.terms.len() <= Decoder::MAX_TERMS));
+                assert!(decoder.len() <= Decoder::MAX_ROWS);
+            }
+            assert_eq!(decoder.len() > 0, most <= Decoder::MAX_TERMS);
+            assert!(solved.is_empty());
         }
     }
 

@@ -336,6 +336,25 @@ fn measures_the_path_while_idle_and_tells_silence() {
 }
 
 #[test]
+fn a_question_without_an_answer_wakes_nobody_for_ever() {
+    let mut world = World::new(1, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
+    world.run_until(world.now + Duration::from_secs(1));
+    for way in &mut world.ways {
+        (way.weather.after_loss, way.lost) = (1.0, true);
+    }
+    let now = world.local(0);
+    world.links[0].prove_path(now);
+    world.drain();
+    world.run_until(world.now + Duration::from_millis(999));
+    world.now += Duration::from_millis(1);
+    let now = world.local(0);
+    world.links[0].handle_timeout(now);
+    world.drain();
+    assert_eq!(world.links[0].path_verdict(world.local(0)), Some(Verdict::Silent));
+    assert!(world.links[0].poll_timeout().is_some_and(|(due, _)| due > world.local(0)));
+}
+
+#[test]
 fn refuses_what_it_cannot_carry() {
     let mut world = World::new(1, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
     assert!(matches!(world.send(0, 1, 0, 2049), Err(SendError::TooLarge { size: 2049, most: 2048 })));
@@ -424,6 +443,36 @@ fn a_hostile_peer_gains_nothing() {
     let repair = stats.arq_bytes_sent + stats.fec_bytes_sent;
     assert!(repair as f64 <= 1.5 * stats.media_bytes_sent as f64 + 300_000.0, "a storm of repair: {stats:?}");
     assert!(stats.feedback_packets_sent < 10_000, "{stats:?}");
+}
+
+#[test]
+fn a_peer_whose_numbers_fall_is_not_followed() {
+    const STEP: u32 = 4096;
+    for kind in 0..3 {
+        let mut link = Link::new(Instant::ORIGIN, config(RepairMode::Auto));
+        for tick in 0..200u32 {
+            let (number, at, mut bytes) = (LinkSeq(tick), u32::MAX / 2 - tick * STEP, BytesMut::new());
+            match kind {
+                0 => {
+                    let horizon = frame::Horizon { next_symbol: at, kept: STEP as u16 };
+                    Probe { link_seq: number, sent: tick, horizon }.put(&mut bytes);
+                }
+                1 => {
+                    frame::Media::put_prefix(&mut bytes, number, at, tick);
+                    bytes.extend_from_slice(&[0; 60]);
+                }
+                _ => {
+                    frame::Repair::put_window(&mut bytes, number, tick, at, 0, 2);
+                    bytes.extend_from_slice(&[3; 60]);
+                }
+            }
+            let now = Instant::from_micros(u64::from(tick) * 100);
+            link.handle_datagram(now, bytes.freeze());
+            link.handle_timeout(now);
+        }
+        let held = link.receiver.symbols.held();
+        assert!(held <= 4 * STEP as usize + 10, "{held} things held of kind {kind}");
+    }
 }
 
 /// What a run must hold whatever the path and the policy: the reference is a set of what was sent.
@@ -538,6 +587,27 @@ fn an_outage_both_ways_shorter_than_the_slack_loses_nothing() {
         }
         world.run_until(world.now + Duration::from_secs(1));
         assert_eq!(world.missing(3_000), [], "seed {seed}");
+    }
+}
+
+#[test]
+fn both_ends_learn_of_an_outage_of_many_packets() {
+    let mut world = World::new(4, config(RepairMode::Off), [Weather::default(), Weather::default()]);
+    let gap = Duration::from_micros(200);
+    for seq in 0..6_000 {
+        if seq == 2_000 || seq == 5_000 {
+            let dead = seq == 2_000;
+            let way = &mut world.ways[0];
+            (way.weather.after_loss, way.lost) = (if dead { 1.0 } else { 0.0 }, dead);
+        }
+        world.send(0, 1, seq, 100).expect("an idle link takes packets");
+        world.run_until(world.now + gap);
+        if seq == 5_500 {
+            let (sent, received) = (world.links[0].quality(world.local(0)), world.links[1].quality(world.local(1)));
+            assert!(sent.loss_sent > 0.4, "{sent:?}");
+            assert!(received.loss_received > 0.5, "{received:?}");
+            assert!(world.links[1].stats().wire_lost >= 3_000);
+        }
     }
 }
 

@@ -55,6 +55,8 @@ proptest! {
         prop_assert_eq!((repair.ahead_of_loss, repair.coded), (fec, &coded[..]));
         let decoded: Vec<u32> = repair.symbols.offsets().map(|offset| base.wrapping_add(offset)).collect();
         prop_assert_eq!(decoded, symbols);
+        let gaps: usize = gaps.iter().map(|gap| gap_len(u64::from(*gap))).sum();
+        prop_assert_eq!(out.len(), SET_PREFIX + gaps + coded.len());
     }
 
     #[test]

@@ -64,15 +64,22 @@ impl Sender {
         }
     }
 
-    /// Answers once more where nothing was heard of the answer sent as transmission `number`: the reports may be lost.
+    /// Answers once more where nothing was heard of the answer sent as transmission `number`: the reports may be lost. They may as well lie
+    /// unread, where the host is behind.
     pub(super) fn recheck(&mut self, now: Instant, symbol: u64, number: u64) {
         let last_from = self.turn() + self.spread();
         let Some(sent) = self.history.get(symbol) else { return };
         if sent.repaired_by != number || sent.acked {
             return;
         }
-        let left = self.latest(now, sent.until) - now;
-        if left > last_from {
+        let latest = self.latest(now, sent.until);
+        let left = latest - now;
+        if self.is_behind() {
+            let due = (now + self.lag).min(latest);
+            if due > now {
+                self.agenda.add(due, Task::Recheck { symbol, number });
+            }
+        } else if left > last_from {
             // There is time to wait for a report.
             self.agenda.add(now + (left - last_from) + Duration::from_millis(1), Task::Recheck { symbol, number });
         } else {

@@ -9,7 +9,7 @@
 
 use super::agenda::{Cause, Task};
 use super::{REPAIR_ROOM, Sender};
-use crate::frame::MAX_SET;
+use crate::frame::{COPY_PREFIX, MAX_SET, gap_len};
 use crate::path::Path;
 use crate::plan::{Belief, MAX_PLANNED};
 use crate::time::Instant;
@@ -21,8 +21,9 @@ const MAX_POOLS: usize = 64;
 /// A loss joins a pool that must be done no sooner than after this share of the loss's own time: one that must hurry had better
 /// not be held up.
 const SHARED: f64 = 0.5;
-/// Most members of a pool: what the prefix of a repair frame has room for, with far gaps.
+/// Most members of a pool, and most bytes of the gaps between them: what the prefix of a repair frame has room for.
 const MAX_MEMBERS: usize = REPAIR_ROOM - 24;
+const MAX_GAP_BYTES: usize = REPAIR_ROOM - COPY_PREFIX;
 const _: () = assert!(MAX_MEMBERS <= MAX_SET && MAX_MEMBERS <= MAX_PLANNED);
 
 /// Losses that are repaired by combinations of all of them.
@@ -38,6 +39,8 @@ struct Pool {
     /// Combinations sent, and the most that may be, as seen when the last member joined.
     sent: usize,
     most: usize,
+    /// Some of them could not be sent.
+    suppressed: bool,
     /// Members have come since the last plan.
     unplanned: bool,
 }
@@ -57,37 +60,35 @@ impl Pools {
         self.pools.len()
     }
 
-    /// Adds a loss: to a pool of its kind that has room and time, else to a new one. Returns which.
-    fn join(&mut self, symbol: u64, now: Instant, latest: Instant, ahead: bool) -> usize {
-        let cause = if ahead { Cause::Ahead } else { Cause::Answer };
+    /// The pool that a loss joins: one that has room and time. The kinds share combinations.
+    fn fitting(&self, symbol: u64, now: Instant, latest: Instant) -> Option<usize> {
         let least = now + (latest - now).mul_f64(SHARED);
-        let fits =
-            |pool: &Pool| pool.members.len() < MAX_MEMBERS && pool.latest().is_some_and(|latest| latest >= least);
-        let place_of_pool = match self.pools.iter().position(fits) {
-            Some(place) => place,
-            None => self.open(cause),
-        };
-        let pool = &mut self.pools[place_of_pool];
+        self.pools.iter().position(|pool| pool.has_room(symbol) && pool.latest().is_some_and(|latest| latest >= least))
+    }
+
+    /// Adds a loss to a pool. Once one of them is known to be one, so is what the pool sends.
+    fn join(&mut self, place: usize, symbol: u64, latest: Instant, ahead: bool) {
+        let pool = &mut self.pools[place];
+        if !ahead {
+            pool.cause = Cause::Answer;
+        }
         if let Err(place) = pool.members.binary_search_by_key(&symbol, |member| member.0) {
             pool.members.insert(place, (symbol, latest));
             pool.belief.widen();
             pool.unplanned = true;
         }
-        place_of_pool
     }
 
-    fn open(&mut self, cause: Cause) -> usize {
-        if self.pools.len() >= MAX_POOLS {
-            self.close(0);
-        }
+    fn open(&mut self) -> usize {
         self.pools.push(Pool {
-            cause,
+            cause: Cause::Ahead,
             members: self.spare.pop().unwrap_or_default(),
             belief: Belief::new(),
             ticket: None,
             last_sent: None,
             sent: 0,
             most: 0,
+            suppressed: false,
             unplanned: true,
         });
         self.pools.len() - 1
@@ -107,16 +108,51 @@ impl Pool {
     fn latest(&self) -> Option<Instant> {
         self.members.iter().map(|member| member.1).min()
     }
+
+    /// Whether a frame has room for the members and `symbol`.
+    fn has_room(&self, symbol: u64) -> bool {
+        let (Some(first), Some(last)) = (self.members.first(), self.members.last()) else { return true };
+        if self.members.len() == MAX_MEMBERS {
+            return false;
+        }
+        let span = last.0.max(symbol) - first.0.min(symbol);
+        gap_len(span) == 1 || self.gap_bytes(symbol) <= MAX_GAP_BYTES
+    }
+
+    /// Bytes of the gaps between the members and `symbol`.
+    fn gap_bytes(&self, symbol: u64) -> usize {
+        let place = self.members.partition_point(|member| member.0 < symbol);
+        let (below, above) = self.members.split_at(place);
+        let number = |member: &(u64, Instant)| member.0;
+        let numbers = below.iter().map(number).chain([symbol]).chain(above.iter().map(number));
+        numbers.clone().zip(numbers.skip(1)).map(|(before, after)| gap_len(after - before)).sum()
+    }
 }
 
 impl Sender {
     /// Gives a loss, or a packet just `sent` that may be one, its last answer; [`Sender::plan_pools`] must follow.
     pub(super) fn pool(&mut self, now: Instant, symbol: u64, latest: Instant, sent: bool) {
         self.critical_share.add(1.0);
-        let place = self.pools.join(symbol, now, latest, sent);
+        let place = self.pools.fitting(symbol, now, latest).unwrap_or_else(|| {
+            if self.pools.pools.len() == MAX_POOLS {
+                self.abandon_pool(0);
+            }
+            self.pools.open()
+        });
+        self.pools.join(place, symbol, latest, sent);
         if sent {
             self.note_sent(now, place);
         }
+    }
+
+    /// Gives a pool's place to another. Its members are left to the next report, and to their fail-safe copies.
+    fn abandon_pool(&mut self, place: usize) {
+        for (symbol, _) in &self.pools.pools[place].members {
+            if let Some(sent) = self.history.get_mut(*symbol) {
+                sent.planned = false;
+            }
+        }
+        self.pools.close(place);
     }
 
     /// A transmission that may serve a pool has left.
@@ -152,8 +188,15 @@ impl Sender {
         set.extend(self.pools.pools[place].members.iter().map(|member| member.0));
         let written = self.write_repair(now, out, &set, self.pools.pools[place].cause);
         self.pools.set = set;
-        self.note_sent(now, place);
-        self.pools.pools[place].sent += 1;
+        let pool = &mut self.pools.pools[place];
+        pool.sent += 1;
+        if written.is_some() {
+            self.note_sent(now, place);
+        } else {
+            // It has had its turn, so that this ends, but nothing of it may arrive.
+            pool.last_sent = Some(now);
+            pool.suppressed = true;
+        }
         if !self.plan_pool(now, place) {
             self.pools.close(place);
         }
@@ -190,9 +233,11 @@ impl Sender {
             pool.most = pool.sent + most_needed(&self.path, &pool.belief, latest - now, target);
         }
         let (more, apart) = plan_spread(&self.path, pool, latest - now, target);
+        let loss = self.path.loss_planned();
+        let assured = more == 0 && (!pool.suppressed || pool.belief.more(loss, loss, target) == 0);
         for (symbol, _) in &pool.members {
             if let Some(sent) = self.history.get_mut(*symbol) {
-                (sent.planned, sent.assured) = (more > 0, more == 0);
+                (sent.planned, sent.assured) = (more > 0, assured);
             }
         }
         if more > 0 {
@@ -230,4 +275,116 @@ fn most_needed(path: &Path, belief: &Belief, time: Duration, target: f64) -> usi
     let alone = belief.more(loss, loss, target);
     let hit = (2.0 * path.spacing().as_secs_f64() / time.as_secs_f64().max(1e-6)).min(0.75);
     (((alone + 1) as f64 / (1.0 - hit)) as usize + 1).min(MAX_PLANNED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Packet;
+    use crate::frame::{self, Frame};
+    use crate::ids::{Flags, Label, MediaTime, StreamHandle, StreamSeq};
+    use crate::policy::Policy;
+    use bytes::Bytes;
+
+    const NOW: Instant = Instant::from_micros(1_000_000);
+    const FIRST: u64 = (1 << 32) + 100;
+    const MAX_FRAME: usize = 1162;
+
+    /// A sender that has sent so many packets of the greatest size that goes whole, of use until `until`.
+    fn sender(policy: Policy, packets: u32, until: Instant) -> Sender {
+        let mut sender = Sender::new(NOW, policy, MAX_FRAME, 64 << 20, [FIRST as u32, 7]);
+        let payload = Bytes::from(vec![5; sender.half_limit()]);
+        for seq in 0..packets {
+            let packet = Packet {
+                stream: StreamHandle(1),
+                seq: StreamSeq(seq),
+                media_time: MediaTime(0),
+                age: Duration::ZERO,
+                label: Label(0),
+                flags: Flags::default(),
+                payload: payload.clone(),
+                recover_until: until,
+                target: None,
+            };
+            sender.send(NOW, packet).expect("there is room");
+            sender.poll_media(NOW, &mut BytesMut::new()).expect("it waits");
+        }
+        sender
+    }
+
+    fn planned(sender: &mut Sender, symbol: u64, latest: Instant) {
+        sender.pool(NOW, symbol, latest, false);
+        sender.history.get_mut(symbol).expect("it was sent").planned = true;
+    }
+
+    #[test]
+    fn what_a_pool_leaves_to_another_may_be_answered_again() {
+        let until = NOW + Duration::from_secs(3600);
+        let count = (MAX_POOLS * MAX_MEMBERS) as u64;
+        let mut sender = sender(Policy::default(), count as u32 + 1, until);
+        for symbol in FIRST..FIRST + count {
+            planned(&mut sender, symbol, until);
+        }
+        assert_eq!(sender.pools.len(), MAX_POOLS);
+        planned(&mut sender, FIRST + count, until);
+        assert_eq!(sender.pools.len(), MAX_POOLS);
+        let pooled =
+            |symbol| sender.pools.pools.iter().any(|pool| pool.members.iter().any(|member| member.0 == symbol));
+        for symbol in FIRST..=FIRST + count {
+            let sent = sender.history.get(symbol).expect("it was sent");
+            assert_eq!((sent.planned, sent.assured), (pooled(symbol), false), "{}", symbol - FIRST);
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_sent_assures_nobody() {
+        let until = NOW + Duration::from_millis(50);
+        for (max_overhead, assured) in [(0.0, false), (2.0, true)] {
+            let mut sender = sender(Policy { max_overhead, ..Policy::default() }, 20, until);
+            planned(&mut sender, FIRST, until);
+            sender.plan_pools(NOW);
+            let mut turns = 0;
+            while let Some(id) = sender.pools.pools.first().and_then(|pool| pool.ticket) {
+                let written = sender.write_pooled(NOW + Duration::from_millis(turns), &mut BytesMut::new(), id);
+                assert_eq!(written.is_some(), assured);
+                turns += 1;
+                assert!(turns <= MAX_PLANNED as u64, "it does not end");
+            }
+            let sent = sender.history.get(FIRST).expect("it was sent");
+            assert_eq!((sent.planned, sent.assured), (false, assured), "after {turns} turns");
+        }
+    }
+
+    #[test]
+    fn members_far_apart_fit_into_a_frame() {
+        let until = NOW + Duration::from_secs(3600);
+        let mut sender = sender(Policy::default(), 200 * MAX_MEMBERS as u32, until);
+        for place in 0..MAX_MEMBERS as u64 {
+            // From both ends towards the middle.
+            let place = if place % 2 == 0 { place / 2 } else { MAX_MEMBERS as u64 - 1 - place / 2 };
+            planned(&mut sender, FIRST + 200 * place, until);
+        }
+        sender.plan_pools(NOW);
+        let mut told = 0;
+        for id in sender.pools.pools.iter().filter_map(|pool| pool.ticket).collect::<Vec<_>>() {
+            let mut out = BytesMut::new();
+            sender.write_pooled(NOW, &mut out, id).expect("it fits");
+            assert!(out.len() <= MAX_FRAME, "{} bytes", out.len());
+            let Ok(Frame::Repair(repair)) = frame::decode(&out) else { panic!("no repair: {out:?}") };
+            told += repair.symbols.count();
+        }
+        assert_eq!(told, MAX_MEMBERS);
+        assert!(sender.pools.len() <= 2, "{} pools", sender.pools.len());
+    }
+
+    #[test]
+    fn a_loss_is_answered_whatever_its_pool_began_with() {
+        let until = NOW + Duration::from_secs(3600);
+        let mut sender = sender(Policy::default(), 2, until);
+        sender.pool(NOW, FIRST, until, true);
+        assert_eq!(sender.pools.pools[0].cause, Cause::Ahead);
+        planned(&mut sender, FIRST + 1, until);
+        assert_eq!(sender.pools.len(), 1);
+        assert_eq!(sender.pools.pools[0].cause, Cause::Answer);
+    }
 }

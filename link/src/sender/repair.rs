@@ -65,8 +65,9 @@ impl Sender {
         let start = out.len();
         let first = *symbols.first()?;
         let coded = self.history.coded_len(symbols.iter().copied());
-        let estimate = frame::COPY_PREFIX + symbols.len() - 1 + coded;
-        if estimate > self.max_frame || self.is_crowded() && cause != Cause::Answer || !self.budget.spend(estimate) {
+        let gaps: usize = symbols.windows(2).map(|pair| frame::gap_len(pair[1] - pair[0])).sum();
+        let size = frame::SET_PREFIX + gaps + coded;
+        if size > self.max_frame || self.is_crowded() && cause != Cause::Answer || !self.budget.spend(size) {
             self.stats.repair_suppressed += 1;
             return None;
         }
@@ -74,6 +75,7 @@ impl Sender {
         let ahead = (self.history.next() - 1 - first).min(u64::from(u16::MAX)) as u16;
         let set = symbols.iter().map(|symbol| *symbol as u32);
         Repair::put_set(out, number, stamp(now), cause != Cause::Answer, ahead, set);
+        debug_assert_eq!(out.len() - start + coded, size);
         self.finish_repair(out, start, number, symbols.iter().copied(), coded, cause)
     }
 

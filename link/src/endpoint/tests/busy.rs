@@ -247,6 +247,36 @@ fn a_host_that_lost_its_processor_catches_up() {
     assert!(repair * 50 < media, "{repair} of {media}");
 }
 
+#[test]
+fn a_host_that_is_behind_repeats_no_answer_for_want_of_word() {
+    for behind in [false, true] {
+        let mut world = World::new(3, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
+        let mut repair = Vec::new();
+        for seq in 0..600 {
+            if seq == 500 || seq == 501 {
+                let lost = seq == 500;
+                (world.ways[0].weather.after_loss, world.ways[0].lost) = (if lost { 1.0 } else { 0.0 }, lost);
+            }
+            let answered = world.links[0].stats().arq_packets_sent > 0;
+            if answered && repair.is_empty() {
+                // From here on nothing is heard of the answer.
+                let back = &mut world.ways[1];
+                (back.weather.after_loss, back.lost) = (1.0, true);
+                world.links[0].set_lag(if behind { Duration::from_millis(30) } else { Duration::ZERO });
+            }
+            let stats = world.links[0].stats();
+            repair.extend(answered.then_some(stats.arq_packets_sent));
+            if !answered || repair.len() == 1 {
+                world.send(0, 1, seq, 1316).expect("an idle link takes packets");
+            }
+            world.run_until(world.now + PACE);
+        }
+        world.run_until(world.now + Duration::from_millis(300));
+        let again = world.links[0].stats().arq_packets_sent - repair[0];
+        assert_eq!(again > 0, !behind, "{again} more answers");
+    }
+}
+
 /// Why a link is told at all.
 #[test]
 fn without_being_told_it_stays_behind() {
