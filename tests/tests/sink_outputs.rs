@@ -51,18 +51,32 @@ fn outputs_come_change_and_go_while_another_loses_nothing() {
     // One comes, another one takes its place, a server for players comes and goes and comes; then the first is alone again.
     reload(&mut sink, &file, &config(&[to(&first), to(&second)]), &format!("{} added", to(&second)));
     second.wait_for(500, PATIENCE);
-    let server = format!("http://{}/live.ts", free_port());
+    let players = free_port();
+    let server = format!("http://{players}/live.ts");
+    let record = format!("file:{}", files.path().join("record.ts").display());
+    let recorded = || std::fs::read(files.path().join("record.ts")).unwrap_or_default();
     reload(
         &mut sink,
         &file,
-        &config(&[to(&third), server.clone(), to(&first)]),
+        &config(&[to(&third), server.clone(), record.clone(), to(&first)]),
         &format!("{} taken away", to(&second)),
     );
     third.wait_for(500, PATIENCE);
-    reload(&mut sink, &file, &config(&[to(&first)]), &format!("{server} taken away"));
-    // A path is free again when the output that had it has written what it held.
-    std::thread::sleep(Duration::from_secs(1));
-    reload(&mut sink, &file, &config(&[to(&first), format!("{server}?start=now")]), "\"done\":4");
+    // The path goes from one output to the next, and what is recorded is kept while another way of recording takes over.
+    let [server, anew] = [format!("{server}?start=now"), format!("{record}?start=now")];
+    let before = recorded();
+    reload(&mut sink, &file, &config(&[to(&first), server.clone(), anew.clone()]), "\"done\":3");
+    assert!(std::net::TcpStream::connect(players).is_ok());
+    let beside = config(&[to(&first), server, "file:/nonexistent/x.ts".into(), record]);
+    reload(&mut sink, &file, &beside, "\"refused\":1");
+    reload(&mut sink, &file, &config(&[to(&first), anew]), "\"done\":4");
+    let clock = node::clock::Clock::start();
+    let end = clock.now() + PATIENCE;
+    while std::net::TcpStream::connect(players).is_ok() || recorded().len() <= before.len() {
+        assert!(clock.now() < end, "the server is still there, or nothing more is recorded");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!before.is_empty() && recorded().starts_with(&before));
 
     // Broken ones change nothing: neither of these, nor what is in force.
     for (text, parts) in [
@@ -82,7 +96,7 @@ fn outputs_come_change_and_go_while_another_loses_nothing() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    sink.wait_for("\"refused\":6", PATIENCE);
+    sink.wait_for("\"refused\":7", PATIENCE);
     first.wait_for(500, PATIENCE);
 
     let sent = feed.stop();
