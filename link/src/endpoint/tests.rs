@@ -355,6 +355,24 @@ fn a_question_without_an_answer_wakes_nobody_for_ever() {
 }
 
 #[test]
+fn between_bursts_a_lossy_link_is_probed_only_where_turns_are_few() {
+    for (delay, least, most) in [(1, 0.0, 0.5), (35, 2.5, 3.5)] {
+        let weather = Weather { delay: Duration::from_millis(delay), ..lossy() };
+        let mut world = World::new(delay, config(RepairMode::Auto), [weather.clone(), weather]);
+        let bursts = 2_000;
+        for burst in 0..bursts {
+            (burst * 10..burst * 10 + 10)
+                .for_each(|seq| world.send(0, 1, seq, 1316).expect("an idle link takes packets"));
+            world.run_until(world.now + Duration::from_millis(5));
+        }
+        world.run_until(world.now + Duration::from_secs(1));
+        assert_eq!(world.missed(bursts * 10), 0, "{delay} ms");
+        let probes = world.links[0].stats().probe_packets_sent as f64 / f64::from(bursts);
+        assert!((least..most).contains(&probes), "{delay} ms: {probes} probes a burst");
+    }
+}
+
+#[test]
 fn refuses_what_it_cannot_carry() {
     let mut world = World::new(1, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
     assert!(matches!(world.send(0, 1, 0, 2049), Err(SendError::TooLarge { size: 2049, most: 2048 })));
