@@ -565,3 +565,23 @@ fn long_loss_is_not_mistaken_for_a_smaller_path() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_port_does_not_outlast_the_connection_of_a_peer_that_is_held_back() {
+    local(async {
+        let Pair { a, b, a_port, b_port, .. } = pair(None).await;
+        // Each as much work as 64 KiB: half a minute of it.
+        let dear = || {
+            let whence = crate::control::Whence { id: 1, handle: 1, missing: vec![(7, 4096)], hops: 12 };
+            Control::Whence(whence)
+        };
+        a.with(|_, _, ports| (0..1000).for_each(|_| ports.control(a_port, dear())));
+        until("it is held back", || b.control_held_back() > 0).await;
+        a.with(|_, _, ports| ports.close(a_port, CloseCode::Done, "enough"));
+        a.closed(a_port).await;
+        let gone = tokio::time::Instant::now();
+        assert_eq!(b.closed(b_port).await.reason, "enough");
+        assert!(gone.elapsed() < Duration::from_secs(5), "{:?}", gone.elapsed());
+        assert!(b.with(|_, notes, _| notes.messages.len()) < 1000);
+    });
+}
