@@ -36,7 +36,7 @@ impl RelaySystem {
             }
             self.detach(now, old);
             ports.close(old, CloseCode::Replaced, "a newer connection between the two relays is kept");
-        } else if self.relays.len() >= self.options.limits.max_relays {
+        } else if self.relays.len() >= self.options.limits.max_relays.min(self.directory.most_links()) {
             ports.close(port, CloseCode::Overload, "too many relays");
             return;
         } else if !self.welcomes(now, &peer.name, peer.dialled, ports) {
