@@ -471,6 +471,7 @@ impl RelaySystem {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
             self.expire_questions(now);
+            self.expire_inquiries(now);
             self.accounts.expire(now);
             self.paced.expire(now);
             self.expire_rights(now, ports);
