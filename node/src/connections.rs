@@ -1,6 +1,7 @@
 //! Connections of those who come by TCP: so many at once, and each only for as long as it is used. What one client can make a node hold is
 //! bounded, and who is slow is let go. For [operations ports](crate::ops), and for a sink's server for players.
 
+use crate::network::network;
 use axum::Router;
 use axum::http::Extensions;
 use hyper::Request;
@@ -30,7 +31,7 @@ pub const EXHAUSTED: Duration = Duration::from_millis(100);
 pub struct Bounds {
     /// Most connections at once.
     pub most: usize,
-    /// Of these, from one address: whoever takes all of them leaves some to others.
+    /// Of these, from one IPv4 address or one IPv6 network of 64 bits: whoever takes all of them leaves some to others.
     pub most_of_one: usize,
     /// How long a head may take to come, counted from the end of what was before it: an idle connection is closed then too.
     pub head: Duration,
@@ -58,10 +59,10 @@ impl Places {
         Arc::new(Places { bounds, taken: Mutex::default() })
     }
 
-    /// A place for one more from this address, where there is one.
+    /// A place for one more from this address, where there is one; of IPv6 all addresses of a network are one.
     pub fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = from.to_canonical();
+        let from = network(from);
         let all: usize = taken.values().sum();
         if all >= self.bounds.most || taken.get(&from).is_some_and(|of_one| *of_one >= self.bounds.most_of_one) {
             return None;
@@ -218,6 +219,11 @@ mod tests {
         let mut places: Vec<Place> = (0..BOUNDS.most_of_one).map(|_| all.admit(address(1)).expect("a place")).collect();
         assert!(all.admit(address(1)).is_none(), "one address has all that it may");
         assert!(all.admit("::ffff:192.0.2.1".parse().expect("an address")).is_none(), "the same in other words");
+        let networks = Places::new(BOUNDS);
+        let of_one: Vec<Place> = (0..BOUNDS.most as u128)
+            .filter_map(|host| networks.admit(IpAddr::V6((0x2001_0db8 << 96 | host).into())))
+            .collect();
+        assert_eq!(of_one.len(), BOUNDS.most_of_one, "one network has all that it may");
         for host in 2.. {
             match all.admit(address(host)) {
                 Some(place) => places.push(place),

@@ -17,6 +17,7 @@ pub mod greeting;
 pub mod host;
 pub mod lines;
 pub mod metrics;
+pub mod network;
 pub mod ops;
 pub mod payload;
 pub mod ports;

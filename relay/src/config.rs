@@ -23,6 +23,9 @@ use topology::NodeName;
 use topology::about::Place;
 use topology::terms::{MOST_ADDRESS, Tag};
 
+/// The least time between two reports.
+pub(crate) const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
 /// What a relay is told by its operator.
 ///
 /// Durations are written with their unit (`"20ms"`, `"1m 30s"`), rates as `"20 Mbit/s"`, `"500 kbit/s"` or a bare number
@@ -215,7 +218,7 @@ impl Config {
         if !(1..=MOST_THREADS).contains(&self.threads) {
             return Err(format!("threads: expected 1 to {MOST_THREADS}, not {}", self.threads));
         }
-        if self.report_interval < Duration::from_millis(10) {
+        if self.report_interval < LEAST_INTERVAL {
             return Err("report_interval: expected at least 10ms".into());
         }
         if let Some(location) = &self.location {

@@ -72,6 +72,13 @@ const RELAY: &[Of<Report>] = &[
         ),
         |r| r.refused.held_back as f64,
     ),
+    (
+        counter(
+            "anabranch_relay_receipts_refused_total",
+            "Receipts of sinks of which no account is kept: as many sinks and streams are as may be",
+        ),
+        |r| r.refused.receipts as f64,
+    ),
     (counter("anabranch_relay_publish_refused_total", "Streams refused to publishers"), |r| r.refused.publish as f64),
     (counter("anabranch_relay_subscribe_refused_total", "Streams refused to watchers"), |r| r.refused.subscribe as f64),
     (counter("anabranch_relay_streams_refused_total", "Streams not carried: too many in all, or of one relay"), |r| {

@@ -15,8 +15,17 @@ use std::time::Duration;
 use topology::{NodeName, StreamName};
 use utoipa::ToSchema;
 
-/// Most accounts; beyond it the one that has been idle for longest gives way.
+/// Most accounts; beyond it those give way that have been idle for longest, if they have been for [`IDLE`].
 const MOST_ACCOUNTS: usize = 2048;
+
+/// Who has not reported for so long watches no more: a sink reports every second.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How often it is looked for idle accounts where there is no room: each look goes through all of them.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Most that give way at once.
+const MOST_GIVE_WAY: usize = 64;
 
 /// Most hops told apart in one span of an account; the rest is counted as unknown.
 const MOST_HOPS: usize = 8;
@@ -228,25 +237,45 @@ impl Account {
     }
 }
 
-/// The accounts of a relay: a few kilobytes for each sink and stream, bounded in number.
+/// The accounts of a relay: a few kilobytes for each sink and stream, bounded in number. Where there are more, those that are kept stay whole:
+/// what gave way to the next receipt would soon tell of nobody.
 #[derive(Debug, Default)]
 pub struct Accounts {
     all: BTreeMap<(StreamName, NodeName), Account>,
+    looked: Option<Instant>,
+    refused: u64,
 }
 
 impl Accounts {
     /// A sink reports.
     pub fn take(&mut self, now: Instant, sink: &NodeName, receipt: &Receipt) {
         let key = (receipt.name.clone(), sink.clone());
-        if !self.all.contains_key(&key)
-            && self.all.len() >= MOST_ACCOUNTS
-            && let Some(idle) = self.all.iter().min_by_key(|(_, account)| account.told).map(|(key, _)| key.clone())
-        {
-            self.all.remove(&idle);
+        if !self.all.contains_key(&key) && !self.has_room(now) {
+            self.refused += 1;
+            return;
         }
         let account = self.all.entry(key).or_insert_with(|| Account::new(now));
         account.told = now;
         account.each(now, |counts| counts.take(receipt));
+    }
+
+    /// Receipts of which no account is kept: there are as many as there may be.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Whether there is room for another account; makes some where others are idle.
+    fn has_room(&mut self, now: Instant) -> bool {
+        let looked = self.looked.is_some_and(|at| now.saturating_since(at) < LOOK_EVERY);
+        if self.all.len() >= MOST_ACCOUNTS && !looked {
+            self.looked = Some(now);
+            let is_idle = |account: &Account| now.saturating_since(account.told) >= IDLE;
+            let mut idle: Vec<_> = self.all.iter().filter(|(_, account)| is_idle(account)).collect();
+            idle.sort_by_key(|(_, account)| account.told);
+            let idle: Vec<_> = idle.into_iter().take(MOST_GIVE_WAY).map(|(key, _)| key.clone()).collect();
+            idle.iter().for_each(|key| drop(self.all.remove(key)));
+        }
+        self.all.len() < MOST_ACCOUNTS
     }
 
     /// So many packets that a sink missed were lost on this hop.
@@ -343,12 +372,37 @@ mod tests {
     }
 
     #[test]
+    fn more_sinks_than_accounts_leave_those_that_are_kept_whole() {
+        let mut accounts = Accounts::default();
+        let all = MOST_ACCOUNTS + 100;
+        let names: Vec<NodeName> = (0..all).map(|n| name(&format!("s{n}"))).collect();
+        for second in 0..10 {
+            names.iter().for_each(|sink| accounts.take(at(second), sink, &receipt(10, 0)));
+        }
+        let of = |accounts: &Accounts, second| {
+            let stream = "t/c".parse().expect("valid");
+            accounts.of(at(second), &name("r"), &stream).expect("they reported").sinks
+        };
+        let sinks = of(&accounts, 9);
+        assert_eq!((sinks.len(), accounts.refused()), (MOST_ACCOUNTS, 1000));
+        assert!(sinks.iter().all(|sink| sink.minute.due == 100), "each reported ten times");
+        // The first hundred have gone; the others go on.
+        for second in 10..100 {
+            names[100..].iter().for_each(|sink| accounts.take(at(second), sink, &receipt(10, 0)));
+        }
+        let sinks = of(&accounts, 99);
+        assert_eq!(sinks.len(), MOST_ACCOUNTS);
+        let kept = |sink: &NodeName| sinks.iter().any(|known| known.sink == *sink);
+        assert!(names[100..].iter().all(kept), "who is there has the place of who has gone");
+    }
+
+    #[test]
     fn the_number_of_accounts_and_hops_is_bounded() {
         let mut accounts = Accounts::default();
         for n in 0..MOST_ACCOUNTS as u64 + 10 {
             accounts.take(at(n), &name(&format!("s{n}")), &receipt(u64::MAX, i64::MAX));
         }
-        assert_eq!(accounts.all.len(), MOST_ACCOUNTS);
+        assert!((MOST_ACCOUNTS - MOST_GIVE_WAY..=MOST_ACCOUNTS).contains(&accounts.all.len()));
         let (stream, sink) = ("t/c".parse().expect("valid"), name(&format!("s{}", MOST_ACCOUNTS + 9)));
         for n in 0..100 {
             accounts.blame(at(9000), &stream, &sink, &(name(&format!("r{n}")), name("x")), u64::MAX);

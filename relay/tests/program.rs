@@ -53,6 +53,10 @@ fn keys_are_made_in_one_command_each_and_never_overwritten() {
     assert!(token.starts_with("abt1."), "{token}");
     let (text, _) = run(at, &["keys", "inspect", token.trim()], Exit::Ok);
     assert!(text.contains("studio-1") && text.contains("news/*") && text.contains("20000000"), "{text}");
+    for id in ["x".repeat(65), "two\nlines".to_owned()] {
+        let (_, why) = run(at, &["keys", "token", "--dir", "k", "--id", &id, "--publish", "a/*"], Exit::Config);
+        assert!(why.contains("its id") && why.contains("at most 64 bytes"), "{why}");
+    }
     for wrong in [
         &["keys", "token", "--dir", "k", "--id", "x"][..],
         &["keys", "token", "--dir", "k", "--id", "x", "--publish", "a/*", "--subscribe", "b/*"],
@@ -90,6 +94,9 @@ fn a_wrong_command_line_is_64_and_help_is_not() {
     for wrong in [&["run"][..], &["run", "--bogus"], &["fly"], &[], &["ctl", "status", "--ops", "here"]] {
         run(directory.path(), wrong, Exit::Usage);
     }
+    let (_, why) = run(directory.path(), &["run", "--json", "--interval", "0s"], Exit::Usage);
+    assert!(why.contains("--interval") && why.contains("at least 10ms"), "{why}");
+    run(directory.path(), &["run", "--config", "relay.toml", "--interval", "1s"], Exit::Usage);
     let (help, _) = run(directory.path(), &["--help"], Exit::Ok);
     for command in ["run", "check", "example-config", "keys", "ctl"] {
         assert!(help.contains(command), "{help}");

@@ -3,6 +3,7 @@
 use super::handshake::{self, Failed, Session, closed_by};
 use super::{Inner, path};
 use crate::control::CloseCode;
+use crate::network::network;
 use crate::trust::Verifier;
 use quinn::{Connecting, Connection, Incoming, VarInt};
 use std::collections::HashMap;
@@ -149,7 +150,7 @@ struct Counted {
 
 impl Networks {
     fn enter(networks: &Arc<Networks>, address: SocketAddr) -> Option<Counted> {
-        let network = network(address.ip().to_canonical());
+        let network = network(address.ip());
         let mut counts = networks.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(network).or_default();
         if *count >= MAX_PER_NETWORK {
@@ -169,13 +170,6 @@ impl Drop for Counted {
                 counts.remove(&self.network);
             }
         }
-    }
-}
-
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
     }
 }
 

@@ -63,12 +63,17 @@ async fn shake(
     loop {
         let place = endpoint.next_place();
         let (connection, payload) = race(endpoint, place, config, &attempts(endpoint, addresses)).await?;
+        let remote = connection.remote_address();
         if endpoint.known_payload.is_some() || payload == path::LEAST {
+            if endpoint.known_payload.is_none() && !endpoint.paths.is_small(remote) {
+                // The assumed size had a head start, and did not get through.
+                endpoint.paths.remember_small(remote);
+            }
             let mut session = handshake::introduce(connection, expected, hello, verifier).await?;
             session.wire.carrier = place.carrier.clone();
             return Ok(session);
         }
-        let (remote, mut early) = (connection.remote_address(), Vec::new());
+        let mut early = Vec::new();
         let proof = path::prove(&connection, &mut early).map_err(Failed::Lost);
         let introduced = handshake::introduce(connection.clone(), expected, hello.clone(), verifier);
         let (carried, mut session) = futures_util::future::try_join(proof, introduced).await?;

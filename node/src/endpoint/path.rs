@@ -16,7 +16,7 @@ use link::frame::{self, Frame, PathProbe};
 use link::proof::{PathProof, Verdict};
 use quinn::{Connection, ConnectionError, ConnectionId};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +58,7 @@ impl Paths {
 
     /// Notes that the path to `address` does not carry the assumed size.
     pub(crate) fn remember_small(&self, address: SocketAddr) {
+        let address = canonical(address);
         let mut small = self.small.lock().unwrap_or_else(PoisonError::into_inner);
         small.retain(|(other, _)| *other != address);
         if small.len() == MAX_REMEMBERED {
@@ -67,10 +68,18 @@ impl Paths {
     }
 
     pub(super) fn is_small(&self, address: SocketAddr) -> bool {
-        let now = self.clock.now();
+        let (address, now) = (canonical(address), self.clock.now());
         let mut small = self.small.lock().unwrap_or_else(PoisonError::into_inner);
         small.retain(|(_, since)| now - *since < REMEMBERED);
         small.iter().any(|(other, _)| *other == address)
+    }
+}
+
+/// A socket of both families tells of a peer of IPv4 as `::ffff:a.b.c.d`; it is dialled as `a.b.c.d`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
     }
 }
 
@@ -178,5 +187,7 @@ mod tests {
         assert!(!paths.is_small(address(1)), "the oldest gave way");
         assert!(paths.is_small(address(2)) && paths.is_small(address(MAX_REMEMBERED as u16 + 1)));
         assert_eq!(paths.small.lock().unwrap().len(), MAX_REMEMBERED);
+        paths.remember_small("[::ffff:198.51.100.1]:7".parse().unwrap());
+        assert!(paths.is_small("198.51.100.1:7".parse().unwrap()), "as a socket of both families tells of it");
     }
 }

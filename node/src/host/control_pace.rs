@@ -4,7 +4,12 @@
 //! what is not read fills the window of its stream (`endpoint::transport`), and then it cannot send. Nothing is lost but its own time.
 
 use crate::control::Control;
+use crate::network::network;
+use crate::ports::Peer;
+use crate::trust::Role;
 use link::Instant;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// What may be read of a peer in a second, in bytes: an overlay of a thousand relays says less when all of it changes.
@@ -12,6 +17,13 @@ const RATE: u64 = 2 << 20;
 
 /// What may be read at once after a silence: that an overlay of a thousand relays introduces itself.
 const BURST: u64 = 8 << 20;
+
+/// What may be read in a second of all those together who come from one network, or by one token, so that many connections, and new ones, are not
+/// worth more each: a quarter of the time of the thread that forwards, or less.
+const RATE_OF_MANY: u64 = 8 * RATE;
+
+/// What may be read of them at once: that an audience of thousands comes back.
+const BURST_OF_MANY: u64 = 2 * BURST;
 
 /// What a message costs beyond its bytes: it is a turn of the host.
 const EACH: u64 = 64;
@@ -72,9 +84,9 @@ fn named(runs: &[(u32, u16)]) -> u64 {
 impl ControlPace {
     /// How long to wait before a message of this cost is handled.
     pub(super) fn before(&mut self, now: Instant, cost: u64) -> Duration {
-        let full = self.full.unwrap_or(now).max(now) + time_for(cost);
+        let full = self.full.unwrap_or(now).max(now) + time_for(cost, RATE);
         self.full = Some(full);
-        full.saturating_since(now).saturating_sub(time_for(BURST))
+        full.saturating_since(now).saturating_sub(time_for(BURST, RATE))
     }
 
     /// Whether it is the turn of others after a message of this cost.
@@ -88,8 +100,68 @@ impl ControlPace {
     }
 }
 
-fn time_for(bytes: u64) -> Duration {
-    Duration::from_micros(bytes.saturating_mul(1_000_000) / RATE)
+/// On whose account messages are read, beside that of their connection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Account {
+    Network(IpAddr),
+    /// By its id.
+    Token(String),
+}
+
+/// The accounts of a source or sink. A relay has none but that of its connection: there is one to each.
+pub(super) fn accounts(peer: &Peer) -> Vec<Account> {
+    if peer.role == Role::Relay {
+        return Vec::new();
+    }
+    let tokens = peer.grants.iter().map(|grant| Account::Token(grant.id.clone()));
+    tokens.chain([Account::Network(network(peer.address.ip()))]).collect()
+}
+
+/// What was read of all connections of a network or a token together. It outlasts them: who comes anew does not begin anew.
+#[derive(Debug, Default)]
+pub(super) struct SharedPaces {
+    /// When each will have earned all of [`BURST_OF_MANY`] again, as [`ControlPace`] has it.
+    full: BTreeMap<Account, Instant>,
+}
+
+impl SharedPaces {
+    /// How long to wait before a message of this cost is handled, on all of these accounts.
+    pub(super) fn before(&mut self, now: Instant, accounts: &[Account], cost: u64) -> Duration {
+        let mut latest = now;
+        for account in accounts {
+            let taken = time_for(cost, RATE_OF_MANY);
+            match self.full.get_mut(account) {
+                Some(full) => {
+                    *full = now.max(*full) + taken;
+                    latest = latest.max(*full);
+                }
+                None => {
+                    latest = latest.max(now + taken);
+                    self.full.insert(account.clone(), now + taken);
+                }
+            }
+        }
+        latest.saturating_since(now).saturating_sub(time_for(BURST_OF_MANY, RATE_OF_MANY))
+    }
+
+    /// A message of this cost is not handled after all: its connection ended while it waited. Others need not wait for it.
+    pub(super) fn give_back(&mut self, accounts: &[Account], cost: u64) {
+        for account in accounts {
+            if let Some(full) = self.full.get_mut(account) {
+                let back = full.saturating_since(Instant::ORIGIN).saturating_sub(time_for(cost, RATE_OF_MANY));
+                *full = Instant::ORIGIN + back;
+            }
+        }
+    }
+
+    /// Forgets who has earned all again.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.full.retain(|_, full| *full > now);
+    }
+}
+
+fn time_for(bytes: u64, rate: u64) -> Duration {
+    Duration::from_micros(bytes.saturating_mul(1_000_000) / rate)
 }
 
 #[cfg(test)]
@@ -165,7 +237,7 @@ mod tests {
             assert_eq!(pace.before(now, dear), Duration::ZERO);
         }
         let wait = pace.before(now, dear);
-        assert!(wait > Duration::ZERO && wait <= time_for(dear));
+        assert!(wait > Duration::ZERO && wait <= time_for(dear, RATE));
     }
 
     /// Half a millisecond each, or more: of a thousand milliseconds they may have thirty.
@@ -184,6 +256,85 @@ mod tests {
         assert!((read(cost_of(&renewal)) - BURST / (512 << 10)) / 10 <= 4);
         let beyond = receipt(vec![(0, u16::MAX); 1000]);
         assert!(cost(&beyond, 0) < BURST / 16, "one message holds nobody back for long");
+    }
+
+    fn client(host: u8, token: &str) -> Vec<Account> {
+        vec![Account::Token(token.to_owned()), Account::Network(IpAddr::from([192, 0, 2, host]))]
+    }
+
+    #[test]
+    fn who_dials_again_and_again_gets_no_more_read_than_who_stays() {
+        let dear = cost_of(&receipt(vec![(1, 4096)]));
+        let (mut paces, mut now) = (SharedPaces::default(), Instant::from_micros(5));
+        let (mut read, end) = (0, now + Duration::from_secs(10));
+        // A hundred connections a second, from a hundred addresses, each with all that may be read of one at once.
+        for nth in 0u8.. {
+            let (mut pace, accounts) = (ControlPace::default(), client(nth % 100, "greedy"));
+            for _ in 0..BURST / dear {
+                now += pace.before(now, dear).max(paces.before(now, &accounts, dear));
+                read += dear;
+            }
+            now += Duration::from_millis(10);
+            paces.expire(now);
+            if now >= end {
+                break;
+            }
+        }
+        assert!(read <= BURST_OF_MANY + 11 * RATE_OF_MANY, "{read}");
+        assert_eq!(paces.before(now, &client(200, "other"), dear), Duration::ZERO, "others do not pay for it");
+    }
+
+    #[test]
+    fn a_relay_has_no_account_with_others() {
+        let grant = |id: &str| crate::trust::Grant {
+            id: id.to_owned(),
+            streams: "**".parse().expect("valid"),
+            direction: crate::trust::Direction::Subscribe,
+            max_rate: None,
+            expires: 1,
+        };
+        let peer = |role| Peer {
+            name: "p".parse().expect("valid"),
+            role,
+            grants: vec![grant("t")],
+            address: "[2001:db8::7]:9".parse().expect("valid"),
+            dialled: false,
+            features: 0,
+        };
+        assert!(accounts(&peer(Role::Relay)).is_empty());
+        let network = Account::Network("2001:db8::".parse().expect("valid"));
+        assert_eq!(accounts(&peer(Role::Sink)), [Account::Token("t".to_owned()), network]);
+    }
+
+    #[test]
+    fn what_waits_when_its_connection_ends_keeps_nobody_waiting() {
+        let (mut paces, now) = (SharedPaces::default(), Instant::from_micros(5));
+        let accounts = client(1, "t");
+        assert_eq!(paces.before(now, &accounts, BURST_OF_MANY), Duration::ZERO);
+        for _ in 0..1000 {
+            paces.before(now, &accounts, BURST);
+            paces.give_back(&accounts, BURST);
+        }
+        assert_eq!(paces.before(now, &accounts, RATE_OF_MANY), Duration::from_secs(1));
+        paces.expire(now + Duration::from_secs(1));
+        assert_eq!(paces.full.len(), 2, "what is not yet earned again is remembered");
+        paces.expire(now + Duration::from_secs(3));
+        assert!(paces.full.is_empty());
+    }
+
+    /// An audience of thousands by one token, which comes at once and then tells every second what it had.
+    #[test]
+    fn a_large_audience_is_not_held_back_for_long() {
+        let name = "tenant/channel".parse().expect("valid");
+        let (subscribe, told) = (cost_of(&Control::Subscribe { name }), cost_of(&receipt(Vec::new())));
+        let (mut paces, mut now) = (SharedPaces::default(), Instant::from_micros(5));
+        let longest = (0..5_000).map(|_| paces.before(now, &client(1, "viewers"), subscribe)).max();
+        assert!(longest.is_some_and(|wait| wait < Duration::from_secs(1)), "{longest:?}");
+        for _ in 0..10 {
+            now += Duration::from_secs(1);
+            let longest = (0..5_000).map(|_| paces.before(now, &client(1, "viewers"), told)).max();
+            assert_eq!(longest, Some(Duration::ZERO));
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) fn connection<S: EndSystem + 'static>(
 ) {
     spawn_local(write_control(inner.clone(), port, connection.clone(), send, notify));
     let standing = Rc::new(standing);
-    let control = spawn_local(read_control(inner.clone(), port, receive, standing.clone(), renewal));
+    let mut control = spawn_local(read_control(inner.clone(), port, receive, standing.clone(), renewal));
     let watched = spawn_local(cut_off(inner.clone(), port, standing));
     let inner = inner.clone();
     spawn_local(async move {
@@ -72,8 +72,12 @@ pub(super) fn connection<S: EndSystem + 'static>(
                 carrier.runtime().spawn(reading).await.unwrap_or(ConnectionError::LocallyClosed)
             }
         };
-        // The last control messages are heard before the end. It ends otherwise only where the runtime does.
-        let _ = control.await;
+        // The last control messages are heard before the end, but for those of a peer that is being held back: its port would outlast it.
+        if tokio::time::timeout(LAST_WORD, &mut control).await.is_err() {
+            control.abort();
+            // Until it is gone: what it waited with is given back.
+            let _ = control.await;
+        }
         watched.abort();
         let closed = inner.turn(|core, now| core.closed(now, port, closed_by(&error)));
         inner.finished(port, closed);
@@ -121,6 +125,7 @@ async fn housekeeping<S: EndSystem>(inner: Weak<Inner<S>>) {
         tokio::time::sleep(HOUSEKEEPING).await;
         let Some(host) = inner.upgrade() else { return };
         host.turn(|core, now| core.housekeeping(now));
+        host.control_paces.borrow_mut().expire(host.clock.now());
     }
 }
 
@@ -204,6 +209,7 @@ async fn read_control<S: EndSystem>(
 ) {
     let mut body = Vec::new();
     let mut pace = ControlPace::default();
+    let accounts = inner.core.borrow().engine.ports.peer(port).map(control_pace::accounts).unwrap_or_default();
     let mut told = false;
     loop {
         let mut cost = 0;
@@ -218,9 +224,13 @@ async fn read_control<S: EndSystem>(
             Ok(None) => return,
             Err(error) => Err(error.to_string()),
         };
-        let held_back = pace.before(inner.clock.now(), cost);
+        let now = inner.clock.now();
+        let together = inner.control_paces.borrow_mut().before(now, &accounts, cost);
+        let held_back = pace.before(now, cost).max(together);
         if !held_back.is_zero() {
+            let spent = Spent { inner: &inner, accounts: &accounts, cost };
             hold_back(&inner, port, held_back, !std::mem::replace(&mut told, true)).await;
+            std::mem::forget(spent);
         }
         match message {
             Ok(Control::Tokens { tokens }) => {
@@ -241,6 +251,19 @@ async fn read_control<S: EndSystem>(
         if pace.turn_is_over(cost) {
             yield_now().await;
         }
+    }
+}
+
+/// What a message costs that waits; given back where its connection ends before it is handled.
+struct Spent<'a, S> {
+    inner: &'a Inner<S>,
+    accounts: &'a [control_pace::Account],
+    cost: u64,
+}
+
+impl<S> Drop for Spent<'_, S> {
+    fn drop(&mut self) {
+        self.inner.control_paces.borrow_mut().give_back(self.accounts, self.cost);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::endpoint::Session;
 use crate::exit::{Exit, Failure};
 use crate::ports::{Closed, EndSystem, PortId, Ports};
 use carriage::Arrivals;
+use control_pace::SharedPaces;
 use core::Core;
 use link::{Bitrate, Instant, LinkConfig};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -83,6 +84,8 @@ struct Inner<S> {
     gates: RefCell<Gates>,
     /// Times that a peer's next control message was read later, because it sends more than one may.
     control_held_back: Cell<u64>,
+    /// How fast those of all sources and sinks of a network or a token are read.
+    control_paces: RefCell<SharedPaces>,
 }
 
 /// Who waits for which port to close, and why the last ones did.
@@ -113,6 +116,7 @@ impl<S: EndSystem + 'static> Host<S> {
             arrivals: Arc::default(),
             gates: RefCell::default(),
             control_held_back: Cell::new(0),
+            control_paces: RefCell::default(),
         });
         drive::start(&inner);
         let host = Host { inner };

@@ -283,6 +283,22 @@ fn the_frames_of_a_link_are_as_large_as_the_path_carries() {
 }
 
 #[test]
+fn a_path_on_which_only_the_least_size_got_through_is_remembered() {
+    local(async {
+        let pair = pair_through(None, Some(Path { payload: 1210, ..CLEAN })).await;
+        assert_eq!(pair.a.transport(pair.a_port).unwrap().path_payload, 1200);
+        pair.carried.set(65536);
+        let (again, _) = tokio::join!(
+            pair.endpoints.0.connect(&pair.address, hello(Role::Relay)),
+            pair.endpoints.1.accept(&pair.verifier)
+        );
+        let host = Host::new(Clock::start(), Notebook::default());
+        let port = host.attach(again.unwrap(), LinkConfig::default());
+        assert_eq!(host.transport(port).unwrap().path_payload, 1200, "what it carries now is tried later");
+    });
+}
+
+#[test]
 fn a_path_that_becomes_smaller_is_dialled_again_with_smaller_packets() {
     local(async {
         let path = Path { delay: Duration::from_millis(10), ..CLEAN };
@@ -564,4 +580,25 @@ fn long_loss_is_not_mistaken_for_a_smaller_path() {
         tokio::time::timeout(limit, test).await.map_err(|_| Failure::new(Exit::Software, "stuck"))
     })
     .unwrap();
+}
+
+#[test]
+fn a_port_does_not_outlast_the_connection_of_a_peer_that_is_held_back() {
+    local(async {
+        let Pair { a, b, a_port, b_port, .. } = pair(None).await;
+        // Each as much work as 64 KiB: half a minute of it.
+        let dear = || {
+            let whence = crate::control::Whence { id: 1, handle: 1, missing: vec![(7, 4096)], hops: 12 };
+            Control::Whence(whence)
+        };
+        a.with(|_, _, ports| (0..1000).for_each(|_| ports.control(a_port, dear())));
+        until("it is held back", || b.control_held_back() > 0).await;
+        a.with(|_, _, ports| ports.close(a_port, CloseCode::Done, "enough"));
+        a.closed(a_port).await;
+        let gone = b.now();
+        assert_eq!(b.closed(b_port).await.reason, "enough");
+        let outlasted = b.now() - gone;
+        assert!(outlasted < Duration::from_secs(5), "{outlasted:?}");
+        assert!(b.with(|_, notes, _| notes.messages.len()) < 1000);
+    });
 }

@@ -18,6 +18,8 @@ use topology::StreamPattern;
 const PREFIX: &str = "abt1.";
 /// Longer texts are no tokens.
 const MAX_TEXT: usize = 4096;
+/// Bytes of an id.
+const MAX_ID: usize = 64;
 const CLAIMS_CONTEXT: &[u8] = b"anabranch token claims v1\0";
 const DELEGATION_CONTEXT: &[u8] = b"anabranch token issuer v1\0";
 
@@ -72,8 +74,9 @@ impl TokenIssuer {
         Ok(TokenIssuer { key, delegation: Delegation { key: public, expires, signature } })
     }
 
-    /// Signs a token; returns its text.
+    /// Signs a token; returns its text. An error where no relay would take it.
     pub fn issue(&self, claims: &Claims) -> Result<String, TrustError> {
+        check_id(&claims.id)?;
         let claims = postcard::to_allocvec(claims).map_err(|error| malformed(error.to_string()))?;
         let signature = self.key.sign(&[CLAIMS_CONTEXT, &claims].concat()).to_bytes();
         let token = Token { claims, signature, delegation: self.delegation.clone() };
@@ -153,10 +156,16 @@ fn decode(text: &str) -> Result<(Token, Claims), TrustError> {
     let token: Token =
         postcard::from_bytes(&bytes).map_err(|_| malformed("it does not decode: cut off while copying?"))?;
     let claims: Claims = postcard::from_bytes(&token.claims).map_err(|_| malformed("its claims do not decode"))?;
-    if claims.id.len() > 64 || claims.id.chars().any(char::is_control) {
-        return Err(malformed("its id is longer than 64 bytes, or not printable"));
-    }
+    check_id(&claims.id)?;
     Ok((token, claims))
+}
+
+/// It stands in logs, and is compared often.
+fn check_id(id: &str) -> Result<(), TrustError> {
+    if id.len() > MAX_ID || id.chars().any(char::is_control) {
+        return Err(malformed(format!("its id {id:?}: expected at most {MAX_ID} bytes, without control characters")));
+    }
+    Ok(())
 }
 
 fn check(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> Result<(), TrustError> {

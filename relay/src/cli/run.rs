@@ -1,7 +1,7 @@
 //! `run` and `check`.
 
 use super::{Configured, service};
-use crate::config::{Config, Neighbour};
+use crate::config::{Config, LEAST_INTERVAL, Neighbour};
 use crate::report::Report;
 use crate::server::{self, Reloads};
 use clap::Args;
@@ -21,9 +21,9 @@ pub(super) struct Run {
     /// Write a report to standard output at each interval, as one line of JSON
     #[arg(long)]
     json: bool,
-    /// Time between two reports
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::duration)]
-    interval: Duration,
+    /// Time between two of these reports, at least 10ms; as configured (report_interval) at the start where it is not given
+    #[arg(long, value_name = "TIME", requires = "json", value_parser = interval)]
+    interval: Option<Duration>,
     /// What to log, to standard error: error, warn, info, debug, trace, or a list of target=level
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -40,15 +40,16 @@ impl Run {
     }
 
     async fn run(self, mut config: Config) -> Result<(), Failure> {
-        let interval = self.interval;
-        config.report_interval = config.report_interval.min(interval);
+        let asked = self.interval;
+        let interval = asked.unwrap_or(config.report_interval);
+        config = renewed_for(config, asked);
         let (stop, stopping) = watch::channel(false);
         let (report, reports) = watch::channel(Report::default());
         let (reload, reloads) = mpsc::channel(1);
         let configured = self.configured.clone();
         let load = move || {
             let config = load(&configured)?;
-            Ok(Config { report_interval: config.report_interval.min(interval), ..config })
+            Ok(renewed_for(config, asked))
         };
         let load = Rc::new(load);
         let reloads = Reloads {
@@ -62,7 +63,7 @@ impl Run {
         tokio::select! {
             result = relay => return result.map(drop),
             result = signals(stop, reload, &*load) => result?,
-            result = write_reports(reports.clone(), self.interval), if self.json => result?,
+            result = write_reports(reports.clone(), interval), if self.json => result?,
             () = service::tell(reports) => {}
         }
         Ok(())
@@ -98,6 +99,23 @@ async fn signals(
         asked = true;
         stop.send_replace(true);
     }
+}
+
+/// Has the report renewed as often as it is to be written.
+fn renewed_for(config: Config, asked: Option<Duration>) -> Config {
+    Config {
+        report_interval: asked.map_or(config.report_interval, |asked| asked.min(config.report_interval)),
+        ..config
+    }
+}
+
+/// The time between two reports.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = super::duration(text)?;
+    if interval < LEAST_INTERVAL {
+        return Err(format!("expected at least {}", humantime::format_duration(LEAST_INTERVAL)));
+    }
+    Ok(interval)
 }
 
 /// One line of JSON per interval; returns only on failure.
@@ -154,5 +172,22 @@ fn place(configured: &Configured) -> String {
     match &configured.config {
         Some(file) => format!("configuration {}", file.display()),
         None => "command line".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_renewed_as_configured_unless_it_is_to_be_written_sooner() {
+        let seconds = Duration::from_secs;
+        let renewed = |asked| {
+            let config = Config { report_interval: seconds(10), ..Config::default() };
+            renewed_for(config, asked).report_interval
+        };
+        assert_eq!(renewed(None), seconds(10));
+        assert_eq!(renewed(Some(seconds(1))), seconds(1));
+        assert_eq!(renewed(Some(seconds(60))), seconds(10));
     }
 }

@@ -62,7 +62,7 @@ fn table(sla: &Value) -> String {
     );
     for (sink, name, span) in spans(sla) {
         let [due, _, late, missing, overflow] = counts(span);
-        let share = span["on_time_share"].as_f64().map_or("-".to_owned(), |share| format!("{:.5}", share * 100.0));
+        let share = percent(&span["on_time_share"], 5);
         let hop = |hop: &Value| format!("{}->{}: {}", text(&hop["from"]), text(&hop["to"]), hop["packets"]);
         let mut lost: Vec<String> = list(&span["hops"]).map(hop).collect();
         if number(&span["unknown"]) > 0.0 {
@@ -135,6 +135,11 @@ mod tests {
         let sink = json!({"sink": "hall", "minute": minute, "hour": quiet, "day": quiet});
         let sla = json!({"stream": "news/one", "relay": "lon", "sinks": [sink]});
         let table = table(&sla);
+        let missed_one = json!({"due": 86_400_000, "on_time": 86_399_999, "late": 0, "missing": 1, "overflow": 0,
+            "on_time_share": 86_399_999.0 / 86_400_000.0, "hops": [], "unknown": 1});
+        let sink = json!({"sink": "hall", "minute": quiet, "hour": quiet, "day": missed_one});
+        let day = self::table(&json!({"stream": "news/one", "relay": "lon", "sinks": [sink]}));
+        assert!(day.contains("99.99999") && !day.contains("100.0"), "what is not all is not shown as all: {day}");
         assert!(table.contains("99.00000") && table.contains("fra->lon: 8, unknown: 2"), "{table}");
         let csv = csv(&sla);
         assert!(csv.contains("news/one,lon,hall,minute,1000,990,1,9,0,fra,lon,8\n"), "{csv}");

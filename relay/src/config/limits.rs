@@ -16,9 +16,10 @@ pub struct Limits {
     pub max_clients_per_address: usize,
     /// Of these, most that come by one token.
     pub max_clients_per_token: usize,
-    /// Most relays in the overlay; a link-state database beyond is not learnt.
+    /// Most relays in the overlay; a link-state database beyond is not learnt. A relay has 256 neighbours at most, however many there are:
+    /// no advertisement may tell of more links.
     pub max_relays: usize,
-    /// Most streams carried at once.
+    /// Most streams carried at once. Of these, 2048 may enter here: no advertisement may tell of more.
     pub max_streams: usize,
     /// Of these, most that one relay brings: as their ingress, or by its word alone. This relay is one as well.
     pub max_streams_per_relay: usize,

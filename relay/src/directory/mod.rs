@@ -220,6 +220,11 @@ impl Directory {
         self.database.own()
     }
 
+    /// Links that it may tell of: an advertisement of more is refused whole by all others.
+    pub fn most_links(&self) -> usize {
+        lsdb::Limits::default().links
+    }
+
     /// The life of this relay as others know it: the boot in its last advertisement.
     pub fn boot(&self) -> u64 {
         self.database.get(self.database.own()).map_or(0, |own| own.boot)

@@ -4,7 +4,7 @@ use link::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use topology::about::{About, Flow, Place};
-use topology::lsdb::{Incarnation, LinkState, REFRESH, Statement, StreamState, Subscription};
+use topology::lsdb::{Incarnation, Limits, LinkState, REFRESH, Statement, StreamState, Subscription};
 use topology::terms::{LinkTerms, Tag, Terms, Unserved};
 use topology::{NodeName, StreamName};
 
@@ -196,6 +196,11 @@ impl Own {
         links + names.map(|name| name.as_str().len() + ENTRY).sum::<usize>() <= MOST_BYTES
     }
 
+    /// Whether another stream under `name` may be published: an advertisement of more is refused whole by all others.
+    pub fn can_publish(&self, name: &StreamName) -> bool {
+        self.streams.len() < Limits::default().streams && self.has_room_for(name)
+    }
+
     /// When [`Own::statement`] has something to tell.
     pub fn due(&self) -> Instant {
         match (self.told, self.changed) {
@@ -325,6 +330,20 @@ mod tests {
         assert_eq!(own.due(), at(5_000));
         assert_eq!(own.statement(at(5_000)).map(|told| told.about.flows), Some(vec![flow]));
         assert_eq!(own.due(), at(5_000) + REFRESH);
+    }
+
+    #[test]
+    fn no_more_streams_are_told_of_than_others_take() {
+        let mut own = Own::new();
+        let stream = |n: usize| format!("t/{n}").parse::<StreamName>().expect("valid");
+        let told = (0..5000)
+            .take_while(|n| {
+                let can = own.can_publish(&stream(*n));
+                own.publish(StreamState { name: stream(*n), incarnation: Incarnation(1), deadline_us: 1 });
+                can
+            })
+            .count();
+        assert_eq!(told, Limits::default().streams);
     }
 
     #[test]

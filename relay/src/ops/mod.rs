@@ -132,6 +132,8 @@ pub enum Refused {
     NoState(String),
     /// Not now: something else is under way.
     Busy(String),
+    /// Not any more.
+    Stopping(String),
     /// A value that cannot be: the field, and what was expected.
     Wrong(String),
     /// It is in force, and could not be written to its file.

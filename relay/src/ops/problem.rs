@@ -17,6 +17,7 @@ impl From<Refused> for Problem {
         let (status, why) = match refused {
             Refused::Unknown(why) => (StatusCode::NOT_FOUND, why),
             Refused::NoState(why) | Refused::Busy(why) => (StatusCode::CONFLICT, why),
+            Refused::Stopping(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
             Refused::Wrong(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
             Refused::NotKept(why) => (StatusCode::INSUFFICIENT_STORAGE, why),
         };

@@ -92,7 +92,10 @@ impl Dialler {
     /// Gives the connection to the relay; who is there, and at which port.
     fn attach(&self, session: Session) -> (NodeName, PortId) {
         let found = session.peer.name.clone();
-        self.shared.update(self.index, |neighbour| neighbour.name = Some(found.clone()));
+        let mut before = None;
+        self.shared.update(self.index, |neighbour| before = neighbour.name.replace(found.clone()));
+        // Another relay may answer there than did: the entry is no longer that one's.
+        before.into_iter().filter(|before| *before != found).for_each(|before| self.shared.renew(&before));
         self.shared.renew(&found);
         let port = self.shared.attach(session);
         self.shared.update(self.index, |neighbour| neighbour.connections += 1);

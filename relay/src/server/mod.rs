@@ -24,6 +24,7 @@ use node::{Host, PortId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +85,9 @@ pub async fn run_reloading(
     let _serving = AbortOnDrop(serving);
     tracing::info!(relay = %relay.shared.name, listen = ?relay.listen, ops = ?relay.ops_address, "ready");
     let mut asked = Asked { pushed: reloads.pushed, orders };
-    relay.work(&mut asked, &mut shutdown, &report).await;
-    relay.drain(&report).await;
+    // A shutdown that nobody can ask for any more is one that is asked for.
+    relay.work(&mut asked, async { drop(shutdown.wait_for(|stop| *stop).await) }, &report).await;
+    relay.drain(&mut asked, &report).await;
     let last = relay.report();
     report.send_replace(last.clone());
     relay.close().await;
@@ -142,6 +144,8 @@ struct Relay {
     credentials: Credentials,
     started: Instant,
     draining: bool,
+    /// It drains for good.
+    stopping: bool,
     tasks: JoinSet<()>,
     loader: Option<Loader>,
     reloads: ReloadReport,
@@ -228,6 +232,7 @@ impl Relay {
             credentials,
             started,
             draining: false,
+            stopping: false,
             tasks,
             loader,
             reloads: ReloadReport::default(),
@@ -242,8 +247,9 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Does what it is asked to, and tells how it is, until it shall stop.
-    async fn work(&mut self, asked: &mut Asked, shutdown: &mut watch::Receiver<bool>, report: &watch::Sender<Report>) {
+    /// Does what it is asked to, and tells how it is, until then.
+    async fn work(&mut self, asked: &mut Asked, until: impl Future<Output = ()>, report: &watch::Sender<Report>) {
+        let mut until = pin!(until);
         let mut renew = self.renewals();
         let mut tell = tokio::time::interval(TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -260,8 +266,7 @@ impl Relay {
                 // Why it was refused is in the log and in the report.
                 Some(config) = asked.pushed.recv() => drop(self.reload(config)),
                 Some(order) = asked.orders.recv() => self.obey(order),
-                // A shutdown that nobody can ask for any more is one that is asked for.
-                _ = shutdown.wait_for(|stop| *stop) => break,
+                () = &mut until => break,
             }
             // Whoever has just changed something sees it at once.
             self.tell();
@@ -428,15 +433,15 @@ impl Relay {
         Overview { uptime_s, neighbours: self.neighbours(), ..overview }
     }
 
-    /// Goes on forwarding for a while, so that the overlay can route around this relay.
-    async fn drain(&mut self, report: &watch::Sender<Report>) {
+    /// Goes on forwarding for a while, and answers as ever, so that the overlay can route around this relay.
+    async fn drain(&mut self, asked: &mut Asked, report: &watch::Sender<Report>) {
         let drain = self.shared.config.borrow().drain;
         tracing::info!(relay = %self.shared.name, "stopping: draining for {drain:?}");
-        self.draining = true;
+        (self.draining, self.stopping) = (true, true);
         self.shared.host.with(|now, system, ports| system.drain(now, ports));
         self.tell();
         report.send_replace(self.report());
-        tokio::time::sleep(drain).await;
+        self.work(asked, tokio::time::sleep(drain), report).await;
     }
 
     async fn close(mut self) {

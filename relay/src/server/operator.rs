@@ -10,7 +10,6 @@ use crate::system::{LinkOptions, PATIENCE};
 use crate::view::{LinkPast, TraceView};
 use node::control::CloseCode;
 use node::exit::Failure;
-use std::rc::Rc;
 use std::time::Duration;
 use topology::{NodeName, StreamName};
 
@@ -57,14 +56,14 @@ impl Relay {
                 drop(done.send(self.reload(config)));
             }
             Order::Repair { peer, change, persist, done } => match self.set_repair(&peer, change, persist) {
-                Ok(()) if persist => {
+                Ok(new) if persist => {
                     let shared = self.shared.clone();
                     self.tasks.spawn_local(async move {
-                        let kept = shared.keep_overrides().await;
+                        let kept = shared.keep_override(&peer, new).await;
                         drop(done.send(kept.map(|()| shared.link_repair(&peer))));
                     });
                 }
-                result => drop(done.send(result.map(|()| self.shared.link_repair(&peer)))),
+                result => drop(done.send(result.map(|_| self.shared.link_repair(&peer)))),
             },
         }
     }
@@ -73,6 +72,9 @@ impl Relay {
     fn drain_or_resume(&mut self, link: Option<&NodeName>, drain: bool) -> Result<bool, Refused> {
         tracing::info!(?link, drain, "the operator asks");
         let Some(link) = link else {
+            if self.stopping && !drain {
+                return Err(Refused::Stopping(format!("relay {} is stopping for good", self.shared.name)));
+            }
             self.shared.host.with(|now, system, ports| match drain {
                 true => system.drain(now, ports),
                 false => system.resume(now, ports),
@@ -86,8 +88,8 @@ impl Relay {
         Ok(self.shared.host.with(|now, system, ports| system.drain_link(now, link, drain, ports)))
     }
 
-    /// Changes the repair of a link, in force with the next packet.
-    fn set_repair(&mut self, peer: &NodeName, change: Change, persist: bool) -> Result<(), Refused> {
+    /// Changes the repair of a link, in force with the next packet. Returns what stands above the configuration now.
+    fn set_repair(&mut self, peer: &NodeName, change: Change, persist: bool) -> Result<LinkOverride, Refused> {
         let shared = &self.shared;
         if !shared.knows(peer) {
             return Err(shared.unknown(peer));
@@ -103,12 +105,9 @@ impl Relay {
         };
         new.check().map_err(Refused::Wrong)?;
         put(&mut shared.overrides.borrow_mut(), peer, new);
-        if persist {
-            put(&mut shared.kept.borrow_mut(), peer, new);
-        }
         shared.renew(peer);
         tracing::info!(link = %peer, policy = ?shared.options_for(peer).policy, persist, "the operator changed the repair of a link");
-        Ok(())
+        Ok(new)
     }
 
     /// Puts a new configuration in force, as far as a running relay can; a wrong one changes nothing.
@@ -225,8 +224,7 @@ impl Relay {
     fn apply_neighbours(&mut self, new: &[Neighbour], done: &mut Reloaded) {
         let mut listed = Vec::new();
         for neighbour in new {
-            let index = self.shared.position(neighbour);
-            let index = match index {
+            let index = match self.shared.position(neighbour, &listed) {
                 Some(index) => {
                     self.change(index, neighbour, done);
                     index
@@ -265,16 +263,20 @@ impl Relay {
         let fields = differences(&old, new);
         done.applied.push(format!("neighbours {}: {}", new.title(), fields.join(", ")));
         let redial = old.address != new.address || old.name != new.name || old.path_mtu != new.path_mtu;
-        let peer = {
+        let (before, peer) = {
             let mut known = self.shared.neighbours.borrow_mut();
             let known = &mut known[index];
+            let before = known.report.name.clone();
             known.configured = new.clone();
             known.report.address.clone_from(&new.address);
             if new.name.is_some() {
                 known.report.name.clone_from(&new.name);
             }
-            known.report.name.clone()
+            (before, known.report.name.clone())
         };
+        if let Some(before) = before.filter(|before| peer.as_ref() != Some(before)) {
+            self.shared.renew(&before);
+        }
         // The link that stands goes on; the next one is dialled as the new entry says.
         if redial && let Err(failure) = self.dial(index) {
             tracing::error!(error = %failure, "the neighbour cannot be dialled");
@@ -304,14 +306,12 @@ impl Relay {
         let Some(name) = name else { return };
         self.shared.renew(&name);
         let Some(port) = self.shared.host.with(|_, system, _| system.relay(&name)) else { return };
-        let drained = self.shared.host.with(|now, system, ports| {
-            // A link that the neighbour dialled is by its entry, not by ours.
-            let ours = ports.peer(port).is_some_and(|peer| peer.dialled);
-            ours && system.drain_link(now, &name, true, ports)
-        });
-        if !drained {
+        // A link that the neighbour dialled is by its entry, not by ours.
+        let ours = self.shared.host.with(|_, _, ports| ports.peer(port).is_some_and(|peer| peer.dialled));
+        if !ours {
             return;
         }
+        let drained = self.shared.host.with(|now, system, ports| system.drain_link(now, &name, true, ports));
         let shared = self.shared.clone();
         let grace = shared.config.borrow().drain;
         self.tasks.spawn_local(async move {
@@ -321,7 +321,10 @@ impl Relay {
                 if !back {
                     ports.close(port, CloseCode::Done, "no longer a neighbour");
                 }
-                system.drain_link(now, &name, false, ports);
+                // What the operator had drained before stays so where the entry has come back.
+                if drained || !back {
+                    system.drain_link(now, &name, false, ports);
+                }
             });
         });
     }
@@ -345,16 +348,16 @@ fn differences(old: &Neighbour, new: &Neighbour) -> Vec<&'static str> {
 }
 
 impl Shared {
-    /// Where a neighbour of a new configuration stands among those known.
-    fn position(&self, new: &Neighbour) -> Option<usize> {
-        let same = |known: &Known| {
+    /// Where a neighbour of a new configuration stands among those known, but those that are taken.
+    fn position(&self, new: &Neighbour, taken: &[usize]) -> Option<usize> {
+        let same = |(index, known): (usize, &Known)| {
             let (old, new_name) = (&known.configured, &new.name);
             // A name tells most: an entry may move to another address, or be given the name that was found there.
             let named = new_name.is_some() && (old.name == *new_name || known.report.name == *new_name);
             let address = new.address.is_some() && old.address == new.address;
-            !known.gone && (named || (address && (old.name.is_none() || new_name.is_none())))
+            !known.gone && !taken.contains(&index) && (named || (address && (old.name.is_none() || new_name.is_none())))
         };
-        self.neighbours.borrow().iter().position(same)
+        self.neighbours.borrow().iter().enumerate().position(same)
     }
 
     /// Whether the configuration has an entry for a neighbour.
@@ -443,17 +446,20 @@ impl Shared {
         }
     }
 
-    /// Writes what is to outlast a restart, away from the thread that forwards.
-    async fn keep_overrides(self: &Rc<Self>) -> Result<(), Refused> {
+    /// Writes what was set of a link to the file that outlasts a restart, away from the thread that forwards. It counts as kept only once
+    /// it is written.
+    async fn keep_override(&self, peer: &NodeName, new: LinkOverride) -> Result<(), Refused> {
         let _one_at_a_time = self.saving.lock().await;
         let Some(file) = self.config.borrow().state.clone() else { return Ok(()) };
-        let links = self.kept.borrow().clone();
+        let mut links = self.kept.borrow().clone();
+        put(&mut links, peer, new);
         let place = file.display().to_string();
-        let written = tokio::task::spawn_blocking(move || overrides::save(&file, &links)).await;
+        let written = tokio::task::spawn_blocking(move || overrides::save(&file, &links).map(|()| links)).await;
         let written = written.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        written.map_err(|error| {
+        *self.kept.borrow_mut() = written.map_err(|error| {
             Refused::NotKept(format!("in force, but not kept for the next start: cannot write {place}: {error}"))
-        })
+        })?;
+        Ok(())
     }
 }
 

@@ -38,8 +38,41 @@ fn tasks_that_are_done_are_not_kept() {
             stop.send_replace(true);
         };
         let mut asked = Asked { pushed, orders };
-        tokio::join!(relay.work(&mut asked, &mut stopping, &report), asking);
+        let stopped = async { drop(stopping.wait_for(|stop| *stop).await) };
+        tokio::join!(relay.work(&mut asked, stopped, &report), asking);
         assert!(relay.tasks.len() <= before, "{} of {before}", relay.tasks.len());
+        relay.close().await;
+        Ok(())
+    });
+    done.unwrap();
+}
+
+#[test]
+fn a_relay_that_stops_answers_until_it_has_drained() {
+    let done = node::host::block_on_local(async {
+        let span = Duration::from_secs(1);
+        let config = Config { drain: span, report_interval: Duration::from_millis(20), ..alone() };
+        let mut relay = Relay::start(config, None).await?;
+        let (order, orders) = mpsc::channel(1);
+        let (_push, pushed) = mpsc::channel(1);
+        let report = watch::Sender::new(Report::default());
+        let mut reports = report.subscribe();
+        let asking = async move {
+            let (done, traced) = oneshot::channel();
+            order.send(Order::Trace { stream: "demo/clip".parse().unwrap(), done }).await.unwrap();
+            assert!(traced.await.unwrap().is_none());
+            let (done, undone) = oneshot::channel();
+            order.send(Order::Drain { link: None, drain: false, done }).await.unwrap();
+            assert!(matches!(undone.await.unwrap(), Err(crate::ops::Refused::Stopping(_))));
+            for _ in 0..5 {
+                reports.changed().await.unwrap();
+                assert!(reports.borrow_and_update().draining);
+            }
+        };
+        let (clock, begun) = (relay.shared.clock, relay.shared.clock.now());
+        let mut asked = Asked { pushed, orders };
+        tokio::join!(relay.drain(&mut asked, &report), tokio::time::timeout(span, asking)).1.expect("in time");
+        assert!(clock.now() - begun >= span);
         relay.close().await;
         Ok(())
     });

@@ -15,6 +15,7 @@
 //! be reached any more are remembered and tried now and then, so that an overlay that fell apart finds itself again.
 
 use super::{Kind, RelaySystem};
+use crate::events::What;
 use link::Instant;
 use node::control::CloseCode;
 use node::{PortId, Ports};
@@ -98,7 +99,6 @@ pub(super) struct Auto {
     idle: BTreeMap<NodeName, Instant>,
     /// Neighbours that were beside this relay in the ring, and may be again.
     once_beside: BTreeSet<NodeName>,
-    leaving: BTreeMap<NodeName, Instant>,
     addresses: BTreeMap<NodeName, String>,
     strays_due: Instant,
     last_stray: Option<NodeName>,
@@ -118,7 +118,6 @@ impl Auto {
             measured: BTreeMap::new(),
             idle: BTreeMap::new(),
             once_beside: BTreeSet::new(),
-            leaving: BTreeMap::new(),
             addresses: BTreeMap::new(),
             strays_due: Instant::ORIGIN,
             last_stray: None,
@@ -162,6 +161,9 @@ impl RelaySystem {
             (Some(auto), Some(degree)) => auto.degree = degree,
             (auto, degree) => *auto = degree.map(Auto::new),
         }
+        if degree.is_none() {
+            self.leaving.clear();
+        }
     }
 
     /// What is to be dialled since the last time.
@@ -177,11 +179,16 @@ impl RelaySystem {
         }
     }
 
+    /// Whether the configuration names a neighbour.
+    fn is_configured(&self, name: &NodeName) -> bool {
+        self.options.links.get(name).is_some_and(|options| options.configured)
+    }
+
     /// Whether a relay that has just connected may stay; makes room for one beside this relay in the ring.
     pub(super) fn welcomes(&mut self, now: Instant, name: &NodeName, dialled: bool, ports: &mut Ports) -> bool {
         let Some(degree) = self.auto.as_ref().map(|auto| auto.degree) else { return true };
         let Standing { beside, .. } = self.standing();
-        if self.options.links.contains_key(name) || dialled && self.relays.len() < degree {
+        if self.is_configured(name) || dialled && self.relays.len() < degree {
             return true;
         }
         if beside.contains(name) {
@@ -193,7 +200,7 @@ impl RelaySystem {
     /// Lets go at once of the link that is missed least.
     fn make_room(&mut self, now: Instant, beside: &BTreeSet<NodeName>, ports: &mut Ports) -> bool {
         let delay = |name: &NodeName| self.own_delay(now, name, ports);
-        let can_go = |name: &&NodeName| !beside.contains(*name) && !self.options.links.contains_key(*name);
+        let can_go = |name: &&NodeName| !beside.contains(*name) && !self.is_configured(name);
         let Some(name) = self.relays.keys().filter(can_go).max_by_key(|name| delay(name)).cloned() else {
             return false;
         };
@@ -257,7 +264,6 @@ impl RelaySystem {
         auto.measured.retain(|_, (at, _)| now.saturating_since(*at) < REMEMBER);
         auto.chosen.retain(|name| self.relays.contains_key(name));
         auto.idle.retain(|name, _| self.relays.contains_key(name));
-        auto.leaving.retain(|name, _| self.relays.contains_key(name));
     }
 
     fn keep_ring(&self, now: Instant, standing: &Standing, auto: &mut Auto) {
@@ -310,9 +316,7 @@ impl RelaySystem {
         }
         let nearest = self.directory.by_distance();
         let eligible = nearest.iter().filter(|name| {
-            standing.members.contains(*name)
-                && !standing.beside.contains(*name)
-                && !self.options.links.contains_key(*name)
+            standing.members.contains(*name) && !standing.beside.contains(*name) && !self.is_configured(name)
         });
         let next = eligible.take(TRIED * auto.near()).find(|name| {
             !self.relays.contains_key(*name)
@@ -337,7 +341,7 @@ impl RelaySystem {
                 || standing.beside.contains(name)
                 || auto.chosen.contains(name)
                 || auto.trial.as_ref() == Some(name)
-                || self.options.links.contains_key(name)
+                || self.is_configured(name)
                 || !standing.members.contains(name)
         };
         let ours: Vec<NodeName> =
@@ -346,7 +350,7 @@ impl RelaySystem {
         for name in ours {
             if has_reason(&name) {
                 auto.idle.remove(&name);
-                turns.extend(auto.leaving.remove(&name).map(|_| (name, false)));
+                turns.push((name, false));
                 continue;
             }
             // One that was only measured, or joined through, has served.
@@ -357,28 +361,44 @@ impl RelaySystem {
                 false => LEAVE,
             };
             let since = *auto.idle.entry(name.clone()).or_insert(now);
-            if now.saturating_since(since) >= hold && !auto.leaving.contains_key(&name) {
-                auto.leaving.insert(name.clone(), now);
+            if now.saturating_since(since) >= hold {
                 turns.push((name, true));
             }
         }
         for (name, leave) in turns {
-            self.drain_link(now, &name, leave, ports);
+            self.leave(now, &name, leave, ports);
         }
+    }
+
+    /// Takes streams off a link before it is let go, or lets them on again.
+    fn leave(&mut self, now: Instant, name: &NodeName, leave: bool, ports: &mut Ports) {
+        if leave == self.leaving.contains_key(name) {
+            return;
+        }
+        let link = Some(name.clone());
+        if leave {
+            self.leaving.insert(name.clone(), now);
+            self.log.note(now, What::Draining { link });
+        } else {
+            self.leaving.remove(name);
+            self.log.note(now, What::Resumed { link });
+        }
+        self.watch_links(now, ports);
+        self.settle(now, ports);
     }
 
     /// Where the places of who joins are taken: the farthest of the links that others have made, once they are measured. One whose
     /// relay would be left with less than two is not among them.
     fn let_go_of_farthest(&mut self, now: Instant, standing: &Standing, auto: &mut Auto, ports: &mut Ports) {
-        let staying = self.relays.keys().filter(|name| !auto.leaving.contains_key(*name)).count();
+        let staying = self.relays.keys().filter(|name| !self.leaving.contains_key(*name)).count();
         if staying <= auto.degree.saturating_sub(GUESTS) {
             return;
         }
         let mut farthest: Option<(u32, NodeName)> = None;
         for (name, port) in &self.relays {
             let Some(known) = self.ports.get(port) else { continue };
-            let kept = standing.beside.contains(name) || self.options.links.contains_key(name);
-            if known.peer.dialled || kept || auto.leaving.contains_key(name) || self.directory.degree(name) <= 2 {
+            let kept = standing.beside.contains(name) || self.is_configured(name);
+            if known.peer.dialled || kept || self.leaving.contains_key(name) || self.directory.degree(name) <= 2 {
                 continue;
             }
             // Who cannot be judged yet is waited for.
@@ -387,19 +407,16 @@ impl RelaySystem {
             farthest = farthest.max(Some((delay, name.clone())));
         }
         if let Some((_, name)) = farthest {
-            auto.leaving.insert(name.clone(), now);
-            self.drain_link(now, &name, true, ports);
+            self.leave(now, &name, true, ports);
         }
     }
 
     fn finish_leaving(&mut self, now: Instant, ports: &mut Ports) {
-        let Some(auto) = &mut self.auto else { return };
         let over = |since: &Instant| now.saturating_since(*since) >= LEAVE;
         let gone: Vec<NodeName> =
-            auto.leaving.iter().filter(|(_, since)| over(since)).map(|(name, _)| name.clone()).collect();
+            self.leaving.iter().filter(|(_, since)| over(since)).map(|(name, _)| name.clone()).collect();
         for name in gone {
             if let Some(auto) = &mut self.auto {
-                auto.leaving.remove(&name);
                 auto.idle.remove(&name);
             }
             if let Some(port) = self.relay(&name) {
@@ -409,7 +426,6 @@ impl RelaySystem {
                 self.detach(now, port);
                 ports.close(port, code, "this relay has nearer neighbours");
             }
-            self.drained.remove(&name);
         }
     }
 

@@ -190,7 +190,7 @@ impl RelaySystem {
             self.directory.own().unpublish(&name, old.id.incarnation);
             self.closing.push((now, old.id, false));
         }
-        if self.draining || !self.directory.own_ref().has_room_for(&name) || !self.forward.has_free_handle(now, HERE) {
+        if self.draining || !self.directory.own_ref().can_publish(&name) || !self.forward.has_free_handle(now, HERE) {
             return None;
         }
         let incarnation = Incarnation(self.options.boot.wrapping_add(now.as_micros()));
@@ -270,7 +270,7 @@ impl RelaySystem {
             return Err(refusal(CloseCode::Protocol, "only a source publishes"));
         };
         self.check_bound(streams, name)?;
-        if !self.published.contains_key(name) && !self.directory.own_ref().has_room_for(name) {
+        if !self.published.contains_key(name) && !self.directory.own_ref().can_publish(name) {
             return Err(refusal(CloseCode::Overload, "this relay advertises as many streams as it can"));
         }
         Ok(())

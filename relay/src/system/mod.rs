@@ -122,19 +122,23 @@ pub struct LinkOptions {
     pub policy: Policy,
     /// What the link is marked with.
     pub tags: Vec<Tag>,
+    /// Whether the configuration names the neighbour: such a link is never let go of by choice. What is set over the operations port
+    /// does not make it so.
+    pub configured: bool,
 }
 
 impl Default for LinkOptions {
     /// Of a link that no configuration speaks of.
     fn default() -> LinkOptions {
-        LinkOptions { delay: None, cost: crate::config::default_cost(), policy: Policy::default(), tags: Vec::new() }
+        let (cost, policy) = (crate::config::default_cost(), Policy::default());
+        LinkOptions { delay: None, cost, policy, tags: Vec::new(), configured: false }
     }
 }
 
 impl From<&Neighbour> for LinkOptions {
     fn from(neighbour: &Neighbour) -> LinkOptions {
         let (policy, tags) = (neighbour.policy(), neighbour.tags.clone());
-        LinkOptions { delay: neighbour.delay, cost: neighbour.cost, policy, tags }
+        LinkOptions { delay: neighbour.delay, cost: neighbour.cost, policy, tags, configured: true }
     }
 }
 
@@ -201,8 +205,10 @@ pub struct RelaySystem {
     draining: bool,
     /// How neighbours are chosen, where that is left to this relay.
     auto: Option<Auto>,
-    /// Links that are to carry nothing, by the neighbour.
+    /// Links that are to carry nothing, by the neighbour: the operator's word, which outlasts the connection.
     drained: BTreeSet<NodeName>,
+    /// Links that this relay lets go of by itself, and since when streams are taken off them. Forgotten with the connection.
+    leaving: BTreeMap<NodeName, Instant>,
     next_tick: Instant,
     ticks: u64,
     /// When links are next listened to.
@@ -278,6 +284,7 @@ impl RelaySystem {
             draining: false,
             auto: None,
             drained: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             next_tick: Instant::ORIGIN,
             next_listening: Instant::ORIGIN,
             next_look: Instant::ORIGIN,
@@ -320,7 +327,10 @@ impl RelaySystem {
                 trail.restart(now, stats);
             }
         }
-        self.options.links.insert(peer, options);
+        match options == LinkOptions::default() {
+            true => self.options.links.remove(&peer),
+            false => self.options.links.insert(peer, options),
+        };
         self.admission_stale = true;
         self.watch_links(now, ports);
         self.settle(now, ports);
@@ -370,7 +380,8 @@ impl RelaySystem {
     }
 
     /// Takes streams off the link to a neighbour, or lets them on again. The link stands, and what is on its way over it
-    /// arrives; the overlay is told that it is not there. `false` where there is no such neighbour.
+    /// arrives; the overlay is told that it is not there. Returns whether that changed anything: a link that is drained already stays so, and
+    /// what is no neighbour cannot be drained.
     pub fn drain_link(&mut self, now: Instant, peer: &NodeName, drain: bool, ports: &mut Ports) -> bool {
         if drain && !self.relays.contains_key(peer) {
             return false;
@@ -471,6 +482,7 @@ impl RelaySystem {
             self.forward.expire_history(now);
             self.measure_last_miles(now, ports);
             self.expire_questions(now);
+            self.expire_inquiries(now);
             self.accounts.expire(now);
             self.paced.expire(now);
             self.expire_rights(now, ports);

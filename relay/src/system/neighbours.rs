@@ -36,7 +36,7 @@ impl RelaySystem {
             }
             self.detach(now, old);
             ports.close(old, CloseCode::Replaced, "a newer connection between the two relays is kept");
-        } else if self.relays.len() >= self.options.limits.max_relays {
+        } else if self.relays.len() >= self.options.limits.max_relays.min(self.directory.most_links()) {
             ports.close(port, CloseCode::Overload, "too many relays");
             return;
         } else if !self.welcomes(now, &peer.name, peer.dialled, ports) {
@@ -79,6 +79,7 @@ impl RelaySystem {
                 self.refused.unknown_handle += neighbour.held.len() as u64;
                 self.relays.remove(&gone.peer.name);
                 self.troubled.remove(&gone.peer.name);
+                self.leaving.remove(&gone.peer.name);
                 let had = self.directory.own_ref().has_link(&gone.peer.name);
                 self.directory.own().remove_link(&gone.peer.name);
                 self.note_link(now, &gone.peer.name, had, "its connection is gone");
@@ -141,7 +142,7 @@ impl RelaySystem {
         let options = self.options.links.get(name);
         let delay = options.and_then(|options| options.delay).or_else(|| measured(&quality));
         let cost = options.map_or(10, |options| options.cost);
-        let drained = self.drained.contains(name);
+        let drained = self.drained.contains(name) || self.leaving.contains_key(name);
         let own = self.directory.own();
         let had = own.has_link(name);
         match delay {

@@ -26,7 +26,11 @@ impl RelaySystem {
             capacity: self.directory.capacities(),
             usage: self.usage(),
             admission: self.asked.clone(),
-            refused: RefusalCounters { excess: self.directory.excess(), ..self.refused },
+            refused: RefusalCounters {
+                excess: self.directory.excess(),
+                receipts: self.accounts.refused(),
+                ..self.refused
+            },
             ..Report::default()
         }
     }

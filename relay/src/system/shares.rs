@@ -8,10 +8,10 @@ use super::carried::StreamId;
 use super::{RelaySystem, refusal};
 use link::Instant;
 use node::control::{CloseCode, Refusal};
+use node::network::network;
 use node::trust::Role;
 use node::{Peer, PortId};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use topology::{NodeName, StreamName};
 
 /// Lives of streams that a token may begin a second, in the long run. Each has every relay on its way take in graphs, and may begin with a burst.
@@ -134,8 +134,8 @@ impl RelaySystem {
             return Err("too many sources and sinks here".to_owned());
         }
         let others = || self.ports.values().map(|port| &port.peer).filter(|other| other.role != Role::Relay);
-        let network = network(peer.address.ip());
-        let here = others().filter(|other| self::network(other.address.ip()) == network).count();
+        let from = network(peer.address.ip());
+        let here = others().filter(|other| network(other.address.ip()) == from).count();
         if here >= limits.max_clients_per_address {
             return Err(format!("{here} sources and sinks of its address are here already"));
         }
@@ -146,13 +146,5 @@ impl RelaySystem {
             }
         }
         Ok(())
-    }
-}
-
-/// What one party has of addresses: of IPv4 one, of IPv6 a network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-        v4 => v4,
     }
 }

@@ -10,7 +10,7 @@ use crate::forward::signal::{Signal, Signals};
 use link::{Delivery, Instant};
 use node::control::Control;
 use node::{PortId, Ports};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// An announcement is repeated after these times: it outlasts a burst of losses without waiting for a report of it.
@@ -49,8 +49,10 @@ pub(super) struct Neighbour {
     pub(super) trail: Trail,
     /// What it is yet to be told.
     pub(super) owed: Owed,
-    /// Handles that it closed lately.
-    closed: VecDeque<(Instant, u16)>,
+    /// Handles that it closed, and when last.
+    closed: BTreeMap<u16, Instant>,
+    /// When those were let go that it had closed long ago.
+    swept: Option<Instant>,
     taken: Taken,
     complained: Option<Instant>,
 }
@@ -90,14 +92,12 @@ pub(super) struct Echo {
 impl Neighbour {
     /// Notes that a handle was closed.
     pub(super) fn note_closed(&mut self, now: Instant, handle: u16) {
-        while self.closed.front().is_some_and(|(at, _)| now.saturating_since(*at) > CLOSED_FOR) {
-            self.closed.pop_front();
+        // Seldom: a sender can have tens of thousands of handles at rest.
+        if self.swept.is_none_or(|at| now.saturating_since(at) > CLOSED_FOR) {
+            self.swept = Some(now);
+            self.closed.retain(|_, at| now.saturating_since(*at) <= CLOSED_FOR);
         }
-        // No sender can have more handles than these at rest.
-        if self.closed.len() > usize::from(u16::MAX) {
-            self.closed.pop_front();
-        }
-        self.closed.push_back((now, handle));
+        self.closed.insert(handle, now);
     }
 
     /// Whether what it passes on and nobody believes is to be complained of again.
@@ -110,8 +110,7 @@ impl Neighbour {
     }
 
     fn was_closed(&self, now: Instant, handle: u16) -> bool {
-        let lately = |at: Instant| now.saturating_since(at) <= CLOSED_FOR;
-        self.closed.iter().any(|(at, closed)| *closed == handle && lately(*at))
+        self.closed.get(&handle).is_some_and(|at| now.saturating_since(*at) <= CLOSED_FOR)
     }
 }
 
@@ -209,5 +208,29 @@ fn send(now: Instant, port: PortId, parts: &[Signal], ports: &mut Ports) {
     for part in parts {
         // What the link does not take goes by the control stream.
         let _ = ports.send(now, port, part.packet(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_rests_after_its_last_close_and_is_kept_once() {
+        let mut neighbour = Neighbour::default();
+        let mut now = Instant::from_micros(5);
+        for _ in 0..10_000 {
+            neighbour.note_closed(now, 7);
+            now += Duration::from_millis(1);
+        }
+        assert_eq!(neighbour.closed.len(), 1);
+        neighbour.note_closed(now, 8);
+        let rested = now + CLOSED_FOR;
+        assert!(neighbour.was_closed(rested, 8) && !neighbour.was_closed(rested + Duration::from_millis(1), 8));
+        assert!(!neighbour.was_closed(now, 9));
+        for handle in 100..1000 {
+            neighbour.note_closed(rested + CLOSED_FOR, handle);
+        }
+        assert_eq!(neighbour.closed.len(), 900, "those of long ago are let go");
     }
 }

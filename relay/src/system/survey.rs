@@ -24,8 +24,8 @@ const MOST_OF_ONE: usize = MOST_QUESTIONS / 4;
 /// How far a question travels at most, in hops.
 const MOST_HOPS: u8 = 12;
 
-/// Most hops in one answer, and most answers to one question.
-const MOST_ANSWERS: usize = 1024;
+/// Most hops in one answer: a relay gets a stream over a few links.
+const MOST_FROM_ONE: usize = 32;
 
 /// A question that this relay asked, or passed on.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Inquiry {
     at: Instant,
     /// Where it came from; `None` where it began here.
     from: Option<PortId>,
+    /// The relays on the graph when it came: no other's answer is taken, since a neighbour may answer in any name.
+    on_graph: BTreeSet<NodeName>,
     answers: BTreeMap<NodeName, Vec<HopState>>,
 }
 
@@ -61,16 +63,26 @@ impl RelaySystem {
             hops: MOST_HOPS,
         };
         let key = (survey.asker.clone(), survey.id);
-        let install = self.carried.get(&id)?.newest().cloned();
-        let edges = install.iter().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
-        let mut on_graph: BTreeSet<NodeName> = edges.flat_map(|edge| [edge.from.clone(), edge.to.clone()]).collect();
-        on_graph.insert(id.ingress.clone());
+        let on_graph = self.on_graph(&id);
         self.survey(now, None, survey, ports);
         Some(Tracing { key, stream: id, on_graph })
     }
 
-    fn survey(&mut self, now: Instant, from: Option<PortId>, survey: Survey, ports: &mut Ports) {
+    /// The relays on the newest graph of a stream.
+    fn on_graph(&self, id: &StreamId) -> BTreeSet<NodeName> {
+        let install = self.carried.get(id).and_then(|carried| carried.newest());
+        let edges = install.into_iter().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
+        let ends = edges.flat_map(|edge| [edge.from.clone(), edge.to.clone()]);
+        ends.chain([id.ingress.clone()]).collect()
+    }
+
+    /// Lets go of questions that nobody answers any more.
+    pub(super) fn expire_inquiries(&mut self, now: Instant) {
         self.inquiries.retain(|_, inquiry| now.saturating_since(inquiry.at) < 2 * PATIENCE);
+    }
+
+    fn survey(&mut self, now: Instant, from: Option<PortId>, survey: Survey, ports: &mut Ports) {
+        self.expire_inquiries(now);
         let key = (survey.asker.clone(), survey.id);
         if self.inquiries.contains_key(&key) || self.inquiries.len() >= MOST_QUESTIONS {
             return;
@@ -82,7 +94,10 @@ impl RelaySystem {
         let is_it = |id: &&StreamId| id.name == survey.name && id.incarnation == survey.incarnation;
         let Some(id) = self.carried.keys().find(is_it).cloned() else { return };
         let hops = self.hop_states(now, &id, ports);
-        self.inquiries.insert(key, Inquiry { at: now, from, answers: BTreeMap::new() });
+        let mut on_graph = self.on_graph(&id);
+        // It carries the stream, though a newer graph may have left it out.
+        on_graph.insert(self.name().clone());
+        self.inquiries.insert(key, Inquiry { at: now, from, on_graph, answers: BTreeMap::new() });
         let answer = Surveyed { id: survey.id, asker: survey.asker.clone(), relay: self.name().clone(), hops };
         self.take_surveyed(answer, ports);
         let Some(hops) = survey.hops.checked_sub(1) else { return };
@@ -114,22 +129,23 @@ impl RelaySystem {
     }
 
     /// An answer of another relay, or of this one.
-    fn take_surveyed(&mut self, answer: Surveyed, ports: &mut Ports) {
-        if answer.hops.len() > MOST_ANSWERS {
-            self.refused.protocol += 1;
-            return;
-        }
+    fn take_surveyed(&mut self, mut answer: Surveyed, ports: &mut Ports) {
         let Some(inquiry) = self.inquiries.get_mut(&(answer.asker.clone(), answer.id)) else { return };
-        if inquiry.answers.contains_key(&answer.relay) || inquiry.answers.len() >= MOST_ANSWERS {
+        if inquiry.answers.contains_key(&answer.relay) || !inquiry.on_graph.contains(&answer.relay) {
             return;
         }
+        answer.hops.truncate(MOST_FROM_ONE);
         match inquiry.from {
             Some(from) => {
                 // What was passed on is remembered by name alone.
                 inquiry.answers.insert(answer.relay.clone(), Vec::new());
                 ports.control(from, Control::Surveyed(answer));
             }
-            None => drop(inquiry.answers.insert(answer.relay, answer.hops)),
+            None => {
+                // The room that it came in may be larger.
+                answer.hops.shrink_to_fit();
+                inquiry.answers.insert(answer.relay, answer.hops);
+            }
         }
     }
 
@@ -154,7 +170,7 @@ impl RelaySystem {
             })
         };
         let mut hops: Vec<HopState> = self.forward.inputs(carried.key).filter_map(hop).collect();
-        hops.truncate(MOST_ANSWERS);
+        hops.truncate(MOST_FROM_ONE);
         hops
     }
 

@@ -1,7 +1,8 @@
 //! Relays that choose their neighbours by themselves.
 
 use crate::harness::{Overlay, Source, ms, peer};
-use anabranch_relay::system::{Dial, Traits};
+use anabranch_relay::events::What;
+use anabranch_relay::system::{Dial, LinkOptions, Traits};
 use link::LinkConfig;
 use node::control::Dissemination;
 use node::testing::{Delay, End, Join};
@@ -206,4 +207,58 @@ fn two_halves_that_lost_each_other_find_each_other() {
     }
     swarm.run(40_000);
     assert_eq!(swarm.cut_relays(), 0);
+}
+
+/// Four relays that choose their neighbours and have those of the ring; none has room for near ones.
+fn ring_of_four() -> Overlay {
+    let mut overlay = Overlay::new(&["a", "b", "c", "d"]);
+    for name in ["a", "b", "c", "d"] {
+        let traits = Traits { address: Some(format!("{name}:4400")), auto: Some(5), ..Traits::default() };
+        overlay.relay(name, |now, system, ports| system.set_traits(now, traits, ports));
+    }
+    for (from, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a")] {
+        overlay.link_measured(from, to, 10);
+    }
+    overlay.run(1_000);
+    overlay
+}
+
+fn has_link(overlay: &mut Overlay, from: &str, to: &str) -> bool {
+    overlay.relay(from, |_, system, _| system.relay(&to.parse().expect("valid")).is_some())
+}
+
+#[test]
+fn a_link_that_ends_while_it_is_let_go_of_carries_streams_when_it_comes_back() {
+    let mut overlay = ring_of_four();
+    overlay.link_measured("a", "c", 10);
+    overlay.run(3_500);
+    let events = overlay.relay("a", |now, system, _| system.take_events(now));
+    let left = |what: &What| matches!(what, What::Draining { link: Some(link) } if link.as_str() == "c");
+    assert!(events.iter().any(|(_, what)| left(what)) && has_link(&mut overlay, "a", "c"), "{events:?}");
+    overlay.cut("a", "c");
+    overlay.run(1_000);
+    assert_eq!(overlay.report("b").overlay.links, 8);
+    overlay.link_measured("a", "c", 10);
+    overlay.run(1_000);
+    assert_eq!(overlay.report("b").overlay.links, 10, "both ends tell of it");
+    overlay.run(5_000);
+    assert!(!has_link(&mut overlay, "a", "c"), "it is let go of again");
+}
+
+#[test]
+fn what_is_set_of_a_link_does_not_make_it_one_of_the_configuration() {
+    let mut overlay = ring_of_four();
+    let set = |overlay: &mut Overlay, options: LinkOptions| {
+        let peer = "c".parse().expect("valid");
+        overlay.relay("a", |now, system, ports| system.set_link_options(now, peer, options, ports));
+    };
+    for (configured, reset) in [(false, true), (false, false), (true, false)] {
+        overlay.link_measured("a", "c", 10);
+        set(&mut overlay, LinkOptions { cost: 3, configured, ..LinkOptions::default() });
+        if reset {
+            set(&mut overlay, LinkOptions::default());
+        }
+        overlay.run(7_000);
+        assert_eq!(has_link(&mut overlay, "a", "c"), configured, "reset: {reset}");
+    }
 }

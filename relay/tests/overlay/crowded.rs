@@ -505,3 +505,29 @@ fn a_flood_of_graphs_by_two_ways_cuts_no_link_and_costs_no_packet() {
 fn a_flood_of_graphs_of_streams_that_are_not_there_cuts_no_link_either() {
     flooded(false);
 }
+
+/// A relay that says nothing.
+struct Mute;
+
+impl EndSystem for Mute {
+    fn handle_opened(&mut self, _: Instant, _: PortId, _: &mut Ports) {}
+    fn handle_delivery(&mut self, _: Instant, _: PortId, _: Delivery, _: &mut Ports) {}
+    fn handle_control(&mut self, _: Instant, _: PortId, _: Control, _: &mut Ports) {}
+    fn handle_closed(&mut self, _: Instant, _: PortId, _: &Peer, _: &Closed, _: &mut Ports) {}
+    fn handle_timeout(&mut self, _: Instant, _: &mut Ports) {}
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+#[test]
+fn a_relay_has_no_more_neighbours_than_others_take_its_word_for() {
+    let mut overlay = Overlay::new(&["a"]);
+    let node = overlay.world.add(Mute, Duration::ZERO);
+    for n in 0..260 {
+        overlay.connect("a", node, peer(&format!("r{n}"), Role::Relay, false, Vec::new()));
+    }
+    overlay.run(100);
+    let most = topology::lsdb::Limits::default().links;
+    assert_eq!(overlay.relay("a", |_, system, _| system.neighbours().count()), most);
+}

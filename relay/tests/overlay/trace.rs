@@ -92,3 +92,39 @@ fn a_neighbour_that_asks_without_end_does_not_keep_others_from_asking() {
     let view = traced(&mut overlay, "d");
     assert!(view.silent.is_empty(), "{:?}", view.silent);
 }
+
+#[test]
+fn answers_in_other_names_and_of_any_length_are_not_kept() {
+    use node::control::{Control, HopState, Surveyed};
+    use topology::NodeName;
+    let mut overlay = flowing(Dissemination::Targeted);
+    let stream = STREAM.parse().expect("valid");
+    let begun = overlay.relay("a", |now, system, ports| system.begin_trace(now, &stream, ports)).expect("carried");
+    overlay.relay("c", |_, system, ports| {
+        let to_a = system.relay(&"a".parse().expect("valid")).expect("linked");
+        let from: NodeName = "x".parse().expect("valid");
+        let hop = |received| HopState {
+            from: from.clone(),
+            transit_us: 0,
+            bound_us: 0,
+            loss_ppm: 0,
+            received,
+            repaired: 0,
+            duplicates: 0,
+            late: 0,
+            age_us: None,
+        };
+        for relay in (0..50).map(|n| format!("made-up-{n}")).chain(["d".to_owned()]) {
+            let (asker, relay) = ("a".parse().expect("valid"), relay.parse().expect("valid"));
+            let hops = (0..1000).map(hop).collect();
+            ports.control(to_a, Control::Surveyed(Surveyed { id: 1, asker, relay, hops }));
+        }
+    });
+    overlay.run(1000);
+    let view = overlay.relay("a", |_, system, _| system.traced(&begun)).expect("carried");
+    let names: Vec<&str> = view.relays.iter().map(|relay| relay.relay.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert_eq!(view.relays[3].hops.len(), 32, "what c says in the name of d came first");
+    overlay.run(3000);
+    assert!(overlay.relay("a", |_, system, _| system.traced(&begun)).is_none(), "it is not kept");
+}

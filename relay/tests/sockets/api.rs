@@ -278,3 +278,28 @@ fn whatever_is_wrong_is_a_problem_of_one_shape() {
         net.stop_all().await;
     });
 }
+
+#[test]
+fn what_could_not_be_written_does_not_count_as_kept() {
+    on_local(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = directory.path().join("missing/state.toml");
+        let mut net = Net::new();
+        net.start_with("a", |config| {
+            config.ops = Some(([127, 0, 0, 1], 0).into());
+            config.state = Some(state.clone());
+        })
+        .await;
+        net.start("b", &["a"]).await;
+        net.linked(2).await;
+        let ops = net.report("a").ops.expect("bound");
+        let set = |body| ask(ops, "PUT", "/api/v1/links/a/b", "Content-Type: application/json\r\n", body);
+        let answer = set(r#"{"mode": "hybrid", "persist": true}"#).await;
+        assert_eq!(answer.status, 507, "{}", answer.body);
+        assert_eq!(get(ops, "/api/v1/links/a/b").await.json()["set_by"], "live");
+        std::fs::create_dir(state.parent().expect("a directory")).expect("it can be made");
+        assert_eq!(set(r#"{"persist": true}"#).await.json()["set_by"], "kept");
+        assert!(std::fs::read_to_string(&state).expect("written").contains("hybrid"));
+        net.stop_all().await;
+    });
+}

@@ -144,3 +144,48 @@ fn a_neighbour_that_is_gone_from_the_configuration_is_let_go_without_loss() {
         net.stop_all().await;
     });
 }
+
+#[test]
+fn a_neighbour_whose_link_was_drained_is_let_go_as_well() {
+    on_local(async {
+        let mut net = Net::new();
+        net.start("a", &[]).await;
+        let c = net.start("c", &[]).await;
+        let to_c = Neighbour::at(c.to_string());
+        net.start_with("b", |config| {
+            config.ops = Some(([127, 0, 0, 1], 0).into());
+            config.neighbours = vec![to_c];
+        })
+        .await;
+        net.linked_between("b", "c").await;
+        let (status, answer) = post(net.report("b").ops.expect("bound"), "/api/v1/drain?link=c").await;
+        assert_eq!(status, 200, "{answer}");
+        let mut config = net.config("b");
+        config.neighbours.clear();
+        net.reload("b", config.clone()).await;
+        until("the link is closed", || net.report("b").links.is_empty()).await;
+        config.neighbours.push(Neighbour::at(c.to_string()));
+        net.reload("b", config).await;
+        until("nothing of the drain is left", || net.report("b").overlay.links == 2).await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn each_entry_of_a_new_configuration_has_a_place_of_its_own() {
+    on_local(async {
+        let mut net = Net::new();
+        let a = net.start("a", &[]).await.to_string();
+        let named = |address: &str| Neighbour { name: Some("a".parse().expect("valid")), ..Neighbour::at(address) };
+        let before = named(&a);
+        net.start_with("b", |config| config.neighbours = vec![before]).await;
+        net.linked(2).await;
+        let mut config = net.config("b");
+        config.neighbours = vec![Neighbour::at(a.as_str()), named("127.0.0.1:9")];
+        net.reload("b", config).await;
+        until("it is read", || net.report("b").reloads.done == 1).await;
+        let addresses: Vec<_> = net.report("b").neighbours.into_iter().filter_map(|known| known.address).collect();
+        assert_eq!(addresses, [a, "127.0.0.1:9".to_owned()]);
+        net.stop_all().await;
+    });
+}
