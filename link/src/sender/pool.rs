@@ -60,18 +60,16 @@ impl Pools {
         self.pools.len()
     }
 
-    /// The pool that a loss joins: one that has room and time. The kinds share combinations.
+    /// The pool that a loss joins: one that has room and time. Known losses and what may be lost share combinations, which yield to a crowd where
+    /// the first was of the second kind: on a full path more of them would only be lost as well, and a known loss is asked for again.
     fn fitting(&self, symbol: u64, now: Instant, latest: Instant) -> Option<usize> {
         let least = now + (latest - now).mul_f64(SHARED);
         self.pools.iter().position(|pool| pool.has_room(symbol) && pool.latest().is_some_and(|latest| latest >= least))
     }
 
-    /// Adds a loss to a pool. Once one of them is known to be one, so is what the pool sends.
-    fn join(&mut self, place: usize, symbol: u64, latest: Instant, ahead: bool) {
+    /// Adds a loss to a pool.
+    fn join(&mut self, place: usize, symbol: u64, latest: Instant) {
         let pool = &mut self.pools[place];
-        if !ahead {
-            pool.cause = Cause::Answer;
-        }
         if let Err(place) = pool.members.binary_search_by_key(&symbol, |member| member.0) {
             pool.members.insert(place, (symbol, latest));
             pool.belief.widen();
@@ -79,9 +77,9 @@ impl Pools {
         }
     }
 
-    fn open(&mut self) -> usize {
+    fn open(&mut self, cause: Cause) -> usize {
         self.pools.push(Pool {
-            cause: Cause::Ahead,
+            cause,
             members: self.spare.pop().unwrap_or_default(),
             belief: Belief::new(),
             ticket: None,
@@ -137,9 +135,9 @@ impl Sender {
             if self.pools.pools.len() == MAX_POOLS {
                 self.abandon_pool(0);
             }
-            self.pools.open()
+            self.pools.open(if sent { Cause::Ahead } else { Cause::Answer })
         });
-        self.pools.join(place, symbol, latest, sent);
+        self.pools.join(place, symbol, latest);
         if sent {
             self.note_sent(now, place);
         }
@@ -375,16 +373,5 @@ mod tests {
         }
         assert_eq!(told, MAX_MEMBERS);
         assert!(sender.pools.len() <= 2, "{} pools", sender.pools.len());
-    }
-
-    #[test]
-    fn a_loss_is_answered_whatever_its_pool_began_with() {
-        let until = NOW + Duration::from_secs(3600);
-        let mut sender = sender(Policy::default(), 2, until);
-        sender.pool(NOW, FIRST, until, true);
-        assert_eq!(sender.pools.pools[0].cause, Cause::Ahead);
-        planned(&mut sender, FIRST + 1, until);
-        assert_eq!(sender.pools.len(), 1);
-        assert_eq!(sender.pools.pools[0].cause, Cause::Answer);
     }
 }

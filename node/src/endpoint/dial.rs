@@ -20,6 +20,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 
 /// How long after the assumed packet size the least one is tried: an ordinary path, on which some packets are lost, shall not end up with it.
 const SMALLER_AFTER: Duration = Duration::from_secs(1);
+/// Within this a peer that is there answers the first packet.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Most addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
@@ -61,12 +63,13 @@ async fn shake(
     verifier: &Verifier,
 ) -> Result<Session, Failed> {
     loop {
-        let place = endpoint.next_place();
+        let (place, begun) = (endpoint.next_place(), tokio::time::Instant::now());
         let (connection, payload) = race(endpoint, place, config, &attempts(endpoint, addresses)).await?;
         let remote = connection.remote_address();
         if endpoint.known_payload.is_some() || payload == path::LEAST {
-            if endpoint.known_payload.is_none() && !endpoint.paths.is_small(remote) {
-                // The assumed size had a head start, and did not get through.
+            let at_once = begun.elapsed() < SMALLER_AFTER + AT_ONCE;
+            if endpoint.known_payload.is_none() && at_once && !endpoint.paths.is_small(remote) {
+                // The assumed size had a head start, and did not get through to one who was there: answered at once, this was no peer that came up meanwhile.
                 endpoint.paths.remember_small(remote);
             }
             let mut session = handshake::introduce(connection, expected, hello, verifier).await?;
