@@ -152,7 +152,7 @@ impl SourceSystem {
         let refused = |stream: &Outgoing| match &stream.state {
             State::Refused { refusal, .. } => {
                 let passes = matches!(refusal.code, Overload | Stopping | Replaced | Lost | Done);
-                !stream.was_live && !(patient && passes)
+                !(stream.was_live || patient && passes)
             }
             _ => false,
         };

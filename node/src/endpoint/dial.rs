@@ -2,6 +2,7 @@
 
 use super::handshake::{self, Failed, Session, closed_by};
 use super::{ConnectError, Inner, Place, path};
+use crate::clock::Clock;
 use crate::control::{CloseCode, Hello};
 use crate::trust::Verifier;
 use futures_util::TryFutureExt;
@@ -63,11 +64,12 @@ async fn shake(
     verifier: &Verifier,
 ) -> Result<Session, Failed> {
     loop {
-        let (place, begun) = (endpoint.next_place(), tokio::time::Instant::now());
+        let (place, clock) = (endpoint.next_place(), Clock::start());
+        let begun = clock.now();
         let (connection, payload) = race(endpoint, place, config, &attempts(endpoint, addresses)).await?;
         let remote = connection.remote_address();
         if endpoint.known_payload.is_some() || payload == path::LEAST {
-            let at_once = begun.elapsed() < SMALLER_AFTER + AT_ONCE;
+            let at_once = clock.now() - begun < SMALLER_AFTER + AT_ONCE;
             if endpoint.known_payload.is_none() && at_once && !endpoint.paths.is_small(remote) {
                 // The assumed size had a head start, and did not get through to one who was there: answered at once, this was no peer that came up meanwhile.
                 endpoint.paths.remember_small(remote);

@@ -87,13 +87,13 @@ mod tests {
     fn a_file_is_replaced_or_appended_to() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
-        let appending = |file| Ok(ByteWriter::new(file, Framing::None));
-        let replacing = |file| ByteWriter::replacing(file, Framing::None);
-        let cases: [(&dyn Fn(File) -> io::Result<ByteWriter<File>>, &[u8]); 3] =
-            [(&replacing, b"1"), (&appending, b"11"), (&replacing, b"1")];
-        for (open, expected) in cases {
+        for (append, expected) in [(false, &b"1"[..]), (true, b"11"), (false, b"1")] {
             let before = std::fs::read(&path).unwrap_or_default();
-            let mut writer = open(open_file(&path).unwrap()).unwrap();
+            let file = open_file(&path).unwrap();
+            let mut writer = match append {
+                true => ByteWriter::new(file, Framing::None),
+                false => ByteWriter::replacing(file, Framing::None).unwrap(),
+            };
             assert_eq!(std::fs::read(&path).unwrap(), before, "kept until there is something to replace it with");
             writer.write(&release(&b"1"[..])).unwrap();
             writer.flush().unwrap();
