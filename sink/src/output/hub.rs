@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Most bytes kept from the latest decodable point on. A stream with a longer way between such points makes players wait.
+/// Most bytes kept from the latest decodable point on. A stream with a longer way between such points makes players wait, or begin with any picture ([`Entry::accepted`]).
 const MAX_BACKLOG: usize = 32 << 20;
 /// A player is dropped when this many bytes wait for it …
 const MAX_QUEUE_BYTES: usize = 32 << 20;
