@@ -130,6 +130,7 @@ impl Demo {
         let link = |&(from, to, delay, loss): &(&str, &str, u64, f64)| RigLink {
             from: from.into(),
             to: to.into(),
+            link: None,
             channel: channel(delay, loss),
         };
         let plan = RigPlan {

@@ -14,10 +14,11 @@ use node::trust::{Direction, TrustError};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use topology::NodeName;
 use topology::names::NameError;
+use topology::{LinkEnd, LinkName, NodeName};
 
-/// What an overlay is made of. Links are named `a-b`; `a` dials, and the forward direction is from `a` to `b`.
+/// What an overlay is made of. Links are named `a-b`, or `a-b~name` where several join the two; `a` dials, and the forward direction is from `a`
+/// to `b`.
 #[derive(Clone, Debug, Default)]
 pub struct RigPlan {
     /// Master seed of all loss.
@@ -37,6 +38,8 @@ pub struct RigLink {
     pub from: String,
     /// The relay that is dialled.
     pub to: String,
+    /// Which of the links between the two it is.
+    pub link: Option<LinkName>,
     /// What the path does, in either direction.
     pub channel: ChannelConfig,
 }
@@ -90,12 +93,15 @@ pub enum RigError {
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 impl RigPlan {
-    /// Relays and links; each link as `(a, b, what the path does)`.
+    /// Relays and links; each link as `(a, b, what the path does)`, or with `b~name` where several join the two.
+    ///
+    /// # Panics
+    /// Where what stands behind `~` is no name of a link.
     pub fn new(seed: u64, relays: &[&str], links: &[(&str, &str, ChannelConfig)]) -> RigPlan {
-        let link = |(from, to, channel): &(&str, &str, ChannelConfig)| RigLink {
-            from: (*from).into(),
-            to: (*to).into(),
-            channel: channel.clone(),
+        let link = |(from, end, channel): &(&str, &str, ChannelConfig)| {
+            let (to, name) = end.split_once('~').map_or((*end, None), |(to, name)| (to, Some(name)));
+            let link = name.map(|name| name.parse().expect("it names a link"));
+            RigLink { from: (*from).into(), to: to.into(), link, channel: channel.clone() }
         };
         RigPlan {
             seed,
@@ -200,12 +206,15 @@ impl Rig {
     /// Waits until every link between running relays is up in both ends' eyes, and every relay knows every other.
     pub fn wait_until_joined(&self) -> Result<(), RigError> {
         for (name, running) in self.relays() {
-            let peers = self.links.iter().filter_map(|link| link.other(name)).filter(|peer| self.relay(peer).is_ok());
-            let peers: Vec<&str> = peers.collect();
+            let ends = self.links.iter().filter_map(|link| Some((link.other(name)?, link.link.as_ref())));
+            let ends: Vec<(&str, Option<&LinkName>)> = ends.filter(|(peer, _)| self.relay(peer).is_ok()).collect();
             let all = self.relays().count();
             running.wait_for("links to all neighbours and word of all relays", PATIENCE, |report| {
-                let up = |peer: &&str| report.links.iter().any(|link| link.peer.as_str() == *peer);
-                peers.iter().all(up) && report.overlay.relays.len() >= all
+                let is_it = |peer: &LinkEnd, end: &(&str, Option<&LinkName>)| {
+                    peer.relay.as_str() == end.0 && peer.link.as_ref() == end.1
+                };
+                let up = |end: &(&str, Option<&LinkName>)| report.links.iter().any(|link| is_it(&link.peer, end));
+                ends.iter().all(up) && report.overlay.relays.len() >= all
             })?;
         }
         Ok(())
@@ -215,7 +224,8 @@ impl Rig {
         let mut neighbours = Vec::new();
         for link in self.links.iter().filter(|link| link.from == name) {
             let address = self.emulator.address(&link.name())?;
-            neighbours.push(relay::Neighbour::at(address.to_string()));
+            let neighbour = relay::Neighbour::at(address.to_string());
+            neighbours.push(relay::Neighbour { link: link.link.clone(), ..neighbour });
         }
         Ok(relay::Config {
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
@@ -263,7 +273,8 @@ fn node_name(name: &str) -> Result<NodeName, RigError> {
 impl RigLink {
     /// Its name in the emulator.
     pub fn name(&self) -> String {
-        format!("{}-{}", self.from, self.to)
+        let name = self.link.as_ref().map_or_else(String::new, |name| format!("~{name}"));
+        format!("{}-{}{name}", self.from, self.to)
     }
 
     /// The end that is not `name`, where `name` is one.

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use topology::lsdb::{Advertisement, Incarnation, TroubleReport};
 use topology::terms::Need;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, LinkName, NodeName, StreamName};
 
 /// Most bytes of one message.
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
 /// The protocol this build speaks. Peers of the same major version understand each other.
-pub const VERSION: Version = Version { major: 1, minor: 3 };
+pub const VERSION: Version = Version { major: 1, minor: 4 };
 
 /// A feature of [`Hello`]: understands [`Control::Receipt`], [`Control::Whence`] and [`Control::Lost`], which are sent to no other.
 pub const RECEIPTS: u64 = 1;
@@ -26,6 +26,10 @@ pub const SURVEYS: u64 = 2;
 
 /// A feature of [`Hello`]: understands [`Control::Tokens`] and [`Control::Renewed`], which are sent to no other.
 pub const TOKENS: u64 = 4;
+
+/// A feature of [`Hello`]: understands links by their names, of which there may be several between two relays. To a relay that does not, only
+/// the one without a name is kept.
+pub const NAMED_LINKS: u64 = 8;
 
 /// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +158,9 @@ pub struct Hello {
     pub tokens: Vec<String>,
     /// The program and its version, for the logs.
     pub agent: String,
+    /// Between relays: which of the links that join them this is; `None` is the one without a name. Since 1.4.
+    #[serde(default, deserialize_with = "appended")]
+    pub link: Option<LinkName>,
 }
 
 /// The answer to a [`Hello`].
@@ -312,12 +319,19 @@ pub struct Module {
 pub struct Edge {
     /// The relay that sends.
     pub from: NodeName,
-    /// The relay that receives.
-    pub to: NodeName,
+    /// The relay that receives, and over which link where several join the two.
+    pub to: LinkEnd,
     /// Bare transit from `to` on to the nearest egress below, its last mile included, in microseconds.
     pub rest_min_us: u32,
     /// The same to the farthest egress.
     pub rest_max_us: u32,
+}
+
+impl Edge {
+    /// The link as the receiving relay calls it.
+    pub fn at_receiver(&self) -> LinkEnd {
+        self.to.from_other_end(&self.from)
+    }
 }
 
 /// A statement of a relay, signed ([`crate::trust::Seal`]).
@@ -388,7 +402,7 @@ pub struct Lost {
     /// Numbers: the first of a run, and how many.
     pub missing: Vec<(u32, u16)>,
     /// The last node on the way that had them and the first that had not; `None` where it cannot be told.
-    pub hop: Option<(NodeName, NodeName)>,
+    pub hop: Option<(NodeName, LinkEnd)>,
 }
 
 /// How is a stream at each relay of its graph? Each answers for itself, and asks the relays below.
@@ -422,8 +436,8 @@ pub struct Surveyed {
 /// How a stream comes over one hop, as the receiving relay has measured it; times in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopState {
-    /// Who sends: a relay, or the source.
-    pub from: NodeName,
+    /// Who sends, a relay or the source, and over which link where several join the two.
+    pub from: LinkEnd,
     /// One-way delay, bare transit.
     pub transit_us: u32,
     /// Half-width of the interval that holds it for certain.

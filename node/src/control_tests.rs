@@ -11,7 +11,7 @@ fn stream() -> impl Strategy<Value = StreamName> {
 
 fn edge() -> impl Strategy<Value = Edge> {
     ("[a-z0-9]{1,12}", "[a-z0-9]{1,12}", any::<u32>(), any::<u32>()).prop_map(|(from, to, rest_min_us, rest_max_us)| {
-        Edge { from: name(&from), to: name(&to), rest_min_us, rest_max_us }
+        Edge { from: name(&from), to: name(&to).into(), rest_min_us, rest_max_us }
     })
 }
 
@@ -43,6 +43,7 @@ fn message() -> impl Strategy<Value = Control> {
                 role: Role::Sink,
                 tokens,
                 agent: "test".to_owned(),
+                link: (features % 2 == 1).then(|| "fibre".parse().expect("valid")),
             })
         ),
         (stream(), any::<u64>(), any::<u16>(), prop::collection::vec(module, 0..4)).prop_map(
@@ -200,6 +201,7 @@ fn the_version_is_read_whatever_follows_it() {
         role: Role::Relay,
         tokens: Vec::new(),
         agent: String::new(),
+        link: None,
     };
     let mut body = encoded(&Control::Hello(hello))[LENGTH..].to_vec();
     body.truncate(4);

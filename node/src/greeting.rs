@@ -4,13 +4,14 @@
 //! [`MAX_FIRST`] bytes, and nothing is kept of it.
 
 use crate::control::{
-    self, CloseCode, Control, Hello, LENGTH, RECEIPTS, Refusal, SURVEYS, TOKENS, VERSION, Version, Welcome,
+    self, CloseCode, Control, Hello, LENGTH, NAMED_LINKS, RECEIPTS, Refusal, SURVEYS, TOKENS, VERSION, Version, Welcome,
 };
 use crate::trust::{Direction, Grant, Identified, Role, Verifier};
 use rustls_pki_types::CertificateDer;
+use topology::LinkName;
 
 /// Optional features of this build, by bit.
-pub const FEATURES: u64 = RECEIPTS | SURVEYS | TOKENS;
+pub const FEATURES: u64 = RECEIPTS | SURVEYS | TOKENS | NAMED_LINKS;
 
 /// Largest first message: it is read before its sender is known.
 pub const MAX_FIRST: usize = 32 * 1024;
@@ -73,6 +74,16 @@ pub fn welcome(message: Control) -> Result<Welcome, Unwelcome> {
         Control::Welcome(welcome) => Err(Unwelcome::Unacceptable(wrong_version(welcome.version))),
         Control::Refused(refusal) => Err(Unwelcome::Refused(Refusal { reason: printable(&refusal.reason), ..refusal })),
         _ => Err(Unwelcome::Unacceptable(breach("it answered with something else than a welcome".to_owned()))),
+    }
+}
+
+/// Which of the links between two relays one is that was dialled with `hello`, given the features of both ends.
+pub fn link(hello: &Hello, features: u64) -> Result<Option<LinkName>, Refusal> {
+    match &hello.link {
+        Some(link) if features & NAMED_LINKS == 0 => Err(breach(format!(
+            "it keeps one link to each relay, and this is to be another, {link}: it must speak 1.4"
+        ))),
+        link => Ok(link.clone()),
     }
 }
 
@@ -147,4 +158,25 @@ fn breach(reason: String) -> Refusal {
 fn wrong_version(theirs: Version) -> Refusal {
     let reason = format!("it speaks protocol {theirs}; expected {}.x", VERSION.major);
     Refusal { code: CloseCode::Version, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_with_a_name_needs_both_ends_to_know_of_names() {
+        let hello = |link: Option<&str>| Hello {
+            version: VERSION,
+            features: FEATURES,
+            role: Role::Relay,
+            tokens: Vec::new(),
+            agent: String::new(),
+            link: link.map(|link| link.parse().expect("valid")),
+        };
+        let older = FEATURES & !NAMED_LINKS;
+        assert_eq!(link(&hello(None), older), Ok(None));
+        assert_eq!(link(&hello(Some("sat")), FEATURES), Ok(hello(Some("sat")).link));
+        assert!(link(&hello(Some("sat")), older).is_err_and(|refusal| refusal.reason.contains("sat")));
+    }
 }

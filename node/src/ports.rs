@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
-use topology::NodeName;
+use topology::{LinkEnd, LinkName, NodeName};
 
 /// Most control messages that wait for one peer; one more and the port is closed.
 pub const MAX_QUEUED_MESSAGES: usize = 4096;
@@ -46,6 +46,15 @@ pub struct Peer {
     pub dialled: bool,
     /// Optional features that both ends have, by bit.
     pub features: u64,
+    /// Between relays: which of the links that join them this is.
+    pub link: Option<LinkName>,
+}
+
+impl Peer {
+    /// The link to it, as this end calls it.
+    pub fn link_end(&self) -> LinkEnd {
+        LinkEnd { relay: self.name.clone(), link: self.link.clone() }
+    }
 }
 
 /// Why a port closed.

@@ -71,6 +71,7 @@ fn join(node: NodeId, name: &str, path: impl Path + 'static) -> Join {
             address: ([127, 0, 0, 1], 1).into(),
             dialled: false,
             features: 0,
+            link: None,
         },
         config: LinkConfig::default(),
         path: Box::new(path),

@@ -229,11 +229,15 @@ impl Config {
         for (index, neighbour) in self.neighbours.iter().enumerate() {
             neighbour.check(&format!("neighbours[{index}]"))?;
             let twin = self.neighbours[..index].iter().position(|other| {
-                (other.name.is_some() && other.name == neighbour.name)
-                    || (other.address.is_some() && other.address == neighbour.address)
+                let same_name = other.name.is_some() && other.name == neighbour.name;
+                let same_address = other.address.is_some() && other.address == neighbour.address;
+                (same_name || same_address) && other.link == neighbour.link
             });
             if let Some(twin) = twin {
-                return Err(format!("neighbours[{index}]: the same name or address as neighbours[{twin}]"));
+                return Err(format!(
+                    "neighbours[{index}]: the same name or address as neighbours[{twin}]; several links to one relay need a \
+                     `link` each, with the name by which both ends tell them apart"
+                ));
             }
         }
         Ok(())
@@ -369,13 +373,29 @@ mod tests {
             ("[[neighbours]]\nname = \"a\"\nrepair = \"magic\"", vec!["repair", "duplicate"]),
             ("[[neighbours]]\nname = \"a\"\ncapacity = \"fast\"", vec!["fast", "Mbit/s"]),
             ("[[neighbours]]\nname = \"a\"\ntarget_residual = 2.0", vec!["target_residual", "below 1"]),
-            ("[[neighbours]]\nname = \"a\"\n[[neighbours]]\nname = \"a\"", vec!["neighbours[1]", "neighbours[0]"]),
+            (
+                "[[neighbours]]\nname = \"a\"\n[[neighbours]]\nname = \"a\"",
+                vec!["neighbours[1]", "neighbours[0]", "`link`"],
+            ),
+            ("[[neighbours]]\nname = \"a\"\nlink = \"the sky\"", vec!["the sky", "a-z 0-9 -"]),
+            ("[[neighbours]]\nname = \"a\"\nbind = \"eth0\"", vec!["eth0", "192.0.2.7"]),
         ] {
             let message = error(text);
             for part in parts {
                 assert!(message.contains(part), "{text:?}: {message}");
             }
         }
+    }
+
+    #[test]
+    fn several_links_to_one_relay_are_told_apart_by_name() {
+        let entry = |link: &str| format!("[[neighbours]]\nname = \"a\"\naddress = \"a.example:4400\"\n{link}\n");
+        let both = entry("") + &entry("link = \"sat\"\nbind = \"192.0.2.7\"");
+        let config = Config::parse(&both).expect("two links");
+        let ends: Vec<String> =
+            config.neighbours.iter().filter_map(Neighbour::end).map(|end| end.to_string()).collect();
+        assert_eq!(ends, ["a", "a~sat"]);
+        assert!(error(&(both.clone() + &entry("link = \"sat\""))).contains("neighbours[2]"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 use utoipa::ToSchema;
 
 /// Most changes that wait to be told. Beyond it the oldest are let go, and counted.
@@ -34,9 +34,9 @@ pub struct Event {
 pub enum What {
     /// A relay, source or sink connected.
     PeerConnected {
-        /// Who.
-        #[schema(value_type = schema::NodeName)]
-        peer: NodeName,
+        /// Who, and over which link where there are several.
+        #[schema(value_type = schema::LinkEnd)]
+        peer: LinkEnd,
         /// As what.
         #[schema(value_type = schema::Role)]
         role: Role,
@@ -45,9 +45,9 @@ pub enum What {
     },
     /// Its connection is gone.
     PeerGone {
-        /// Who.
-        #[schema(value_type = schema::NodeName)]
-        peer: NodeName,
+        /// Who, and over which link where there are several.
+        #[schema(value_type = schema::LinkEnd)]
+        peer: LinkEnd,
         /// As what.
         #[schema(value_type = schema::Role)]
         role: Role,
@@ -56,23 +56,23 @@ pub enum What {
     },
     /// Streams may go over the link to a relay.
     LinkUp {
-        /// The neighbour.
-        #[schema(value_type = schema::NodeName)]
-        peer: NodeName,
+        /// The neighbour, and which link to it where there are several.
+        #[schema(value_type = schema::LinkEnd)]
+        peer: LinkEnd,
     },
     /// Streams may no longer go over it.
     LinkDown {
-        /// The neighbour.
-        #[schema(value_type = schema::NodeName)]
-        peer: NodeName,
+        /// The neighbour, and which link to it where there are several.
+        #[schema(value_type = schema::LinkEnd)]
+        peer: LinkEnd,
         /// Its connection is gone, it is silent, or it is being drained.
         reason: String,
     },
     /// What comes from a neighbour is lost or late.
     LinkTroubled {
-        /// The neighbour.
-        #[schema(value_type = schema::NodeName)]
-        peer: NodeName,
+        /// The neighbour, and which link to it where there are several.
+        #[schema(value_type = schema::LinkEnd)]
+        peer: LinkEnd,
         /// Share lost, as the level that routes are chosen by.
         loss: f64,
         /// Whether it is later than usual.
@@ -80,9 +80,9 @@ pub enum What {
     },
     /// It comes well again.
     LinkRecovered {
-        /// The neighbour.
-        #[schema(value_type = schema::NodeName)]
-        peer: NodeName,
+        /// The neighbour, and which link to it where there are several.
+        #[schema(value_type = schema::LinkEnd)]
+        peer: LinkEnd,
         /// Seconds of trouble.
         after_s: f64,
     },
@@ -138,24 +138,24 @@ pub enum What {
     },
     /// What this relay sends to a neighbour is repaired in another way.
     PolicyChanged {
-        /// The neighbour.
-        #[schema(value_type = schema::NodeName)]
-        peer: NodeName,
+        /// The neighbour, and which link to it where there are several.
+        #[schema(value_type = schema::LinkEnd)]
+        peer: LinkEnd,
         /// The policy in force now.
         #[schema(value_type = schema::Policy)]
         policy: Policy,
     },
     /// Streams are taken off this relay, or off one of its links.
     Draining {
-        /// The neighbour at the other end of the link; null: the relay as a whole.
-        #[schema(value_type = Option<schema::NodeName>, required)]
-        link: Option<NodeName>,
+        /// The link, by the neighbour at its other end; null: the relay as a whole.
+        #[schema(value_type = Option<schema::LinkEnd>, required)]
+        link: Option<LinkEnd>,
     },
     /// Streams may come again.
     Resumed {
-        /// The neighbour at the other end of the link; null: the relay as a whole.
-        #[schema(value_type = Option<schema::NodeName>, required)]
-        link: Option<NodeName>,
+        /// The link, by the neighbour at its other end; null: the relay as a whole.
+        #[schema(value_type = Option<schema::LinkEnd>, required)]
+        link: Option<LinkEnd>,
     },
     /// The configuration was read anew.
     Reloaded {
@@ -178,7 +178,7 @@ pub enum What {
 
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |link: &Option<NodeName>| match link {
+        let whole = |link: &Option<LinkEnd>| match link {
             Some(link) => format!("the link to {link}"),
             None => "this relay".to_owned(),
         };

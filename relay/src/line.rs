@@ -10,7 +10,7 @@ use crate::sla::HopMisses;
 use link::{Bitrate, Instant};
 use serde::Serialize;
 use std::time::Duration;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 use utoipa::ToSchema;
 
 /// The tenant of test packets, and of the accounts of them. Refused to sources and sinks.
@@ -175,9 +175,9 @@ pub struct TestedHop {
     /// The relay that sends.
     #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
-    /// The relay that receives.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The link as that relay calls it: the relay that receives, and the link's name where several join the two.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// Whether packets travelled on it when the test was last looked at; else it stood ready.
     pub used: bool,
     /// One-way delay in milliseconds: as configured, or half of the smallest round trip, which is right to within itself.

@@ -399,8 +399,7 @@ pub fn render(report: &Report) -> String {
 
 /// By its name, once that is known, else by its address.
 fn neighbour_labels(neighbour: &NeighbourReport) -> String {
-    let name = neighbour.name.as_ref().map(ToString::to_string).or_else(|| neighbour.address.clone());
-    format!("neighbour=\"{}\"", escaped(&name.unwrap_or_default()))
+    format!("neighbour=\"{}\"", escaped(&neighbour.title()))
 }
 
 fn act_labels(count: &AdmissionCount) -> String {

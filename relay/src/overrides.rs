@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use topology::NodeName;
+use topology::LinkEnd;
 
 /// What stands above the configuration of one link, for what this relay sends on it. What is `None` is as configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub enum Capacity {
 }
 
 /// What stands above the configuration, by the neighbour at the other end of the link.
-pub type Overrides = BTreeMap<NodeName, LinkOverride>;
+pub type Overrides = BTreeMap<LinkEnd, LinkOverride>;
 
 /// Who had the last word on the repair of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -9,7 +9,7 @@ use node::trust::{Direction, Role};
 use node::ts::TsHealth;
 use serde::Serialize;
 use std::net::SocketAddr;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, LinkName, NodeName, StreamName};
 use utoipa::ToSchema;
 
 /// The state and the counters of a relay at one moment. Counters run since the start, or since the link or stream began.
@@ -95,6 +95,9 @@ pub struct NeighbourReport {
     /// Its name, once known.
     #[schema(value_type = Option<schema::NodeName>, required)]
     pub name: Option<NodeName>,
+    /// Which of the links to it this is; null for the one without a name.
+    #[schema(value_type = Option<schema::LinkName>, required)]
+    pub link: Option<LinkName>,
     /// How it stands.
     pub state: NeighbourState,
     /// Why the last attempt or the last connection ended.
@@ -102,6 +105,25 @@ pub struct NeighbourReport {
     pub last_error: Option<String>,
     /// Connections there have been.
     pub connections: u64,
+}
+
+impl NeighbourReport {
+    /// The link, once it is known who is there.
+    pub fn end(&self) -> Option<LinkEnd> {
+        Some(LinkEnd { relay: self.name.clone()?, link: self.link.clone() })
+    }
+
+    /// How people call it: by name, else by address, and by the name of the link where it has one.
+    pub fn title(&self) -> String {
+        let name = self.name.as_ref().map(|name| name.as_str());
+        titled(name.or(self.address.as_deref()), self.link.as_ref())
+    }
+}
+
+/// As [`LinkEnd`] is written, by whatever the relay at the other end is called.
+pub(crate) fn titled(relay: Option<&str>, link: Option<&LinkName>) -> String {
+    let link = link.map_or_else(String::new, |link| format!("~{link}"));
+    format!("{}{link}", relay.unwrap_or_default())
 }
 
 /// How it stands with a neighbour.
@@ -122,9 +144,9 @@ pub enum NeighbourState {
 pub struct LinkReport {
     /// Number of the port, unique in the life of the process.
     pub port: u64,
-    /// Who is at the other end.
-    #[schema(value_type = schema::NodeName)]
-    pub peer: NodeName,
+    /// Who is at the other end; of a relay also which link to it, where there are several.
+    #[schema(value_type = schema::LinkEnd)]
+    pub peer: LinkEnd,
     /// What it is.
     #[schema(value_type = schema::Role)]
     pub role: Role,
@@ -185,9 +207,9 @@ pub struct RepairEffect {
 pub struct LinkRepair {
     /// This relay.
     pub from: String,
-    /// The neighbour.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The neighbour, and which link to it where there are several.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// Whether the link is up.
     pub up: bool,
     /// The policy in force, or in force once the link is up.
@@ -299,9 +321,9 @@ pub struct GraphEdge {
     /// The relay that sends.
     #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
-    /// The relay that receives.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The link as that relay calls it: the relay that receives, and the link's name where several join the two.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// The modules it belongs to, by bit.
     pub modules: u16,
     /// Bare transit from `to` on to the farthest egress below in any of them, in milliseconds.
@@ -314,9 +336,9 @@ pub struct OverlayLink {
     /// The relay that sends.
     #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
-    /// The relay that receives.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The link as that relay calls it: the relay that receives, and the link's name where several join the two.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// One-way delay in milliseconds: as configured, or half of the smallest round trip, which is right to within itself.
     pub delay_ms: f64,
     /// Share lost, as the receiving end reports it.
@@ -335,9 +357,9 @@ pub struct LinkCapacity {
     /// The relay that sends.
     #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
-    /// The relay that receives.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The link as that relay calls it: the relay that receives, and the link's name where several join the two.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// What streams may have of it, all together.
     pub admissible: u64,
     /// What streams of high priority have.
@@ -452,9 +474,9 @@ pub struct OutputCounters {
 pub struct InputReport {
     /// The port.
     pub port: u64,
-    /// Who sends.
-    #[schema(value_type = schema::NodeName)]
-    pub peer: NodeName,
+    /// Who sends, and over which link where there are several.
+    #[schema(value_type = schema::LinkEnd)]
+    pub peer: LinkEnd,
     /// The counters.
     pub counters: InputCounters,
 }
@@ -464,9 +486,9 @@ pub struct InputReport {
 pub struct OutputReport {
     /// The port.
     pub port: u64,
-    /// Who receives.
-    #[schema(value_type = schema::NodeName)]
-    pub peer: NodeName,
+    /// Who receives, and over which link where there are several.
+    #[schema(value_type = schema::LinkEnd)]
+    pub peer: LinkEnd,
     /// Whether it is a sink here, not a relay.
     pub local: bool,
     /// The counters.

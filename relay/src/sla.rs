@@ -12,7 +12,7 @@ use node::control::Receipt;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 use utoipa::ToSchema;
 
 /// Most accounts; beyond it those give way that have been idle for longest, if they have been for [`IDLE`].
@@ -30,8 +30,8 @@ const MOST_GIVE_WAY: usize = 64;
 /// Most hops told apart in one span of an account; the rest is counted as unknown.
 const MOST_HOPS: usize = 8;
 
-/// From one node to the next.
-pub type LossHop = (NodeName, NodeName);
+/// From one node over a link to the next.
+pub type LossHop = (NodeName, LinkEnd);
 
 /// What the sinks of one stream had of it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -111,9 +111,9 @@ pub struct HopMisses {
     /// The last node on the way that had them.
     #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
-    /// The first that had not.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The first that had not, and by which link it should have come where several join the two.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// How many.
     pub packets: u64,
 }
@@ -336,7 +336,7 @@ mod tests {
         for second in 0..4000 {
             accounts.take(at(second), &name("s"), &receipt(100, i64::from(second < 10)));
         }
-        accounts.blame(at(5), &"t/c".parse().expect("valid"), &name("s"), &(name("a"), name("b")), 7);
+        accounts.blame(at(5), &"t/c".parse().expect("valid"), &name("s"), &(name("a"), name("b").into()), 7);
         let of = |now| accounts.of(now, &name("r"), &"t/c".parse().expect("valid")).expect("it reported");
         let sla = of(at(3999));
         let sink = &sla.sinks[0];
@@ -358,12 +358,12 @@ mod tests {
         let mut accounts = Accounts::default();
         accounts.take(at(1), &name("s"), &receipt(90, 10));
         let stream = "t/c".parse().expect("valid");
-        accounts.blame(at(1), &stream, &name("s"), &(name("a"), name("b")), 3);
-        accounts.blame(at(1), &stream, &name("s"), &(name("b"), name("s")), 4);
+        accounts.blame(at(1), &stream, &name("s"), &(name("a"), name("b").into()), 3);
+        accounts.blame(at(1), &stream, &name("s"), &(name("b"), name("s").into()), 4);
         let sla = accounts.of(at(2), &name("r"), &stream).expect("it reported");
         let span = &sla.sinks[0].day;
         assert_eq!((span.due, span.on_time_share, span.unknown), (100, Some(0.9), 3));
-        assert_eq!(span.hops[0], HopMisses { from: name("b"), to: name("s"), packets: 4 });
+        assert_eq!(span.hops[0], HopMisses { from: name("b"), to: name("s").into(), packets: 4 });
         accounts.take(at(3), &name("s"), &Receipt { late: 2, ..receipt(0, -2) });
         let sla = accounts.of(at(3), &name("r"), &stream).expect("it reported");
         assert_eq!((sla.sinks[0].day.late, sla.sinks[0].day.missing, sla.sinks[0].day.due), (2, 8, 100));
@@ -405,7 +405,7 @@ mod tests {
         assert!((MOST_ACCOUNTS - MOST_GIVE_WAY..=MOST_ACCOUNTS).contains(&accounts.all.len()));
         let (stream, sink) = ("t/c".parse().expect("valid"), name(&format!("s{}", MOST_ACCOUNTS + 9)));
         for n in 0..100 {
-            accounts.blame(at(9000), &stream, &sink, &(name(&format!("r{n}")), name("x")), u64::MAX);
+            accounts.blame(at(9000), &stream, &sink, &(name(&format!("r{n}")), name("x").into()), u64::MAX);
         }
         let day = Ring::sum(&accounts.all[&(stream, sink)].day, at(9000));
         assert_eq!(day.hops.len(), MOST_HOPS);

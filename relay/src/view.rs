@@ -5,7 +5,7 @@ use crate::ops::schema;
 use crate::report::{NeighbourReport, StreamReport, TsReport};
 use crate::sla::SinkSla;
 use serde::Serialize;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 use utoipa::ToSchema;
 
 /// The overlay as this relay knows it, from its database.
@@ -62,9 +62,9 @@ pub struct LinkView {
     /// The relay that sends.
     #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
-    /// The relay that receives.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The link as that relay calls it: the relay that receives, and the link's name where several join the two.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// Seconds since it went away; null while it is up.
     #[schema(required)]
     pub gone_s: Option<f64>,
@@ -124,9 +124,9 @@ pub struct LinkPast {
     /// This relay.
     #[schema(value_type = schema::NodeName)]
     pub from: NodeName,
-    /// The neighbour.
-    #[schema(value_type = schema::NodeName)]
-    pub to: NodeName,
+    /// The neighbour, and which link to it where there are several.
+    #[schema(value_type = schema::LinkEnd)]
+    pub to: LinkEnd,
     /// Seconds that each point stands for.
     pub step_s: f64,
     /// The oldest first. While the link was down there are none.
@@ -186,9 +186,9 @@ pub struct TraceRelay {
 /// How a stream comes over one hop.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct TraceHop {
-    /// Who sends: a relay, or the source.
-    #[schema(value_type = schema::NodeName)]
-    pub from: NodeName,
+    /// Who sends: a relay, and over which link where there are several, or the source.
+    #[schema(value_type = schema::LinkEnd)]
+    pub from: LinkEnd,
     /// One-way delay in milliseconds, bare transit.
     pub transit_ms: f64,
     /// Half-width of what is certain of it.

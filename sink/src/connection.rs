@@ -163,6 +163,7 @@ impl Connector {
             role: Role::Sink,
             tokens: self.tokens.borrow().clone(),
             agent: AGENT.into(),
+            link: None,
         };
         let patience = match self.status.first() {
             Some(_) => DIAL_PATIENCE,

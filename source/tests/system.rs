@@ -111,6 +111,7 @@ impl Scene {
                 address: "127.0.0.1:4400".parse().unwrap(),
                 dialled,
                 features: 0,
+                link: None,
             },
             config: LinkConfig { seed: 7, ..LinkConfig::default() },
             path: Box::new(Delay(TRANSIT)),

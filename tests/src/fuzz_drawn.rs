@@ -8,7 +8,7 @@ use node::control::{
 use node::trust::{Direction, Grant};
 use topology::lsdb::{Advertisement, Incarnation, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport};
 use topology::terms::{Full, LinkTerms, Need, Room, Terms, Unserved};
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// Seconds since 1970 when what is fuzzed begins.
 pub(crate) const UNIX: u64 = 1_800_000_000;
@@ -42,6 +42,12 @@ impl<'a> Reader<'a> {
 
 pub(crate) fn node(pick: u8) -> NodeName {
     ["lon", "ams", "par", "fra", "nyc", "syd", "tok", "sao"][usize::from(pick % 8)].parse().expect("a name")
+}
+
+/// Mostly the link without a name.
+pub(crate) fn end(pick: u8) -> LinkEnd {
+    let link = ["fibre", "sat"].get(usize::from(pick / 8 % 4)).map(|name| name.parse().expect("a name"));
+    LinkEnd { relay: node(pick), link }
 }
 
 pub(crate) fn stream(pick: u8) -> StreamName {
@@ -137,7 +143,7 @@ pub(crate) fn message(data: &mut Reader<'_>) -> Control {
         8 => Control::Lost(Lost {
             id: u32::from(data.u8()),
             missing: runs(data),
-            hop: (data.u8() & 1 != 0).then(|| (node(data.u8()), node(data.u8()))),
+            hop: (data.u8() & 1 != 0).then(|| (node(data.u8()), end(data.u8()))),
         }),
         9 => Control::Survey(Survey {
             id: u32::from(data.u8()),
@@ -173,7 +179,7 @@ pub(crate) fn message(data: &mut Reader<'_>) -> Control {
 
 fn hop(data: &mut Reader<'_>) -> HopState {
     HopState {
-        from: node(data.u8()),
+        from: end(data.u8()),
         transit_us: data.u32(),
         bound_us: data.u32(),
         loss_ppm: data.u32(),
@@ -202,7 +208,7 @@ fn publish(data: &mut Reader<'_>) -> Publish {
 fn install(data: &mut Reader<'_>) -> Install {
     let edge = |data: &mut Reader<'_>| Edge {
         from: node(data.u8()),
-        to: node(data.u8()),
+        to: end(data.u8()),
         rest_min_us: micros(data),
         rest_max_us: micros(data),
     };
@@ -223,7 +229,7 @@ fn install(data: &mut Reader<'_>) -> Install {
 
 pub(crate) fn advertisement(data: &mut Reader<'_>) -> Advertisement {
     let link = |data: &mut Reader<'_>| LinkState {
-        peer: node(data.u8()),
+        peer: end(data.u8()),
         delay_us: micros(data),
         loss_ppm: data.u32(),
         cost: data.u8().into(),
@@ -270,7 +276,7 @@ fn terms(data: &mut Reader<'_>) -> Terms {
         unserved: few(data, 3, |data| Unserved {
             stream: stream(data.u8()),
             egress: node(data.u8()),
-            full: Full { from: node(data.u8()), to: node(data.u8()), room: room(data), need: need(data) },
+            full: Full { from: node(data.u8()), to: end(data.u8()), room: room(data), need: need(data) },
         }),
     }
 }
@@ -281,7 +287,7 @@ pub(crate) fn trouble(data: &mut Reader<'_>) -> TroubleReport {
         boot: number(data),
         seq: number(data),
         links: few(data, 6, |data| LinkTrouble {
-            peer: node(data.u8()),
+            peer: end(data.u8()),
             loss_ppm: data.u32(),
             late: data.u8() & 1 != 0,
         }),

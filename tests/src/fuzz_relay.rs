@@ -2,7 +2,7 @@
 //!
 //! Names, lives and numbers are drawn from small sets, so that messages meet: what one announces another installs, pulls, claims or ends.
 
-use crate::fuzz_drawn::{Reader, UNIX, advertisement, grants, message, node, seq, trouble};
+use crate::fuzz_drawn::{Reader, UNIX, advertisement, end, grants, message, node, seq, trouble};
 use bytes::{Bytes, BytesMut};
 use link::{Delivery, Flags, Instant, Label, LinkConfig, MediaTime, Recovery, StreamHandle};
 use node::control::{self, CloseCode};
@@ -13,8 +13,8 @@ use relay::Limits;
 use relay::system::{Options, RelaySystem};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use topology::NodeName;
 use topology::lsdb::{self, Advertisement, Database};
+use topology::{LinkEnd, NodeName};
 
 /// More peers than there is room for, so that each bound is met.
 const MOST_PORTS: usize = 12;
@@ -91,13 +91,15 @@ impl Relay {
         let (choice, who) = (data.u8(), data.u8());
         let role = [Role::Relay, Role::Relay, Role::Source, Role::Sink][usize::from(choice % 4)];
         let address = ([127, 0, 0, 1], 9).into();
+        let LinkEnd { relay: name, link } = end(who);
         let peer = Peer {
-            name: node(who),
+            name,
             role,
             grants: if role == Role::Relay { Vec::new() } else { grants(data.u8()) },
             address,
             dialled: choice & 4 != 0,
             features: u64::from(choice >> 3),
+            link: link.filter(|_| role == Role::Relay),
         };
         let config = LinkConfig { seed: 1, max_history: 1 << 18, ..LinkConfig::default() };
         let port = self.engine.open(self.now, peer, config);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use topology::about::{About, Flow, Place};
 use topology::lsdb::{Advertisement, Incarnation, LinkState, LinkTrouble, StreamState, Subscription, TroubleReport};
 use topology::terms::{Full, LinkTerms, Need, Room, Terms, Unserved};
-use topology::{NodeName, StreamName, StreamPattern};
+use topology::{LinkEnd, NodeName, StreamName, StreamPattern};
 
 /// Target, file name and content of every seed.
 pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -123,6 +123,10 @@ fn node(text: &str) -> NodeName {
     text.parse().expect("it is a node name")
 }
 
+fn end(text: &str) -> LinkEnd {
+    text.parse().expect("it names a link")
+}
+
 /// One control message of every kind.
 fn messages() -> Vec<Control> {
     let (name, incarnation, ingress) = (stream("news/main"), Incarnation(7), node("lon"));
@@ -133,9 +137,10 @@ fn messages() -> Vec<Control> {
         role: Role::Source,
         tokens: vec!["abt1.AAAA".into()],
         agent: "anabranch-source 0.1.0".into(),
+        link: Some("fibre".parse().expect("valid")),
     };
-    let edge = Edge { from: ingress.clone(), to: node("par"), rest_min_us: 12_000, rest_max_us: 40_000 };
-    let link = LinkState { peer: node("par"), delay_us: 10_000, loss_ppm: 50_000, cost: 10 };
+    let edge = Edge { from: ingress.clone(), to: end("par~fibre"), rest_min_us: 12_000, rest_max_us: 40_000 };
+    let link = LinkState { peer: end("par~fibre"), delay_us: 10_000, loss_ppm: 50_000, cost: 10 };
     let advertisement = Advertisement {
         origin: ingress.clone(),
         boot: 1_700_000_000_000_000,
@@ -200,7 +205,7 @@ fn messages() -> Vec<Control> {
             origin: node("lon"),
             boot: 1_700_000_000_000_000,
             seq: 9,
-            links: vec![LinkTrouble { peer: node("par"), loss_ppm: 200_000, late: true }],
+            links: vec![LinkTrouble { peer: end("par"), loss_ppm: 200_000, late: true }],
         }),
         Control::Pull(Pull { handle: 5, after: Some(700), missing: vec![(650, 3), (690, 1)], hops: 12 }),
         Control::Signed(Signed { body: vec![14, 0], certificate: vec![0x30, 0x82], signature: vec![7; 64] }),
@@ -210,7 +215,7 @@ fn messages() -> Vec<Control> {
         Control::Unsubscribe { name: stream("news/main") },
         Control::Receipt(receipt(incarnation)),
         Control::Whence(Whence { id: 4, handle: 5, missing: vec![(650, 3)], hops: 12 }),
-        Control::Lost(Lost { id: 4, missing: vec![(650, 3)], hop: Some((node("lon"), node("par"))) }),
+        Control::Lost(Lost { id: 4, missing: vec![(650, 3)], hop: Some((node("lon"), end("par~fibre"))) }),
         Control::Tokens { tokens: vec!["abt1.AAAA".into(), "abt1.BBBB".into()] },
         Control::Renewed { refusal: None },
     ]
@@ -223,7 +228,7 @@ fn receipt(incarnation: Incarnation) -> Receipt {
 
 fn hop_state() -> HopState {
     HopState {
-        from: node("lon"),
+        from: end("lon~fibre"),
         transit_us: 10_000,
         bound_us: 40,
         loss_ppm: 20_000,
@@ -239,7 +244,7 @@ fn hop_state() -> HopState {
 fn terms(name: &StreamName) -> Terms {
     let room = Room { most_kbps: 20_000, high_kbps: 8_000, normal_kbps: 5_000 };
     let need = Need { rate_kbps: 9_000, high_priority: false };
-    let full = Full { from: node("lon"), to: node("par"), room, need };
+    let full = Full { from: node("lon"), to: end("par"), room, need };
     let tags = vec!["carrier:acme".parse().expect("a tag")];
     Terms {
         tags: tags.clone(),

@@ -132,6 +132,7 @@ fn first_body(overlay: &Overlay, data: &mut Reader<'_>) -> Option<Vec<u8>> {
         role: [Role::Relay, Role::Source, Role::Sink][usize::from(data.u8() % 3)],
         tokens: overlay.some_tokens(data),
         agent: "fuzz".to_owned(),
+        link: (choice & 4 != 0).then(|| "fibre".parse().expect("valid")),
     };
     let mut encoded = Vec::new();
     control::encode(&Control::Hello(hello), &mut encoded).ok()?;

@@ -170,6 +170,7 @@ fn plan() -> RigPlan {
         &[
             ("lon", "par", lossy(5, 3.0)),
             ("lon", "fra", lossy(8, 4.0)),
+            ("lon", "fra~sat", clean(40)),
             ("par", "fra", clean(5)),
             ("par", "mil", lossy(8, 2.0)),
             ("fra", "mil", lossy(6, 2.0)),
@@ -229,6 +230,7 @@ fn the_dashboard_shows_the_overlay_and_changes_it() {
         let page = Page::open(&driver, ops).await;
         the_overlay_is_drawn(&page).await;
         page.let_time_pass(Duration::from_secs(100)).await;
+        two_links_between_two_relays_are_told_apart(&page).await;
         a_failing_link_shows(&page, &rig).await;
         page.let_time_pass(Duration::from_secs(45)).await;
         a_click_changes_the_policy(&page, ops).await;
@@ -247,7 +249,7 @@ fn the_dashboard_shows_the_overlay_and_changes_it() {
 
 async fn the_overlay_is_drawn(page: &Page) {
     page.until("six relays", "document.querySelectorAll('[data-relay]').length === 6").await;
-    page.until("eight links", "document.querySelectorAll('[data-link]').length === 8").await;
+    page.until("nine links", "document.querySelectorAll('[data-link]').length === 9").await;
     // Of a link elsewhere, too; what a stalled machine leaves lost on a link that is repaired may be some, never as much.
     page.until(
         "what is not repaired is bad",
@@ -270,6 +272,22 @@ async fn a_failing_link_shows(page: &Page, rig: &Rig) {
     page.until("in words", "document.querySelector('#summary').textContent.includes('1 gone')").await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     page.shoot("overlay").await;
+}
+
+/// The second link between two relays lies beside the first, and is a link of its own.
+async fn two_links_between_two_relays_are_told_apart(page: &Page) {
+    let middle = "link => { const box = document.querySelector(`[data-link='${link}'] .hit`).getBoundingClientRect();
+                   return [box.x + box.width / 2, box.y + box.height / 2]; }";
+    let apart = format!(
+        "(at => {{ const [a, b] = [at('fra lon'), at('fra lon sat')]; return Math.hypot(a[0] - b[0], a[1] - b[1]); }})({middle})"
+    );
+    page.until("side by side", &format!("{apart} > 20 && {apart} < 40")).await;
+    page.click_link("fra lon sat").await;
+    page.until("its panel", "document.querySelector('#panel h2')?.textContent === 'fra ⇄ lon, sat'").await;
+    page.until("its controls", "document.querySelector('.policy h3').textContent.endsWith('lon sends to fra~sat')")
+        .await;
+    page.until("its delay", "/4\\d(\\.\\d)? ms/.test(document.querySelector('#panel table').textContent)").await;
+    page.until("in the address", "location.hash === '#link=fra,lon,sat'").await;
 }
 
 async fn a_click_changes_the_policy(page: &Page, ops: SocketAddr) {
@@ -391,7 +409,7 @@ async fn it_fits_a_phone(page: &Page) {
     let fits = "document.documentElement.scrollWidth <= innerWidth && innerWidth === 390";
     page.view(390, 844, true, "dark").await;
     page.browser.refresh().await.unwrap();
-    page.until("the overlay", "document.querySelectorAll('[data-link]').length === 8").await;
+    page.until("the overlay", "document.querySelectorAll('[data-link]').length === 9").await;
     page.until("nothing beyond the edge", fits).await;
     page.shoot("phone").await;
     page.click_link("fra lon").await;

@@ -335,7 +335,7 @@ async fn half_open(trial: Arc<[node::trust::Credentials]>, to: SocketAddr, dials
 }
 
 fn hello(role: Role) -> Hello {
-    Hello { version: VERSION, features: 0, role, tokens: Vec::new(), agent: "flood".to_owned() }
+    Hello { version: VERSION, features: 0, role, tokens: Vec::new(), agent: "flood".to_owned(), link: None }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 fn link_to(rig: &Rig, peer: &str) -> LinkReport {
     let report = rig.relay("a").unwrap().report();
-    report.links.into_iter().find(|link| link.peer.as_str() == peer).unwrap()
+    report.links.into_iter().find(|link| link.peer.relay.as_str() == peer).unwrap()
 }
 
 #[test]

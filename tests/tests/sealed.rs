@@ -146,6 +146,7 @@ fn peer(name: &str, role: Role, dialled: bool) -> Peer {
         address: ([127, 0, 0, 1], 9).into(),
         dialled,
         features: node::control::RECEIPTS,
+        link: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The overlay as a compact directed graph: indices instead of names, in an order that every relay computes alike.
 
 use crate::lsdb::{Database, Incarnation, LinkView};
-use crate::names::NodeName;
+use crate::names::{LinkEnd, LinkName, NodeName};
 use crate::terms::{LinkTerms, Room, Tag};
 use std::collections::BTreeMap;
 use std::ops::Index;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIx(pub u32);
 
-/// A directed edge of one [`Graph`]: its place in the order of (from, to).
+/// A directed edge of one [`Graph`]: its place in the order of (from, to, name of the link).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EdgeIx(pub u32);
 
@@ -37,15 +37,15 @@ pub struct Edge {
     pub metric: Metric,
 }
 
-/// A directed graph without loops and parallel edges, with nodes in the order of their names.
-///
-/// Two relays may be joined by several links; routing decides between relays, so the best of them (least delay, then
-/// loss, then cost) stands for all, with its terms.
+/// A directed graph without loops, with nodes in the order of their names. Two relays may be joined by several links, told apart by their
+/// names: each has an edge in both directions, and two ways that take different ones share no link.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     names: Arc<[NodeName]>,
     transit: Vec<bool>,
     edges: Vec<Edge>,
+    /// By edge; most links have none.
+    link_names: Vec<Option<LinkName>>,
     first_out: Vec<u32>,
     incoming: Vec<EdgeIx>,
     first_in: Vec<u32>,
@@ -70,16 +70,15 @@ struct EdgeNotes {
 impl Graph {
     /// The graph of all relays in `database` and of the links whose two ends both advertise them. A link loses what its
     /// receiving end reports; what its sender believes where that has never reported. Its delay is what its sender says, but no less than half of
-    /// what the other end says of the way back, of the shortest where there are several: nobody draws streams to itself by saying that it is near
-    /// to all.
+    /// what the other end says of the way back: nobody draws streams to itself by saying that it is near to all.
     pub fn from_database(database: &Database) -> Self {
         let nodes = database.iter().map(|ad| (ad.origin.clone(), !ad.draining));
         let metric = |link: LinkView<'_>| {
             let state = link.state;
             let reported = database.condition(link.from, link.to).map(|condition| condition.level.ppm());
             let loss_ppm = reported.unwrap_or(state.loss_ppm);
-            let back = database.get(link.to).into_iter().flat_map(|ad| &ad.links);
-            let back_us = back.filter(|back| back.peer == *link.from).map(|back| back.delay_us).min();
+            let back = database.get(&link.to.relay).into_iter().flat_map(|ad| &ad.links);
+            let back_us = back.filter(|back| link.is_way_back(&back.peer)).map(|back| back.delay_us).min();
             let least_us = back_us.map_or(0, |back_us| back_us / 2);
             Metric { delay_us: state.delay_us.max(least_us), loss_ppm, cost: state.cost }
         };
@@ -90,11 +89,12 @@ impl Graph {
         }
         // Mostly nobody has any, and who asks for the links asks each of both its ends.
         let any = database.iter().any(|ad| !ad.terms.links.is_empty());
-        let mut noted: Option<(&NodeName, &NodeName)> = None;
+        let mut noted: Option<(&NodeName, &LinkEnd)> = None;
         for link in any.then(|| database.links()).into_iter().flatten() {
-            // Of several links between two relays the one that stands for all, the first where others are as good.
+            // Of a link that its sender tells of more than once what was taken, the first where others say the same.
             let ends = (link.from, link.to);
-            if noted == Some(ends) || graph.metric_between(ends) != Some(metric(link)) {
+            let taken = graph.find_edge(link.from, link.to).map(|edge| graph[edge].metric);
+            if noted == Some(ends) || taken != Some(metric(link)) {
                 continue;
             }
             noted = Some(ends);
@@ -113,15 +113,11 @@ impl Graph {
     }
 
     /// Takes in the terms of an edge. One that is not in the graph is passed over.
-    pub fn note(&mut self, from: &NodeName, to: &NodeName, terms: &LinkTerms) {
+    pub fn note(&mut self, from: &NodeName, to: &LinkEnd, terms: &LinkTerms) {
         let LinkTerms { tags, room, declined } = terms.clone();
-        if let Some(edge) = self.find(from).zip(self.find(to)).and_then(|(from, to)| self.between(from, to)) {
+        if let Some(edge) = self.find_edge(from, to) {
             self.notes_mut().edges[edge.0 as usize] = EdgeNotes { tags, room, declined };
         }
-    }
-
-    fn metric_between(&self, (from, to): (&NodeName, &NodeName)) -> Option<Metric> {
-        Some(self[self.between(self.find(from)?, self.find(to)?)?].metric)
     }
 
     fn notes_mut(&mut self) -> &mut Notes {
@@ -158,7 +154,7 @@ impl Graph {
     /// The same nodes, with those edges for which `keep` says so. Nodes keep their indices, edges do not.
     pub fn narrowed(&self, keep: impl Fn(EdgeIx) -> bool) -> Graph {
         let kept: Vec<EdgeIx> = self.edges().filter(|edge| keep(*edge)).collect();
-        let edges = kept.iter().map(|edge| self[*edge]).collect();
+        let edges = kept.iter().map(|edge| (self[*edge], self.link_name(*edge).cloned())).collect();
         let mut graph = Graph::of(self.names.clone(), self.transit.clone(), edges);
         graph.notes = self.notes.as_ref().map(|notes| {
             let edges = kept.iter().map(|edge| notes.edges[edge.0 as usize].clone()).collect();
@@ -168,22 +164,24 @@ impl Graph {
     }
 
     /// A graph of `nodes` (name, and whether streams may pass through it) and directed `links` among them. Links to
-    /// nodes that are not listed and links from a node to itself are left out.
-    pub fn new(
+    /// nodes that are not listed and links from a node to itself are left out; of a link that is named more than once the best counts (least
+    /// delay, then loss, then cost).
+    pub fn new<End: Into<LinkEnd>>(
         nodes: impl IntoIterator<Item = (NodeName, bool)>,
-        links: impl IntoIterator<Item = (NodeName, NodeName, Metric)>,
+        links: impl IntoIterator<Item = (NodeName, End, Metric)>,
     ) -> Self {
         let nodes: BTreeMap<NodeName, bool> = nodes.into_iter().collect();
         let (names, transit): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
         let find = |name: &NodeName| names.binary_search(name).ok().map(|at| NodeIx(at as u32));
-        let mut best: BTreeMap<(NodeIx, NodeIx), Metric> = BTreeMap::new();
-        for (from, to, metric) in links {
-            let (Some(from), Some(to)) = (find(&from), find(&to)) else { continue };
+        let mut best: BTreeMap<(NodeIx, NodeIx, Option<LinkName>), Metric> = BTreeMap::new();
+        for (from, end, metric) in links {
+            let LinkEnd { relay, link } = end.into();
+            let (Some(from), Some(to)) = (find(&from), find(&relay)) else { continue };
             if from != to {
-                best.entry((from, to)).and_modify(|known| *known = metric.min(*known)).or_insert(metric);
+                best.entry((from, to, link)).and_modify(|known| *known = metric.min(*known)).or_insert(metric);
             }
         }
-        let edges: Vec<Edge> = best.into_iter().map(|((from, to), metric)| Edge { from, to, metric }).collect();
+        let edges = best.into_iter().map(|((from, to, link), metric)| (Edge { from, to, metric }, link)).collect();
         Graph::of(names.into(), transit, edges)
     }
 
@@ -192,7 +190,7 @@ impl Graph {
         // Those that enter are by node and by where they come from, which is the order of those that leave, turned round.
         let turned = |edge: &EdgeIx| {
             let Edge { from, to, metric } = self[*edge];
-            Edge { from: to, to: from, metric }
+            (Edge { from: to, to: from, metric }, self.link_name(*edge).cloned())
         };
         Graph::of(self.names.clone(), self.transit.clone(), self.incoming.iter().map(turned).collect())
     }
@@ -221,7 +219,7 @@ impl Graph {
         (0..self.names.len() as u32).map(NodeIx)
     }
 
-    /// All edges, by (from, to).
+    /// All edges, by (from, to, name of the link).
     pub fn edges(&self) -> impl DoubleEndedIterator<Item = EdgeIx> + use<> {
         (0..self.edges.len() as u32).map(EdgeIx)
     }
@@ -231,11 +229,29 @@ impl Graph {
         self.names.binary_search(name).ok().map(|at| NodeIx(at as u32))
     }
 
-    /// The edge between two nodes.
-    pub fn between(&self, from: NodeIx, to: NodeIx) -> Option<EdgeIx> {
+    /// The edges from one node to another, one for each link that joins them.
+    pub fn between(&self, from: NodeIx, to: NodeIx) -> impl ExactSizeIterator<Item = EdgeIx> + use<> {
         let (start, end) = (self.first_out[from.0 as usize], self.first_out[from.0 as usize + 1]);
-        let slice = &self.edges[start as usize..end as usize];
-        slice.binary_search_by_key(&to, |edge| edge.to).ok().map(|at| EdgeIx(start + at as u32))
+        let leaving = &self.edges[start as usize..end as usize];
+        let first = start + leaving.partition_point(|edge| edge.to < to) as u32;
+        let beyond = start + leaving.partition_point(|edge| edge.to <= to) as u32;
+        (first..beyond).map(EdgeIx)
+    }
+
+    /// The edge that leaves `from` over the link `to`.
+    pub fn find_edge(&self, from: &NodeName, to: &LinkEnd) -> Option<EdgeIx> {
+        let mut parallel = self.between(self.find(from)?, self.find(&to.relay)?);
+        parallel.find(|edge| self.link_name(*edge) == to.link.as_ref())
+    }
+
+    /// The name of the link that an edge is a direction of, where it has one.
+    pub fn link_name(&self, edge: EdgeIx) -> Option<&LinkName> {
+        self.link_names[edge.0 as usize].as_ref()
+    }
+
+    /// The link that an edge is a direction of, as the node calls it that sends on it.
+    pub fn far_end(&self, edge: EdgeIx) -> LinkEnd {
+        LinkEnd { relay: self.name(self[edge].to).clone(), link: self.link_name(edge).cloned() }
     }
 
     /// The name of a node.
@@ -248,19 +264,20 @@ impl Graph {
         self.transit[node.0 as usize]
     }
 
-    /// Edges that leave a node, by the node they lead to.
+    /// Edges that leave a node, by the node they lead to and the name of the link.
     pub fn outgoing(&self, node: NodeIx) -> impl ExactSizeIterator<Item = EdgeIx> + use<> {
         (self.first_out[node.0 as usize]..self.first_out[node.0 as usize + 1]).map(EdgeIx)
     }
 
-    /// Edges that enter a node, by the node they come from.
+    /// Edges that enter a node, by the node they come from and the name of the link.
     pub fn incoming(&self, node: NodeIx) -> impl ExactSizeIterator<Item = EdgeIx> + '_ {
         let range = self.first_in[node.0 as usize] as usize..self.first_in[node.0 as usize + 1] as usize;
         self.incoming[range].iter().copied()
     }
 
-    /// `edges` are in the order of (from, to).
-    fn of(names: Arc<[NodeName]>, transit: Vec<bool>, edges: Vec<Edge>) -> Graph {
+    /// `edges` are in the order of (from, to, name).
+    fn of(names: Arc<[NodeName]>, transit: Vec<bool>, edges: Vec<(Edge, Option<LinkName>)>) -> Graph {
+        let (edges, link_names): (Vec<Edge>, Vec<_>) = edges.into_iter().unzip();
         let first_out = starts(names.len(), edges.iter().map(|edge| edge.from));
         let first_in = starts(names.len(), edges.iter().map(|edge| edge.to));
         let mut incoming = vec![EdgeIx(0); edges.len()];
@@ -270,7 +287,7 @@ impl Graph {
             incoming[*place as usize] = EdgeIx(at as u32);
             *place += 1;
         }
-        Graph { names, transit, edges, first_out, incoming, first_in, notes: None }
+        Graph { names, transit, edges, link_names, first_out, incoming, first_in, notes: None }
     }
 }
 

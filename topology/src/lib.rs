@@ -22,4 +22,4 @@ pub mod tree;
 pub mod trouble;
 pub mod weight;
 
-pub use names::{NodeName, StreamName, StreamPattern};
+pub use names::{LinkEnd, LinkName, NodeName, StreamName, StreamPattern};

@@ -1,7 +1,7 @@
 //! The link-state database: what every relay says of itself, flooded, sequence-numbered and expiring.
 
 use crate::about::About;
-use crate::names::{NodeName, StreamName};
+use crate::names::{LinkEnd, NodeName, StreamName};
 use crate::terms::{LinkTerms, Terms};
 use crate::trouble::{Condition, Level};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -48,7 +48,7 @@ fn appended<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(from: D) -
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkState {
     /// The other end.
-    pub peer: NodeName,
+    pub peer: LinkEnd,
     /// One-way delay in microseconds.
     pub delay_us: u32,
     /// Share of transmissions lost, in parts per million.
@@ -95,7 +95,7 @@ pub struct TroubleReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkTrouble {
     /// The other end, which sends on it.
-    pub peer: NodeName,
+    pub peer: LinkEnd,
     /// Share of transmissions lost, in parts per million; counts as the highest of [`crate::trouble::LEVELS_PPM`] that it reaches.
     pub loss_ppm: u32,
     /// Whether its delay stands above what is usual.
@@ -217,12 +217,19 @@ pub struct Statement {
 pub struct LinkView<'a> {
     /// The end that sends.
     pub from: &'a NodeName,
-    /// The end that receives.
-    pub to: &'a NodeName,
+    /// The link as the sending end calls it.
+    pub to: &'a LinkEnd,
     /// The sender's word on this direction.
     pub state: &'a LinkState,
     /// The sender's terms for it, where it has any.
     pub terms: Option<&'a LinkTerms>,
+}
+
+impl LinkView<'_> {
+    /// Whether what the other end tells of as `back` is this link in the other direction.
+    pub fn is_way_back(&self, back: &LinkEnd) -> bool {
+        back.relay == *self.from && back.link == self.to.link
+    }
 }
 
 /// Where a stream enters the overlay.
@@ -262,7 +269,7 @@ pub struct Database {
 #[derive(Clone, Debug)]
 struct Trouble {
     report: Arc<TroubleReport>,
-    conditions: BTreeMap<NodeName, Condition>,
+    conditions: BTreeMap<LinkEnd, Condition>,
     heard: Duration,
 }
 
@@ -422,16 +429,19 @@ impl Database {
         self.troubles.get(origin).map(|trouble| &trouble.report)
     }
 
-    /// What its receiving end says of the link `from` → `to`; `None` where that has never said anything.
-    pub fn condition(&self, from: &NodeName, to: &NodeName) -> Option<Condition> {
-        let trouble = self.troubles.get(to)?;
-        Some(trouble.conditions.get(from).copied().unwrap_or_default())
+    /// What its receiving end says of the link `to` of `from`; `None` where that has never said anything.
+    pub fn condition(&self, from: &NodeName, to: &LinkEnd) -> Option<Condition> {
+        let trouble = self.troubles.get(&to.relay)?;
+        if trouble.conditions.is_empty() {
+            return Some(Condition::default());
+        }
+        Some(trouble.conditions.get(&to.from_other_end(from)).copied().unwrap_or_default())
     }
 
     fn store_trouble(&mut self, now: Duration, report: Arc<TroubleReport>) {
         let condition =
             |link: &LinkTrouble| (link.peer.clone(), Condition { level: Level::of(link.loss_ppm), late: link.late });
-        let conditions: BTreeMap<NodeName, Condition> = report.links.iter().map(condition).collect();
+        let conditions: BTreeMap<LinkEnd, Condition> = report.links.iter().map(condition).collect();
         let origin = report.origin.clone();
         let before = self.troubles.insert(origin, Trouble { report, conditions: conditions.clone(), heard: now });
         // A first report takes the place of what the senders believed, of all links into this relay.
@@ -480,7 +490,7 @@ impl Database {
         self.entries.get(origin).map(|entry| &entry.advertisement)
     }
 
-    /// Directed links that are there, by (from, to): each end advertises the other. Two ends joined by several links
+    /// Directed links that are there, by (from, to): each end advertises the other. Two relays joined by several links
     /// yield each of them.
     pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {
         self.iter().flat_map(move |ad| {
@@ -519,7 +529,9 @@ impl Database {
     }
 
     fn links_back(&self, origin: &NodeName, link: &LinkState) -> bool {
-        self.get(&link.peer).is_some_and(|ad| ad.links.iter().any(|back| back.peer == *origin))
+        self.get(&link.peer.relay).is_some_and(|ad| {
+            ad.links.iter().any(|back| back.peer.relay == *origin && back.peer.link == link.peer.link)
+        })
     }
 
     fn check(&self, ad: &Advertisement) -> Result<(), Refused> {
@@ -538,7 +550,7 @@ impl Database {
         if let Some((what, found, most)) = ad.terms.excess() {
             return Err(Refused::TooMany { origin: ad.origin.clone(), what, found, most });
         }
-        if ad.links.iter().any(|link| link.peer == ad.origin) {
+        if ad.links.iter().any(|link| link.peer.relay == ad.origin) {
             return Err(Refused::Loop { origin: ad.origin.clone() });
         }
         Ok(())

@@ -10,6 +10,22 @@ use std::sync::Arc;
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(Arc<str>);
 
+/// Name of one of several links between two relays, the same at both ends: 1 to 31 characters of `a–z 0–9 -`, such as the carrier it goes by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkName(Arc<str>);
+
+/// A link as one of its ends calls it: the relay at the other end and, where it has one, the link's name, written `relay~link`. Two relays
+/// may be joined by several links (other carriers, other interfaces); each is a link of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkEnd {
+    /// The relay at the other end.
+    pub relay: NodeName,
+    /// Which of the links to it; `None` is the one without a name.
+    pub link: Option<LinkName>,
+}
+
 /// Name of a stream: `tenant/channel` or `tenant/channel/rendition`; each part 1 to 63 characters of `a–z A–Z 0–9 - _ .`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -52,6 +68,62 @@ impl FromStr for NodeName {
             return Ok(NodeName(text.into()));
         }
         Err(NameError { text: shown(text), what: "node name", expected: "1 to 63 characters of a-z 0-9 - ." })
+    }
+}
+
+impl FromStr for LinkName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if (1..=31).contains(&text.len()) && text.chars().all(allowed) {
+            return Ok(LinkName(text.into()));
+        }
+        Err(NameError { text: shown(text), what: "name of a link", expected: "1 to 31 characters of a-z 0-9 -" })
+    }
+}
+
+impl FromStr for LinkEnd {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('~') {
+            Some((relay, link)) => Ok(LinkEnd { relay: relay.parse()?, link: Some(link.parse()?) }),
+            None => Ok(LinkEnd { relay: text.parse()?, link: None }),
+        }
+    }
+}
+
+impl LinkEnd {
+    /// The same link as the relay at its other end calls it, this end being `here`.
+    #[must_use]
+    pub fn from_other_end(&self, here: &NodeName) -> LinkEnd {
+        LinkEnd { relay: here.clone(), link: self.link.clone() }
+    }
+}
+
+impl From<NodeName> for LinkEnd {
+    /// The link without a name.
+    fn from(relay: NodeName) -> LinkEnd {
+        LinkEnd { relay, link: None }
+    }
+}
+
+impl fmt::Display for LinkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.relay.as_str())?;
+        self.link.iter().try_for_each(|link| write!(f, "~{link}"))
+    }
+}
+
+impl TryFrom<String> for LinkEnd {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<LinkEnd> for String {
+    fn from(end: LinkEnd) -> String {
+        end.to_string()
     }
 }
 
@@ -149,5 +221,6 @@ macro_rules! text {
     };
 }
 text!(NodeName);
+text!(LinkName);
 text!(StreamName);
 text!(StreamPattern);

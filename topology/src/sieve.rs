@@ -120,7 +120,7 @@ fn unserved(
         let best = all.to(egress.node)?;
         let enough = left.to(egress.node).is_some_and(|delay| delay <= budget.max(best));
         let full = all.path(graph, egress.node)?.into_iter().find(|edge| !open(*edge)).filter(|_| !enough)?;
-        let (from, to) = (graph.name(graph[full].from).clone(), graph.name(graph[full].to).clone());
+        let (from, to) = (graph.name(graph[full].from).clone(), graph.far_end(full));
         Some((egress.node, Full { from, to, room: graph.room(full).unwrap_or_default(), need }))
     };
     demand.egresses.iter().filter(|egress| egress.node != demand.ingress).filter_map(of).collect()

@@ -60,8 +60,13 @@ pub fn destination(graph: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> Edge
 /// The source graph: the mirror of [`destination`]. Every neighbour of `from` by which a packet can be in time, and a tree
 /// of ways from them that ends at `to` and avoids `from`. `mirror` is the graph [reversed](Graph::reversed).
 pub fn source(graph: &Graph, mirror: &Graph, from: NodeIx, to: NodeIx, budget: u64) -> EdgeSet {
-    let mirrored = destination(mirror, to, from, budget);
-    mirrored.iter().filter_map(|edge| graph.between(mirror[edge].to, mirror[edge].from)).collect()
+    let turned = |edge: EdgeIx| {
+        // Links that join the same two relays are in the order of their names in both graphs.
+        let (from, to) = (mirror[edge].from, mirror[edge].to);
+        let nth = mirror.between(from, to).position(|parallel| parallel == edge)?;
+        graph.between(to, from).nth(nth)
+    };
+    destination(mirror, to, from, budget).iter().filter_map(turned).collect()
 }
 
 /// Every edge by which a packet can still be in time at some egress: time-constrained flooding, the upper bound of

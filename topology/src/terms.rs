@@ -5,7 +5,7 @@
 //! end of a link, which knows every stream whose graph uses it and has the last word on which of them fit.
 
 use crate::lsdb::Incarnation;
-use crate::names::{NameError, NodeName, StreamName};
+use crate::names::{LinkEnd, NameError, NodeName, StreamName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -94,8 +94,8 @@ pub struct Unserved {
 pub struct Full {
     /// Its sending end.
     pub from: NodeName,
-    /// Its receiving end.
-    pub to: NodeName,
+    /// The link as its sending end calls it.
+    pub to: LinkEnd,
     /// What it may carry, and what is admitted.
     pub room: Room,
     /// What was asked.

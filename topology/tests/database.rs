@@ -4,8 +4,8 @@
 
 mod common;
 
-use anabranch_topology::NodeName;
 use anabranch_topology::about::About;
+use anabranch_topology::{LinkEnd, NodeName};
 
 use anabranch_topology::graph::Graph;
 use anabranch_topology::lsdb::*;
@@ -15,7 +15,11 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 fn link(to: usize, ms: u32) -> LinkState {
-    LinkState { peer: name(to), delay_us: ms * 1000, loss_ppm: 0, cost: 1 }
+    LinkState { peer: name(to).into(), delay_us: ms * 1000, loss_ppm: 0, cost: 1 }
+}
+
+fn end(to: usize, link: &str) -> LinkEnd {
+    LinkEnd { relay: name(to), link: Some(link.parse().unwrap()) }
 }
 
 fn said(origin: usize, boot: u64, seq: u64, links: &[LinkState]) -> Advertisement {
@@ -141,7 +145,8 @@ fn streams_are_found_where_they_enter_and_leave() {
 }
 
 fn reported(origin: usize, seq: u64, loss_ppm: u32) -> TroubleReport {
-    let links = if loss_ppm == 0 { Vec::new() } else { vec![LinkTrouble { peer: name(2), loss_ppm, late: false }] };
+    let links =
+        if loss_ppm == 0 { Vec::new() } else { vec![LinkTrouble { peer: name(2).into(), loss_ppm, late: false }] };
     TroubleReport { origin: name(origin), boot: 1, seq, links }
 }
 
@@ -152,7 +157,7 @@ fn the_receiving_end_says_what_a_link_loses() {
     db.apply(at(0), said(2, 1, 1, &[LinkState { loss_ppm: 70_000, ..link(1, 20) }])).unwrap();
     let loss = |db: &Database| {
         let graph = Graph::from_database(db);
-        let edge = graph.between(graph.find(&name(2)).unwrap(), graph.find(&name(1)).unwrap()).unwrap();
+        let edge = graph.find_edge(&name(2), &name(1).into()).unwrap();
         graph[edge].metric.loss_ppm
     };
     assert_eq!(loss(&db), 70_000, "the sender's word, while there is no other");
@@ -203,7 +208,7 @@ proptest! {
         let stands = |db: &Database| db.troubles().cloned().collect::<Vec<_>>();
         prop_assert_eq!(stands(&a), stands(&b));
         for origin in 1..5 {
-            prop_assert_eq!(a.condition(&name(2), &name(origin)), b.condition(&name(2), &name(origin)));
+            prop_assert_eq!(a.condition(&name(2), &name(origin).into()), b.condition(&name(2), &name(origin).into()));
         }
     }
 }
@@ -220,12 +225,38 @@ fn a_report_that_expires_is_a_change() {
     let before = counts(&db);
     assert_eq!((db.expire(at(89)), counts(&db)), (vec![], before));
     assert_eq!((db.expire(at(90)), counts(&db)), (vec![], (before.0 + 1, before.1 + 1)));
-    assert_eq!(db.condition(&name(2), &name(1)), None);
+    assert_eq!(db.condition(&name(2), &name(1).into()), None);
     assert_eq!((db.expire(at(91)), counts(&db)), (vec![], (before.0 + 1, before.1 + 1)));
 }
 
 #[test]
-fn of_several_links_the_best_stands_with_its_terms() {
+fn links_of_other_names_are_links_of_their_own() {
+    let by = |to: usize, name: &str, ms: u32| LinkState { peer: end(to, name), ..link(to, ms) };
+    let mut db = database();
+    let mut ad = said(1, 1, 1, &[by(2, "sat", 300), link(2, 10), by(2, "fibre", 20), by(2, "gone", 1)]);
+    let tagged = LinkTerms { tags: vec!["carrier:sky".parse().unwrap()], ..LinkTerms::default() };
+    ad.terms.links = vec![tagged.clone()];
+    db.apply(at(0), ad).unwrap();
+    db.apply(at(0), said(2, 1, 1, &[link(1, 11), by(1, "fibre", 21), by(1, "sat", 310)])).unwrap();
+    let losing = LinkTrouble { peer: end(1, "fibre"), loss_ppm: 240_000, late: false };
+    db.apply_trouble(at(0), TroubleReport { origin: name(2), boot: 1, seq: 1, links: vec![losing] }).unwrap();
+    let graph = Graph::from_database(&db);
+    let there: Vec<(String, u32, u32)> = graph
+        .edges()
+        .map(|edge| (edge, graph[edge].metric))
+        .map(|(edge, metric)| (graph.far_end(edge).to_string(), metric.delay_us / 1000, metric.loss_ppm))
+        .collect();
+    let told = |end: &str, ms: u32, loss_ppm: u32| (end.to_owned(), ms, loss_ppm);
+    let from_1 = [told("n002", 10, 0), told("n002~fibre", 20, 200_000), told("n002~sat", 300, 0)];
+    let from_2 = [told("n001", 11, 0), told("n001~fibre", 21, 0), told("n001~sat", 310, 0)];
+    assert_eq!(there, [from_1, from_2].concat(), "a link that one end alone tells of is none");
+    let sat = graph.find_edge(&name(1), &end(2, "sat")).unwrap();
+    assert_eq!(graph.edge_tags(sat), tagged.tags);
+    assert!(graph.edges().filter(|edge| *edge != sat).all(|edge| graph.edge_tags(edge).is_empty()));
+}
+
+#[test]
+fn of_a_link_told_of_twice_the_best_stands_with_its_terms() {
     let room = |ms: u32| Some(Room { most_kbps: ms, ..Room::default() });
     for (order, others) in [([10, 40], [20, 90]), ([40, 10], [90, 20])] {
         let mut db = database();
@@ -234,7 +265,7 @@ fn of_several_links_the_best_stands_with_its_terms() {
         db.apply(at(0), ad).unwrap();
         db.apply(at(0), said(2, 1, 1, &others.map(|ms| link(1, ms)))).unwrap();
         let graph = Graph::from_database(&db);
-        let edge = graph.between(graph.find(&name(1)).unwrap(), graph.find(&name(2)).unwrap()).unwrap();
+        let edge = graph.find_edge(&name(1), &name(2).into()).unwrap();
         assert_eq!(graph[edge].metric.delay_us, 10_000, "half of the shortest way back, and no less");
         assert_eq!(graph.room(edge), room(10));
     }

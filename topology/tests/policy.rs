@@ -28,7 +28,7 @@ fn graph(links: &[(&str, &str, u32, u32, &str)]) -> Graph {
     let edges = both.clone().map(|(a, b, ms, cost, _)| (name(a), name(b), metric(ms, cost)));
     let mut graph = Graph::new(nodes.into_iter().map(|node| (node, true)), edges);
     for (a, b, _, _, text) in both.filter(|(.., text)| !text.is_empty()) {
-        graph.note(&name(a), &name(b), &LinkTerms { tags: tags(text), ..LinkTerms::default() });
+        graph.note(&name(a), &name(b).into(), &LinkTerms { tags: tags(text), ..LinkTerms::default() });
     }
     graph
 }
@@ -40,7 +40,7 @@ fn demand(graph: &Graph, to: &[&str], ms: u32) -> Demand {
 }
 
 fn edge(graph: &Graph, from: &str, to: &str) -> Option<EdgeIx> {
-    graph.between(graph.find(&name(from))?, graph.find(&name(to))?)
+    graph.find_edge(&name(from), &name(to).into())
 }
 
 fn sieved(graph: &Graph, demand: &Demand, policy: &Policy, need: Need) -> Sieved {
@@ -48,7 +48,7 @@ fn sieved(graph: &Graph, demand: &Demand, policy: &Policy, need: Need) -> Sieved
 }
 
 fn full(graph: &mut Graph, from: &str, to: &str, room: Room) {
-    graph.note(&name(from), &name(to), &LinkTerms { room: Some(room), ..LinkTerms::default() });
+    graph.note(&name(from), &name(to).into(), &LinkTerms { room: Some(room), ..LinkTerms::default() });
 }
 
 const DIAMOND: [(&str, &str, u32, u32, &str); 4] =
@@ -118,7 +118,7 @@ fn what_it_has_it_keeps_unless_the_sender_declines() {
     };
     assert!(keep(&graph, 7).is_empty());
     let terms = LinkTerms { room: Some(room(10, 8, 0)), declined: vec![Incarnation(7)], ..LinkTerms::default() };
-    graph.note(&name("b"), &name("d"), &terms);
+    graph.note(&name("b"), &name("d").into(), &terms);
     assert_eq!(keep(&graph, 7), [Why::Full(1)]);
     assert!(keep(&graph, 8).is_empty(), "another life is not meant");
 }

@@ -134,7 +134,7 @@ fn three_ways() -> (Graph, Demand) {
 }
 
 fn edge(graph: &Graph, from: u32, to: u32) -> EdgeIx {
-    graph.between(NodeIx(from), NodeIx(to)).unwrap()
+    graph.between(NodeIx(from), NodeIx(to)).next().unwrap()
 }
 
 #[test]

@@ -154,6 +154,7 @@ impl Client {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             dialled: false,
             features: 0,
+            link: None,
         };
         let config = LinkConfig { max_frame: 1414, seed: index as u64, ..LinkConfig::default() };
         Client { port: engine.open(now, peer, config), link: Link::new(now, config), air: Vec::new() }

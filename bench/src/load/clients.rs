@@ -199,6 +199,7 @@ impl Dialling {
             role,
             tokens: vec![token.to_owned()],
             agent: "anabranch-bench".into(),
+            link: None,
         };
         // As programs do: with loss, one attempt may fail.
         let mut dialled = endpoint.connect(relay, hello.clone()).await;

@@ -267,7 +267,7 @@ impl Maker<'_> {
     /// An edge, and by this chance the one that leads back, too.
     fn link(&mut self, both: f64) -> Vec<EdgeIx> {
         let edge = EdgeIx((self.draws.unit() * EDGES as f64) as u32);
-        let back = self.graph.between(self.graph[edge].to, self.graph[edge].from);
+        let back = self.graph.between(self.graph[edge].to, self.graph[edge].from).next();
         let both = self.draws.chance(both);
         [Some(edge), back.filter(|_| both)].into_iter().flatten().collect()
     }

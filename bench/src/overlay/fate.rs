@@ -64,7 +64,8 @@ impl Net {
             net.ends[at] = (ends.from.0 as u8, ends.to.0 as u8);
             net.delay_us[at] = ends.metric.delay_us;
             net.out[ends.from.0 as usize] |= 1 << at;
-            net.back[at] = graph.between(ends.to, ends.from).expect("links of the map lead both ways").0 as u8;
+            let back = graph.between(ends.to, ends.from).next().expect("links of the map lead both ways");
+            net.back[at] = back.0 as u8;
         }
         net
     }

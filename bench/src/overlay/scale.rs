@@ -97,7 +97,7 @@ fn cost(seed: u64) -> Cost {
         origin: name(1),
         boot: 1,
         seq,
-        links: vec![LinkTrouble { peer: name(2), loss_ppm: 100_000 + 100_000 * (seq as u32 % 2), late: false }],
+        links: vec![LinkTrouble { peer: name(2).into(), loss_ppm: 100_000 + 100_000 * (seq as u32 % 2), late: false }],
     };
     let rounds = 20;
     let start = clock.now();
@@ -162,7 +162,7 @@ fn advertisements(relays: usize, draws: &mut Draws) -> Vec<Advertisement> {
         }
     }
     let link = |a: usize, b: usize| LinkState {
-        peer: name(b),
+        peer: name(b).into(),
         delay_us: ((km(a, b) / 200.0 * 1.5 + 0.3) * 1e3) as u32,
         loss_ppm: 0,
         cost: 10,

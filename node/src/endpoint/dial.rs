@@ -7,7 +7,7 @@ use crate::control::{CloseCode, Hello};
 use crate::trust::Verifier;
 use futures_util::TryFutureExt;
 use quinn::{ClientConfig, Connection, ConnectionError};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -36,7 +36,7 @@ pub(super) async fn connect(
     expected: Option<&NodeName>,
     hello: Hello,
 ) -> Result<Session, ConnectError> {
-    let addresses = match tokio::time::timeout(TIME_LIMIT, resolve(address, endpoint.local.is_ipv6())).await {
+    let addresses = match tokio::time::timeout(TIME_LIMIT, resolve(address, endpoint.local.ip())).await {
         Ok(resolved) => resolved?,
         Err(_) => return Err(unresolved(address, format!("no answer from the resolver in {TIME_LIMIT:?}"))),
     };
@@ -118,21 +118,23 @@ fn attempts(endpoint: &Inner, addresses: &[SocketAddr]) -> Vec<Attempt> {
     attempts
 }
 
-/// The addresses of `host:port` that a socket of this family can reach.
-async fn resolve(address: &str, ipv6: bool) -> Result<Vec<SocketAddr>, ConnectError> {
+/// The addresses of `host:port` that a socket bound to `local` can reach.
+async fn resolve(address: &str, local: IpAddr) -> Result<Vec<SocketAddr>, ConnectError> {
     let found = tokio::net::lookup_host(address).await.map_err(|error| {
         let expected = if address.rsplit_once(':').is_none() { "; expected host:port" } else { "" };
         unresolved(address, format!("{error}{expected}"))
     })?;
     let all: Vec<SocketAddr> = found.collect();
     // A socket of IPv6 that is bound to all addresses reaches IPv4 as well.
-    let usable = all.iter().filter(|found| ipv6 || found.is_ipv4());
+    let takes_both = local.is_ipv6() && local.is_unspecified();
+    let usable = all.iter().filter(|found| takes_both || found.is_ipv6() == local.is_ipv6());
     let usable: Vec<SocketAddr> = usable.copied().take(MAX_ADDRESSES).collect();
     match (usable.is_empty(), all.first()) {
         (false, _) => Ok(usable),
         (true, None) => Err(unresolved(address, "the name has no address".to_owned())),
         (true, Some(other)) => {
-            Err(unresolved(address, format!("{} cannot be reached from an IPv4 socket", other.ip())))
+            let family = if local.is_ipv6() { "IPv6" } else { "IPv4" };
+            Err(unresolved(address, format!("{} cannot be reached from an {family} socket", other.ip())))
         }
     }
 }

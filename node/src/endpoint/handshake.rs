@@ -7,7 +7,7 @@ use crate::control::{self, CloseCode, CodecError, Control, Hello, LENGTH, Refusa
 use crate::greeting::{self, FEATURES, Renewal, Unwelcome, printable};
 use crate::ports::{Closed, Peer};
 use crate::rate::RateHandle;
-use crate::trust::{Identified, Standing, Verifier, peer_identity};
+use crate::trust::{Identified, Role, Standing, Verifier, peer_identity};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use rustls_pki_types::CertificateDer;
@@ -142,10 +142,12 @@ pub(super) async fn introduce(
         }
         Unwelcome::Unacceptable(refusal) => turned_away(&connection, Failed::Unacceptable(refusal)),
     })?;
+    let features = hello.features & FEATURES & welcome.features;
+    let link =
+        greeting::link(&hello, features).map_err(|refusal| turned_away(&connection, Failed::Unacceptable(refusal)))?;
     let rate = ready_for_media(&connection)?;
     let address = canonical(&connection);
-    let features = hello.features & FEATURES & welcome.features;
-    let peer = Peer { name, role, grants, address, dialled: true, features };
+    let peer = Peer { name, role, grants, address, dialled: true, features, link };
     let agent = printable(&welcome.agent);
     Ok(Session { peer, hello, features, agent, wire: Wire::new(connection, send, receive, rate, standing) })
 }
@@ -168,6 +170,7 @@ async fn greeted(
         address: canonical(connection),
         dialled: false,
         features: hello.features & FEATURES,
+        link: hello.link.clone().filter(|_| caller.role == Role::Relay),
     };
     let rate = ready_for_media(connection)?;
     Ok((peer, hello, rate, standing))

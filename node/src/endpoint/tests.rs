@@ -36,7 +36,14 @@ fn on_loopback(last: u8) -> EndpointOptions {
 }
 
 fn hello(role: Role, tokens: &[String]) -> Hello {
-    Hello { version: VERSION, features: u64::MAX, role, tokens: tokens.to_vec(), agent: "test\u{7}".to_owned() }
+    Hello {
+        version: VERSION,
+        features: u64::MAX,
+        role,
+        tokens: tokens.to_vec(),
+        agent: "test\u{7}".to_owned(),
+        link: None,
+    }
 }
 
 /// A relay that answers whoever comes, on a task of its own.

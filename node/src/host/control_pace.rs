@@ -300,6 +300,7 @@ mod tests {
             address: "[2001:db8::7]:9".parse().expect("valid"),
             dialled: false,
             features: 0,
+            link: None,
         };
         assert!(accounts(&peer(Role::Relay)).is_empty());
         let network = Account::Network("2001:db8::".parse().expect("valid"));

@@ -59,7 +59,7 @@ pub(super) fn relay(authority: &Authority, name: &str) -> (Credentials, Verifier
 }
 
 pub(super) fn hello(role: Role) -> Hello {
-    Hello { version: VERSION, features: 0, role, tokens: Vec::new(), agent: "test".to_owned() }
+    Hello { version: VERSION, features: 0, role, tokens: Vec::new(), agent: "test".to_owned(), link: None }
 }
 
 async fn pair(udp_payload: Option<u16>) -> Pair {

@@ -7,11 +7,12 @@ import { grade, lossWords, pairs } from "./map.js";
 import { policyForm } from "./policy.js";
 
 /** A panel that is kept while its link is chosen; `update` is called with every overview. */
-export function linkPanel(ends, overview) {
+export function linkPanel(link, overview) {
   const table = el("div");
   const charts = el("div", { class: "charts" });
+  const [ends, name] = [link.slice(0, 2), link[2]];
   const here = ends.includes(overview.name);
-  const other = here ? ends.find(name => name !== overview.name) : null;
+  const other = here ? ends.find(end => end !== overview.name) + (name ? `~${name}` : "") : null;
   const policy = here ? policyForm(overview.name, other) : null;
   const note = here ? null : el("p", { class: "quiet" },
     `Its history and its controls are at the relays that send on it: open the dashboard of ${ends[0]} or of ${ends[1]}. ` +
@@ -19,10 +20,10 @@ export function linkPanel(ends, overview) {
   let asked = -Infinity;
 
   async function update(overview) {
-    const link = pairs(overview).get(ends.join(" "));
-    table.replaceChildren(link ? directions(link.ways) : el("p", { class: "quiet" }, "No such link is known now."));
+    const now = pairs(overview).get(link.join(" "));
+    table.replaceChildren(now ? directions(now.ways) : el("p", { class: "quiet" }, "No such link is known now."));
     if (!here) return;
-    const theirs = link?.ways.find(way => way.to === other && way.gone_s === null);
+    const theirs = now?.ways.find(way => way.to === other && way.gone_s === null);
     await Promise.all([policy.update(theirs), drawPast(overview.name, other)]);
   }
 
@@ -33,7 +34,7 @@ export function linkPanel(ends, overview) {
     charts.replaceChildren(...pastCharts(past));
   }
 
-  return { title: ends.join(" ⇄ "), body: [table, here ? el("h3", {}, "The last fifteen minutes") : null, charts, policy?.element, note], update };
+  return { title: ends.join(" ⇄ ") + (name ? `, ${name}` : ""), body: [table, here ? el("h3", {}, "The last fifteen minutes") : null, charts, policy?.element, note], update };
 }
 
 const ROWS = [

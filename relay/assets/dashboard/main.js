@@ -91,8 +91,8 @@ function focusOn(chosen) {
 
 function drawNeighbours(missing) {
   $("neighbours").hidden = missing.length === 0;
-  $("neighbour-list").replaceChildren(...missing.map(({ name, address, state, last_error }) =>
-    el("li", {}, el("b", {}, name ?? address ?? "?"), ` ${state}${last_error ? `: ${last_error}` : ""}`)));
+  $("neighbour-list").replaceChildren(...missing.map(({ name, address, link, state, last_error }) =>
+    el("li", {}, el("b", {}, `${name ?? address ?? "?"}${link ? `~${link}` : ""}`), ` ${state}${last_error ? `: ${last_error}` : ""}`)));
 }
 
 addEventListener("keydown", event => {

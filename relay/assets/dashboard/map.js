@@ -1,7 +1,7 @@
 // The overlay, drawn: a lane for each direction of each link, coloured by what stays lost and as wide as its load.
 
 import { $, ms, rate, say, set, share, span, svg } from "./words.js";
-import { choose, isChosen, pair, state } from "./state.js";
+import { choose, isChosen, linkOf, state } from "./state.js";
 import { layout } from "./layout.js";
 import { setLabels } from "./labels.js";
 
@@ -44,17 +44,25 @@ const worse = (a, b) => {
   return by >= 0 ? a : b;
 };
 
-/** The links of the overlay, both directions together. */
+/** The links of the overlay, both directions together. Those that join the same two relays lie side by side: `beside` counts from the middle. */
 export function pairs(overview) {
   const all = new Map();
-  for (const link of overview.links) {
-    const ends = pair(link.from, link.to);
-    const key = ends.join(" ");
-    if (!all.has(key)) all.set(key, { ends, ways: [] });
-    all.get(key).ways.push(link);
+  const parallel = new Map();
+  for (const way of overview.links) {
+    const link = linkOf(way);
+    const [key, ends] = [link.join(" "), link.slice(0, 2)];
+    if (!all.has(key)) {
+      all.set(key, { link, ends, ways: [], beside: 0 });
+      parallel.set(ends.join(" "), [...parallel.get(ends.join(" ")) ?? [], key]);
+    }
+    all.get(key).ways.push(way);
   }
+  for (const keys of parallel.values()) keys.sort().forEach((key, nth) => { all.get(key).beside = nth - (keys.length - 1) / 2; });
   return all;
 }
+
+/** Pixels between the middles of two links that join the same relays. */
+const APART = 26;
 
 export function draw() {
   const overview = state.overview;
@@ -65,7 +73,8 @@ export function draw() {
   for (const { ends } of all.values()) for (const name of ends) if (!names.has(name)) names.set(name, { name, location: null, gone: true });
   const key = JSON.stringify([size, [...names.values()].map(relay => [relay.name, relay.location]), [...all.keys()].sort()]);
   if (key !== laid.key) {
-    laid = { key, ...layout([...names.values()], [...all.values()].map(({ ends }) => ends), size.width, size.height) };
+    const joined = new Map([...all.values()].map(({ ends }) => [ends.join(" "), ends]));
+    laid = { key, ...layout([...names.values()], [...joined.values()], size.width, size.height) };
     set(root, { viewBox: `0 0 ${size.width} ${size.height}` });
     drawGrid(laid.grid);
   }
@@ -105,12 +114,12 @@ function streamWays() {
     [`${edge.from} ${edge.to}`, inForce === null || (inForce & edge.modules) ? "lit" : "ready"]));
 }
 
-function newLink({ ends }) {
-  const open = () => choose({ link: ends });
+function newLink({ link }) {
+  const open = () => choose({ link });
   const lanes = [0, 1].map(() => ({ line: svg("path", { class: "lane" }), arrow: svg("path", { class: "arrow" }) }));
   const hit = svg("path", { class: "hit" });
   const group = svg("g", {
-    class: "link", tabindex: 0, role: "button", "data-link": ends.join(" "), onclick: open,
+    class: "link", tabindex: 0, role: "button", "data-link": link.join(" "), onclick: open,
     onkeydown: event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(); } },
   }, hit, lanes.flatMap(({ line, arrow }) => [line, arrow]));
   const label = svg("text", { class: "figures", "aria-hidden": "true" }, svg("tspan"), svg("tspan"));
@@ -119,13 +128,14 @@ function newLink({ ends }) {
   return { parts: [group, label], group, hit, lanes, label };
 }
 
-function updateLink(drawn, { ends, ways }, streams) {
-  const [a, b] = ends.map(name => laid.at.get(name));
-  const far = Math.hypot(b.x - a.x, b.y - a.y) || 1;
-  const [ux, uy] = [(b.x - a.x) / far, (b.y - a.y) / far];
+function updateLink(drawn, { link, ends, ways, beside }, streams) {
+  const [one, other] = ends.map(name => laid.at.get(name));
+  const far = Math.hypot(other.x - one.x, other.y - one.y) || 1;
+  const [ux, uy] = [(other.x - one.x) / far, (other.y - one.y) / far];
+  const [a, b] = [one, other].map(({ x, y }) => ({ x: x - uy * beside * APART, y: y + ux * beside * APART }));
   set(drawn.hit, { d: `M${point(a.x, a.y)}L${point(b.x, b.y)}` });
   drawn.lanes.forEach(({ line, arrow }, index) => {
-    const way = ways.find(link => link.from === ends[index]);
+    const way = ways.find(way => way.from === ends[index]);
     set(line, { class: way ? `lane ${grade(way)} ${lit(streams, way)}` : "lane none" });
     set(arrow, { class: way ? `arrow ${grade(way)} ${lit(streams, way)}` : "lane none" });
     if (!way) return;
@@ -141,14 +151,14 @@ function updateLink(drawn, { ends, ways }, streams) {
     set(arrow, { d: `M${point(...tip)}L${point(bx - vy * half, by + vx * half)}L${point(bx + vy * half, by - vx * half)}Z` });
   });
   const worst = ways.reduce(worse);
-  const chosen = isChosen(...ends);
+  const chosen = isChosen(link);
   set(drawn.label, { class: `figures ${grade(worst)}` });
   const isDim = streams !== null && ways.every(way => lit(streams, way) === "dim");
   const rank = chosen ? 9 : isDim ? -1 : GRADES.indexOf(grade(worst));
-  drawn.figures = { label: drawn.label, words: figures(worst), a, b, rank };
+  drawn.figures = { label: drawn.label, words: figures(worst, link[2]), a, b, rank };
   set(drawn.group, {
     class: `link${chosen ? " chosen" : ""}`, "aria-pressed": chosen, "data-grade": grade(worst),
-    "aria-label": `Link ${ends.join(" to ")}: ${ways.map(described).join("; ")}`,
+    "aria-label": `Link ${ends.join(" to ")}${link[2] ? `, ${link[2]}` : ""}: ${ways.map(described).join("; ")}`,
   });
 }
 
@@ -158,10 +168,11 @@ const lit = (streams, way) => streams ? streams.get(`${way.from} ${way.to}`) ?? 
 
 const laneWidth = rate => Math.min(1.5 + 1.4 * Math.log2(1 + rate / 1e6), 10);
 
-function figures(link) {
-  if (link.gone_s !== null) return [link.gone_s < 2 ? "gone just now" : `gone for ${span(link.gone_s)}`];
+function figures(link, name) {
+  const named = name ? `${name} · ` : "";
+  if (link.gone_s !== null) return [named + (link.gone_s < 2 ? "gone just now" : `gone for ${span(link.gone_s)}`)];
   const first = wireLoss(link) === 0 ? null : isCounted(link) ? `${share(wireLoss(link))} → ${share(link.residual)}` : lossWords(link);
-  const second = ms(link.delay_ms) + (link.overhead > 0.0005 ? ` · +${share(link.overhead)}` : "") + (link.late ? " late" : "");
+  const second = named + ms(link.delay_ms) + (link.overhead > 0.0005 ? ` · +${share(link.overhead)}` : "") + (link.late ? " late" : "");
   return first ? [first, second] : [second];
 }
 

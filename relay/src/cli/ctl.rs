@@ -78,9 +78,9 @@ pub(super) struct Route {
 
 #[derive(Debug, Args)]
 pub(super) struct Drain {
-    /// Only the link to this neighbour
-    #[arg(long, value_name = "NAME")]
-    link: Option<topology::NodeName>,
+    /// Only the link to this neighbour; with several links to it NEIGHBOUR~LINK
+    #[arg(long, value_name = "LINK")]
+    link: Option<topology::LinkEnd>,
     /// Let streams on again
     #[arg(long)]
     undo: bool,
@@ -166,7 +166,8 @@ fn summary(report: &Value) -> String {
         overlay["streams"],
     );
     for neighbour in list(&report["neighbours"]).filter(|neighbour| neighbour["state"] != "up") {
-        let who = [&neighbour["name"], &neighbour["address"]].map(text).join(" ");
+        let link = neighbour["link"].as_str().map_or_else(String::new, |link| format!("~{link}"));
+        let who = format!("{}{link} {}", text(&neighbour["name"]), text(&neighbour["address"]));
         let _ = writeln!(out, "neighbour {who}: {} {}", text(&neighbour["state"]), text(&neighbour["last_error"]));
     }
     let _ = writeln!(

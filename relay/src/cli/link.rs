@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use link::policy::RepairMode;
 use node::exit::{Exit, Failure};
 use serde_json::{Value, json};
-use topology::NodeName;
+use topology::{LinkEnd, NodeName};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Link {
@@ -24,8 +24,8 @@ pub(in crate::cli) enum Link {
 struct Ends {
     /// The relay that sends: the one whose operations port is asked
     from: NodeName,
-    /// The neighbour that receives
-    to: NodeName,
+    /// The neighbour that receives; with several links to it NEIGHBOUR~LINK, as `ctl links` shows them
+    to: LinkEnd,
 }
 
 #[derive(Debug, Args)]

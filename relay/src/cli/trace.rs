@@ -78,10 +78,16 @@ fn table(answer: &Value, to: Option<&str>) -> String {
 fn above<'a>(hops: &[(&'a str, &'a Value)], to: &'a str) -> BTreeSet<&'a str> {
     let (mut found, mut frontier) = (BTreeSet::from([to]), vec![to]);
     while let Some(relay) = frontier.pop() {
-        let from = hops.iter().filter(|(at, _)| *at == relay).map(|(_, hop)| text(&hop["from"]));
+        let from = hops.iter().filter(|(at, _)| *at == relay).map(|(_, hop)| sender(hop));
         frontier.extend(from.filter(|from| found.insert(from)));
     }
     found
+}
+
+/// The relay, or the source, that sends on a hop, whatever the link is called.
+fn sender(hop: &Value) -> &str {
+    let from = text(&hop["from"]);
+    from.split_once('~').map_or(from, |(relay, _)| relay)
 }
 
 /// What nothing came over comes last.

@@ -1,12 +1,14 @@
 //! A relay to keep a link to, and how that link is.
 
+use crate::report::titled;
 use link::Bitrate;
 use link::policy::{Policy, RepairMode};
 use node::config::optional_rate;
 use serde::{Deserialize, Deserializer};
+use std::net::IpAddr;
 use std::time::Duration;
-use topology::NodeName;
 use topology::terms::{MOST_TAGS, Tag};
+use topology::{LinkEnd, LinkName, NodeName};
 
 /// A relay to keep a link to.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -18,6 +20,12 @@ pub struct Neighbour {
     /// The name its certificate must show. Needed where there is no `address`.
     #[serde(default)]
     pub name: Option<NodeName>,
+    /// Which of several links to that relay this is: a name that both ends use, such as that of the carrier. One link to each relay may do without.
+    #[serde(default)]
+    pub link: Option<LinkName>,
+    /// The address of this relay that it is dialled from, where the routes of the system do not choose the interface that is meant.
+    #[serde(default, deserialize_with = "optional_address")]
+    pub bind: Option<IpAddr>,
     /// One-way delay towards it. Without it the measured one counts.
     #[serde(default, with = "humantime_serde")]
     pub delay: Option<Duration>,
@@ -50,6 +58,8 @@ impl Neighbour {
         Neighbour {
             address: Some(address.into()),
             name: None,
+            link: None,
+            bind: None,
             delay: None,
             cost: default_cost(),
             tags: Vec::new(),
@@ -59,6 +69,11 @@ impl Neighbour {
             max_overhead: default_max_overhead(),
             path_mtu: None,
         }
+    }
+
+    /// The link, where the entry names the relay.
+    pub fn end(&self) -> Option<LinkEnd> {
+        Some(LinkEnd { relay: self.name.clone()?, link: self.link.clone() })
     }
 
     /// The repair policy towards it.
@@ -94,9 +109,10 @@ impl Neighbour {
         Ok(())
     }
 
-    /// How people call it: by name, else by address.
+    /// How people call it: by name, else by address, and by the name of the link where it has one.
     pub(crate) fn title(&self) -> String {
-        self.name.as_ref().map(ToString::to_string).or_else(|| self.address.clone()).unwrap_or_default()
+        let name = self.name.as_ref().map(|name| name.as_str());
+        titled(name.or(self.address.as_deref()), self.link.as_ref())
     }
 }
 
@@ -132,6 +148,12 @@ pub(super) fn check_mtu(field: &str, mtu: Option<u16>) -> Result<(), String> {
 
 pub(super) fn is_host_port(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
+}
+
+fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+    let wrong = |text: &str| format!("{text:?} is not an address of this machine; expected one such as \"192.0.2.7\"");
+    let text: Option<String> = Option::deserialize(from)?;
+    text.map(|text| text.parse().map_err(|_| serde::de::Error::custom(wrong(&text)))).transpose()
 }
 
 /// A list, or the word `auto` where none is listed and `[auto]` says how neighbours are chosen.

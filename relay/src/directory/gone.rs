@@ -3,8 +3,8 @@
 use link::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use topology::NodeName;
 use topology::graph::{EdgeIx, Graph};
+use topology::{LinkEnd, NodeName};
 
 /// How long they are remembered.
 const MEMORY: Duration = Duration::from_secs(15 * 60);
@@ -12,9 +12,9 @@ const MEMORY: Duration = Duration::from_secs(15 * 60);
 /// Most of them; of more, those that went first are forgotten.
 const MOST: usize = 1024;
 
-/// By the two ends, since when, and the one-way delay in microseconds.
+/// By the sending end and the link, since when, and the one-way delay in microseconds.
 #[derive(Debug, Default)]
-pub(super) struct Gone(BTreeMap<(NodeName, NodeName), (Instant, u32)>);
+pub(super) struct Gone(BTreeMap<(NodeName, LinkEnd), (Instant, u32)>);
 
 impl Gone {
     /// The overlay was like `old`, and is like `new`.
@@ -24,8 +24,7 @@ impl Gone {
         }
         for edge in old.edges() {
             let ends = ends(old, edge);
-            let there = new.find(&ends.0).zip(new.find(&ends.1)).and_then(|(from, to)| new.between(from, to));
-            if there.is_none() {
+            if new.find_edge(&ends.0, &ends.1).is_none() {
                 self.0.insert(ends, (now, old[edge].metric.delay_us));
             }
         }
@@ -37,14 +36,13 @@ impl Gone {
     }
 
     /// Each with the time since it went, and its one-way delay in microseconds.
-    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = (&NodeName, &NodeName, Duration, u32)> {
+    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = (&NodeName, &LinkEnd, Duration, u32)> {
         let ago = move |since: &Instant| now.saturating_since(*since);
         let all = self.0.iter().map(move |((from, to), (since, delay))| (from, to, ago(since), *delay));
         all.filter(|(_, _, ago, _)| *ago < MEMORY)
     }
 }
 
-fn ends(graph: &Graph, edge: EdgeIx) -> (NodeName, NodeName) {
-    let edge = graph[edge];
-    (graph.name(edge.from).clone(), graph.name(edge.to).clone())
+fn ends(graph: &Graph, edge: EdgeIx) -> (NodeName, LinkEnd) {
+    (graph.name(graph[edge].from).clone(), graph.far_end(edge))
 }

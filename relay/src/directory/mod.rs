@@ -32,7 +32,7 @@ use topology::sieve::Policy;
 use topology::terms::{Full, Need, Room};
 use topology::trouble::Condition;
 use topology::weight::{DEAD_PPM, Weights};
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// How often what is no longer repeated is looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ pub struct Asked<'a> {
     /// Ceiling on its cost, as [`node::control::Wants::max_cost`].
     pub max_cost: u16,
     /// The links that it is admitted to already, by their ends.
-    pub has: &'a BTreeSet<(NodeName, NodeName)>,
+    pub has: &'a BTreeSet<(NodeName, LinkEnd)>,
 }
 
 /// By which modules packets travel.
@@ -156,16 +156,13 @@ impl Watched {
 
     /// The edges of its graph among `troubled`.
     pub fn conditions(&self, troubled: &[Troubled]) -> Vec<(EdgeIx, Condition)> {
-        let edge = |(from, to, condition): &Troubled| {
-            let (from, to) = (self.graph.find(from)?, self.graph.find(to)?);
-            Some((self.graph.between(from, to)?, *condition))
-        };
+        let edge = |(from, to, condition): &Troubled| Some((self.graph.find_edge(from, to)?, *condition));
         troubled.iter().filter_map(edge).collect()
     }
 }
 
-/// A link in trouble: from, to, and how.
-pub type Troubled = (NodeName, NodeName, Condition);
+/// A link in trouble: who sends on it, the link, and how it is.
+pub type Troubled = (NodeName, LinkEnd, Condition);
 
 /// The state of the overlay as this relay knows it. After each call, drain [`Directory::next_flood`].
 #[derive(Debug)]
@@ -363,8 +360,8 @@ impl Directory {
     /// All links in trouble, as far as is known.
     pub fn troubled(&self) -> Vec<Troubled> {
         let of = |report: &Arc<TroubleReport>| {
-            let to = report.origin.clone();
-            let link = move |link: &LinkTrouble| (link.peer.clone(), to.clone(), link.condition());
+            let to = &report.origin;
+            let link = |link: &LinkTrouble| (link.peer.relay.clone(), link.peer.from_other_end(to), link.condition());
             report.links.iter().map(link).collect::<Vec<_>>()
         };
         self.database.troubles().flat_map(of).collect()
@@ -462,9 +459,9 @@ impl Directory {
         self.publishers(name).iter().any(holds)
     }
 
-    /// Whether the overlay has a working link from one relay to another: it is there, and does not lose everything.
-    pub fn is_up(&self, from: &NodeName, to: &NodeName) -> bool {
-        let edge = self.graph.find(from).zip(self.graph.find(to)).and_then(|(from, to)| self.graph.between(from, to));
+    /// Whether a link of a relay works: it is there, and does not lose everything.
+    pub fn is_up(&self, from: &NodeName, to: &LinkEnd) -> bool {
+        let edge = self.graph.find_edge(from, to);
         edge.is_some_and(|edge| self.graph[edge].metric.loss_ppm < DEAD_PPM)
     }
 
@@ -478,9 +475,13 @@ impl Directory {
         routes::reachable(&self.graph, self.me())
     }
 
-    /// The relays to which a relay has a link.
+    /// How many relays a relay has links to.
     pub fn degree(&self, relay: &NodeName) -> usize {
-        self.graph.find(relay).map_or(0, |relay| self.graph.outgoing(relay).len())
+        let Some(relay) = self.graph.find(relay) else { return 0 };
+        // In the order of the relays that they lead to.
+        let mut joined: Vec<_> = self.graph.outgoing(relay).map(|edge| self.graph[edge].to).collect();
+        joined.dedup();
+        joined.len()
     }
 
     /// Whether a relay says that it chooses its neighbours by itself.
@@ -521,17 +522,17 @@ impl Directory {
     pub fn capacities(&self) -> Vec<LinkCapacity> {
         let bounded = self.graph.edges().filter_map(|edge| Some((edge, self.graph.room(edge)?)));
         let view = |(edge, room): (EdgeIx, Room)| {
-            let (from, to) = (self.graph.name(self.graph[edge].from), self.graph.name(self.graph[edge].to));
+            let (from, to) = (self.graph.name(self.graph[edge].from), self.graph.far_end(edge));
             let bits = |kbps: u32| u64::from(kbps) * 1000;
             LinkCapacity {
                 from: from.clone(),
-                to: to.clone(),
+                used: self.flow(from, &to).map(|flow| bits(flow.rate_kbps)),
+                to,
                 admissible: bits(room.most_kbps),
                 admitted_high: bits(room.high_kbps),
                 admitted_normal: bits(room.normal_kbps),
                 left: bits(room.left_kbps(false)),
                 left_high: bits(room.left_kbps(true)),
-                used: self.flow(from, to).map(|flow| bits(flow.rate_kbps)),
             }
         };
         bounded.map(view).collect()
@@ -555,14 +556,15 @@ impl Directory {
 
     fn link_state(&self, edge: EdgeIx) -> OverlayLink {
         let tags = self.graph.edge_tags(edge).iter().map(ToString::to_string).collect();
+        let to = self.graph.far_end(edge);
         let edge = self.graph[edge];
-        let (from, to) = (self.graph.name(edge.from), self.graph.name(edge.to));
+        let from = self.graph.name(edge.from);
         OverlayLink {
             from: from.clone(),
-            to: to.clone(),
             delay_ms: f64::from(edge.metric.delay_us) / 1000.0,
             loss: f64::from(edge.metric.loss_ppm) / 1e6,
-            late: self.database.condition(from, to).is_some_and(|condition| condition.late),
+            late: self.database.condition(from, &to).is_some_and(|condition| condition.late),
+            to,
             cost: edge.metric.cost,
             tags,
         }

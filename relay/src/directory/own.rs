@@ -6,7 +6,7 @@ use std::time::Duration;
 use topology::about::{About, Flow, Place};
 use topology::lsdb::{Incarnation, Limits, LinkState, REFRESH, Statement, StreamState, Subscription};
 use topology::terms::{LinkTerms, Tag, Terms, Unserved};
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, StreamName};
 
 /// Changes nearer to each other than this travel together, but for the first.
 const GATHER: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ const LOSS_HOLD: Duration = Duration::from_secs(2);
 /// This relay's own advertisement in the making.
 #[derive(Debug, Default)]
 pub struct Own {
-    links: BTreeMap<NodeName, OwnLink>,
+    links: BTreeMap<LinkEnd, OwnLink>,
     streams: BTreeMap<StreamName, StreamState>,
     subscriptions: BTreeMap<StreamName, u32>,
     draining: bool,
@@ -69,7 +69,7 @@ impl Own {
 
     /// A link is up with these measurements. Its delay is told anew when it has moved by more than a quarter and 2 ms,
     /// its loss when it reaches a higher level, or has been on a lower one for two seconds.
-    pub fn set_link(&mut self, now: Instant, peer: &NodeName, delay_us: u32, loss_ppm: u32, cost: u32) {
+    pub fn set_link(&mut self, now: Instant, peer: &LinkEnd, delay_us: u32, loss_ppm: u32, cost: u32) {
         let level = loss_level(loss_ppm);
         let Some(link) = self.links.get_mut(peer) else {
             let (flow, told_flow) = (Flow::default(), Flow::default());
@@ -99,7 +99,7 @@ impl Own {
     }
 
     /// What goes over a link lately; told with the next change, or by itself within five seconds where it has moved.
-    pub fn set_flow(&mut self, peer: &NodeName, flow: Flow) {
+    pub fn set_flow(&mut self, peer: &LinkEnd, flow: Flow) {
         if let Some(link) = self.links.get_mut(peer) {
             link.flow = flow;
             self.flowed |= flow.moved(&link.told_flow);
@@ -119,7 +119,7 @@ impl Own {
     }
 
     /// The terms of a link that is told of.
-    pub fn set_link_terms(&mut self, peer: &NodeName, terms: LinkTerms) {
+    pub fn set_link_terms(&mut self, peer: &LinkEnd, terms: LinkTerms) {
         if let Some(link) = self.links.get_mut(peer).filter(|link| link.terms != terms) {
             link.terms = terms;
             self.changed = true;
@@ -127,7 +127,7 @@ impl Own {
     }
 
     /// The terms of a link, as told or to be told next.
-    pub fn link_terms(&self, peer: &NodeName) -> Option<&LinkTerms> {
+    pub fn link_terms(&self, peer: &LinkEnd) -> Option<&LinkTerms> {
         self.links.get(peer).map(|link| &link.terms)
     }
 
@@ -138,12 +138,12 @@ impl Own {
     }
 
     /// Whether a link is told of.
-    pub fn has_link(&self, peer: &NodeName) -> bool {
+    pub fn has_link(&self, peer: &LinkEnd) -> bool {
         self.links.contains_key(peer)
     }
 
     /// A link is down.
-    pub fn remove_link(&mut self, peer: &NodeName) {
+    pub fn remove_link(&mut self, peer: &LinkEnd) {
         self.changed |= self.links.remove(peer).is_some();
     }
 
@@ -191,7 +191,7 @@ impl Own {
 
     /// Whether another stream or subscription under `name` would still fit the advertisement.
     pub fn has_room_for(&self, name: &StreamName) -> bool {
-        let links: usize = self.links.keys().map(|peer| peer.as_str().len() + ENTRY).sum();
+        let links: usize = self.links.keys().map(|peer| text_len(peer) + ENTRY).sum();
         let names = self.streams.keys().chain(self.subscriptions.keys()).chain([name]);
         links + names.map(|name| name.as_str().len() + ENTRY).sum::<usize>() <= MOST_BYTES
     }
@@ -220,7 +220,7 @@ impl Own {
         (self.changed, self.flowed) = (false, false);
         self.links.values_mut().for_each(|link| link.told_flow = link.flow);
         let flows = self.links.values().map(|link| link.flow).collect();
-        let link = |(peer, link): (&NodeName, &OwnLink)| LinkState {
+        let link = |(peer, link): (&LinkEnd, &OwnLink)| LinkState {
             peer: peer.clone(),
             delay_us: link.delay_us,
             loss_ppm: link.loss_ppm,
@@ -248,6 +248,11 @@ impl Own {
     }
 }
 
+/// Bytes of a link's text, with the mark before its name.
+fn text_len(link: &LinkEnd) -> usize {
+    link.relay.as_str().len() + link.link.as_ref().map_or(0, |name| 1 + name.as_str().len())
+}
+
 /// Whether a delay is so far from the one told that it must be told anew.
 pub(crate) fn delay_moved(told_us: u32, now_us: u32) -> bool {
     let by = told_us.abs_diff(now_us);
@@ -263,7 +268,7 @@ fn loss_level(loss_ppm: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> NodeName {
+    fn name(text: &str) -> LinkEnd {
         text.parse().expect("a valid name")
     }
 

@@ -31,8 +31,7 @@ pub(super) fn graphs(
     };
     let here = database.egresses(name).find(|(relay, _)| *relay == ingress).map_or(0, |(_, last_mile_us)| last_mile_us);
     let all = Demand { ingress: at, egresses: database.egresses(name).filter_map(egress).collect(), deadline_us };
-    let edge = |(from, to): &(NodeName, NodeName)| graph.between(graph.find(from)?, graph.find(to)?);
-    let has = asked.has.iter().filter_map(edge).collect();
+    let has = asked.has.iter().filter_map(|(from, to)| graph.find_edge(from, to)).collect();
     let Sieved { graph, why, unserved } =
         sieve(graph, &all, policy, &Claim { life: asked.life, need: asked.need, has });
     let is_served = |egress: &&Egress| unserved.iter().all(|(node, _)| *node != egress.node);
@@ -103,7 +102,7 @@ fn spread(
 fn named(graph: &Graph, module: &module::Module) -> Module {
     let edge = |edge: &module::ModuleEdge| Edge {
         from: graph.name(edge.from).clone(),
-        to: graph.name(edge.to).clone(),
+        to: graph.far_end(edge.edge),
         rest_min_us: edge.rest_min_us,
         rest_max_us: edge.rest_max_us,
     };

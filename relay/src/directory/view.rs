@@ -4,16 +4,16 @@ use super::Directory;
 use crate::view::{LinkView, LocationView, RelayView, StreamView};
 use link::Instant;
 use std::collections::BTreeMap;
-use topology::NodeName;
 use topology::about::Flow;
 use topology::lsdb::Advertisement;
+use topology::{LinkEnd, NodeName};
 
 /// Relays that are named of those at which a stream is watched.
 const MOST_EGRESSES: usize = 64;
 
 impl Directory {
     /// What a relay tells of its end of a link.
-    pub fn flow(&self, teller: &NodeName, other: &NodeName) -> Option<Flow> {
+    pub fn flow(&self, teller: &NodeName, other: &LinkEnd) -> Option<Flow> {
         flows(self.database.get(teller)?).find(|(peer, _)| *peer == other).map(|(_, flow)| flow)
     }
 
@@ -33,12 +33,13 @@ impl Directory {
 
     /// Every direction of every link, then those that went away lately.
     pub fn link_views(&self, now: Instant) -> Vec<LinkView> {
-        let told: BTreeMap<(&NodeName, &NodeName), Flow> =
+        let told: BTreeMap<(&NodeName, &LinkEnd), Flow> =
             self.database.iter().flat_map(|ad| flows(ad).map(|(peer, flow)| ((&ad.origin, peer), flow))).collect();
         let up = self.graph.edges().map(|edge| {
             let link = self.link_state(edge);
             let sender = told.get(&(&link.from, &link.to));
-            let receiver = told.get(&(&link.to, &link.from));
+            let way_back = link.to.from_other_end(&link.from);
+            let receiver = told.get(&(&link.to.relay, &way_back));
             LinkView {
                 gone_s: None,
                 delay_ms: link.delay_ms,
@@ -84,6 +85,6 @@ impl Directory {
     }
 }
 
-fn flows(ad: &Advertisement) -> impl Iterator<Item = (&NodeName, Flow)> {
+fn flows(ad: &Advertisement) -> impl Iterator<Item = (&LinkEnd, Flow)> {
     ad.links.iter().map(|link| &link.peer).zip(ad.about.flows.iter().copied())
 }

@@ -17,7 +17,7 @@ use node::trust::Role;
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 use tokio::sync::oneshot;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 use utoipa::{IntoParams, ToSchema};
 
 /// Whether the process answers
@@ -76,9 +76,9 @@ pub(super) async fn status(State(relay): State<Relay>) -> Json<Report> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Meant {
-    /// The neighbour at the other end of a link; without it, the relay as a whole.
-    #[param(value_type = Option<schema::NodeName>, required = false, nullable = false)]
-    link: Option<NodeName>,
+    /// The neighbour at the other end of a link, and which link to it where there are several; without it, the relay as a whole.
+    #[param(value_type = Option<schema::LinkEnd>, required = false, nullable = false)]
+    link: Option<LinkEnd>,
 }
 
 /// What came of it.
@@ -86,9 +86,9 @@ pub(super) struct Meant {
 pub(super) struct Drained {
     /// Whether streams are taken off now.
     draining: bool,
-    /// The neighbour whose link is meant; null: the relay as a whole.
-    #[schema(value_type = Option<schema::NodeName>, required)]
-    link: Option<NodeName>,
+    /// The link that is meant; null: the relay as a whole.
+    #[schema(value_type = Option<schema::LinkEnd>, required)]
+    link: Option<LinkEnd>,
     /// Whether it was otherwise before.
     changed: bool,
 }
@@ -292,9 +292,9 @@ pub(super) struct Ends {
     /// The relay that sends: this one.
     #[param(value_type = schema::NodeName)]
     from: NodeName,
-    /// The neighbour that receives.
-    #[param(value_type = schema::NodeName)]
-    to: NodeName,
+    /// The neighbour that receives, and which link to it where there are several.
+    #[param(value_type = schema::LinkEnd)]
+    to: LinkEnd,
 }
 
 /// The repair in force on one link
@@ -438,7 +438,7 @@ impl Relay {
         traced.map(Json).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, what))
     }
 
-    async fn drain(&self, link: Option<NodeName>, drain: bool) -> Result<Json<Drained>, Problem> {
+    async fn drain(&self, link: Option<LinkEnd>, drain: bool) -> Result<Json<Drained>, Problem> {
         let (done, answer) = oneshot::channel();
         let order = Order::Drain { link: link.clone(), drain, done };
         let changed = self.ask(order, answer).await??;

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::WeakSender;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, StreamName};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -42,8 +42,8 @@ use utoipa_axum::routes;
 pub enum Order {
     /// Takes streams off, or lets them on again.
     Drain {
-        /// The neighbour whose link is meant; without it, the relay as a whole.
-        link: Option<NodeName>,
+        /// The link that is meant; without it, the relay as a whole.
+        link: Option<LinkEnd>,
         /// Whether to take streams off.
         drain: bool,
         /// Whether that changed anything.
@@ -51,8 +51,8 @@ pub enum Order {
     },
     /// Changes the repair of what this relay sends on one link.
     Repair {
-        /// The neighbour at its other end.
-        peer: NodeName,
+        /// The neighbour at its other end, and which link to it where there are several.
+        peer: LinkEnd,
         /// What to change.
         change: Change,
         /// Whether it is to outlast a restart.
@@ -62,8 +62,8 @@ pub enum Order {
     },
     /// Tells how what this relay sends on one link is repaired, whether it is up or not.
     Link {
-        /// The neighbour at its other end.
-        peer: NodeName,
+        /// The neighbour at its other end, and which link to it where there are several.
+        peer: LinkEnd,
         /// How it is.
         done: oneshot::Sender<Result<LinkRepair, Refused>>,
     },
@@ -74,8 +74,8 @@ pub enum Order {
     },
     /// Tells what the link to a neighbour was like.
     Past {
-        /// The neighbour at its other end.
-        peer: NodeName,
+        /// The neighbour at its other end, and which link to it where there are several.
+        peer: LinkEnd,
         /// What it was like.
         done: oneshot::Sender<Result<LinkPast, Refused>>,
     },

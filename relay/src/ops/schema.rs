@@ -62,6 +62,16 @@ pub(super) fn guard(document: &mut Document31) {
 #[schema(value_type = String, pattern = "^[a-z0-9.-]{1,63}$", example = "fra")]
 pub(crate) struct NodeName(String);
 
+/// Name of one of several links between two relays, the same at both ends.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[a-z0-9-]{1,31}$", example = "fibre")]
+pub(crate) struct LinkName(String);
+
+/// A link as one of its ends calls it: the relay at the other end and, where several links join the two, the link's name: `relay~link`.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[a-z0-9.-]{1,63}(~[a-z0-9-]{1,31})?$", example = "fra~fibre")]
+pub(crate) struct LinkEnd(String);
+
 /// Name of a stream: `tenant/channel` or `tenant/channel/rendition`.
 #[derive(ToSchema)]
 #[schema(

@@ -1,15 +1,16 @@
 //! Keeping a link to one neighbour.
 
+use super::sockets::From;
 use super::{REFUSED_EVERY, Shared};
 use crate::report::NeighbourState;
 use node::backoff::Backoff;
-use node::control::{Hello, RECEIPTS, SURVEYS, VERSION};
-use node::endpoint::{ConnectError, Endpoint, Session};
+use node::control::{Hello, NAMED_LINKS, RECEIPTS, SURVEYS, VERSION};
+use node::endpoint::{ConnectError, Session};
 use node::trust::Role;
 use node::{Closed, PortId};
 use std::rc::Rc;
 use std::time::Duration;
-use topology::NodeName;
+use topology::{LinkEnd, LinkName, NodeName};
 
 /// A connection that lasted for so long ends a row of failures.
 const LASTING: Duration = Duration::from_secs(5);
@@ -27,7 +28,9 @@ pub(super) struct Dialler {
     pub(super) expected: Option<NodeName>,
     /// Who was found there before.
     pub(super) found: Option<NodeName>,
-    pub(super) endpoint: Endpoint,
+    /// Which of the links to it this is.
+    pub(super) link: Option<LinkName>,
+    pub(super) from: From,
 }
 
 impl Dialler {
@@ -36,8 +39,9 @@ impl Dialler {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1, self.shared.boot.wrapping_add(self.index as u64));
         let mut name = self.expected.clone().or(self.found.clone());
         loop {
-            if let Some(port) = name.as_ref().and_then(|name| self.shared.host.with(|_, system, _| system.relay(name)))
-            {
+            let stands = |end: &LinkEnd| self.shared.host.with(|_, system, _| system.link(end));
+            let end = name.clone().map(|relay| LinkEnd { relay, link: self.link.clone() });
+            if let Some(port) = end.as_ref().and_then(stands) {
                 let up_since = self.shared.clock.now();
                 self.shared.update(self.index, |neighbour| neighbour.state = NeighbourState::Up);
                 let closed = self.shared.host.closed(port).await;
@@ -52,12 +56,12 @@ impl Dialler {
                 Ok(session) => {
                     let (found, port) = self.attach(session);
                     // It is this relay itself, or one that there is no place for.
-                    if self.shared.host.with(|_, system, _| system.relay(&found)).is_none() {
+                    if stands(&found).is_none() {
                         let Closed { code, reason } = self.shared.host.closed(port).await;
                         let error = ConnectError::Refused { address: self.address.clone(), code, reason };
                         tokio::time::sleep(self.pause_after(&error, &mut backoff)).await;
                     }
-                    name = Some(found);
+                    name = Some(found.relay);
                 }
                 Err(error) => tokio::time::sleep(self.pause_after(&error, &mut backoff)).await,
             }
@@ -69,16 +73,17 @@ impl Dialler {
         // Short at first: a relay that was just started answers the next attempt at once, while QUIC's own retransmissions of a
         // first packet grow apart.
         let patience = Duration::from_secs(u64::from(2 + backoff.failures().min(8)));
+        let unreachable = |reason: String| ConnectError::Unreachable { address: self.address.clone(), reason };
+        let endpoint = self.shared.dial_from(self.from).map_err(|failure| unreachable(failure.message))?;
+        let hello = hello(self.link.clone());
         let attempt = async {
             match &self.expected {
-                Some(expected) => self.endpoint.connect_to(&self.address, expected, hello()).await,
-                None => self.endpoint.connect(&self.address, hello()).await,
+                Some(expected) => endpoint.connect_to(&self.address, expected, hello).await,
+                None => endpoint.connect(&self.address, hello).await,
             }
         };
-        tokio::time::timeout(patience, attempt).await.unwrap_or_else(|_| {
-            let reason = "nothing heard from it".to_owned();
-            Err(ConnectError::Unreachable { address: self.address.clone(), reason })
-        })
+        let silent = || Err(unreachable("nothing heard from it".to_owned()));
+        tokio::time::timeout(patience, attempt).await.unwrap_or_else(|_| silent())
     }
 
     /// Tells of an attempt that led to no link; how long to wait for the next.
@@ -90,10 +95,13 @@ impl Dialler {
     }
 
     /// Gives the connection to the relay; who is there, and at which port.
-    fn attach(&self, session: Session) -> (NodeName, PortId) {
-        let found = session.peer.name.clone();
+    fn attach(&self, session: Session) -> (LinkEnd, PortId) {
+        let found = session.peer.link_end();
         let mut before = None;
-        self.shared.update(self.index, |neighbour| before = neighbour.name.replace(found.clone()));
+        self.shared.update(self.index, |neighbour| {
+            before = neighbour.end();
+            neighbour.name = Some(found.relay.clone());
+        });
         // Another relay may answer there than did: the entry is no longer that one's.
         before.into_iter().filter(|before| *before != found).for_each(|before| self.shared.renew(&before));
         self.shared.renew(&found);
@@ -123,11 +131,19 @@ impl Dialler {
 }
 
 /// Dials a relay that was chosen, or any at an address to join through, once.
-pub(super) async fn once(shared: Rc<Shared>, endpoint: Endpoint, address: String, name: Option<NodeName>) {
+pub(super) async fn once(shared: Rc<Shared>, address: String, name: Option<NodeName>) {
+    let from = From { address: None, path_mtu: shared.config.borrow().path_mtu };
+    let endpoint = match shared.dial_from(from) {
+        Ok(endpoint) => endpoint,
+        Err(failure) => {
+            tracing::error!(error = %failure, "a relay that was chosen cannot be dialled");
+            return;
+        }
+    };
     let attempt = async {
         match &name {
-            Some(name) => endpoint.connect_to(&address, name, hello()).await,
-            None => endpoint.connect(&address, hello()).await,
+            Some(name) => endpoint.connect_to(&address, name, hello(None)).await,
+            None => endpoint.connect(&address, hello(None)).await,
         }
     };
     let reason = match tokio::time::timeout(ONCE, attempt).await {
@@ -144,12 +160,13 @@ pub(super) async fn once(shared: Rc<Shared>, endpoint: Endpoint, address: String
     }
 }
 
-fn hello() -> Hello {
+fn hello(link: Option<LinkName>) -> Hello {
     Hello {
         version: VERSION,
-        features: RECEIPTS | SURVEYS,
+        features: RECEIPTS | SURVEYS | NAMED_LINKS,
         role: Role::Relay,
         tokens: Vec::new(),
         agent: concat!("anabranch-relay ", env!("CARGO_PKG_VERSION")).to_owned(),
+        link,
     }
 }

@@ -2,6 +2,7 @@
 
 mod dial;
 mod operator;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use node::endpoint::{Endpoint, EndpointOptions, Session, Threads};
 use node::exit::{Exit, Failure};
 use node::trust::{Credentials, Role, Seal, TrustError};
 use node::{Host, PortId};
+use sockets::{From, Sockets};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +33,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use topology::NodeName;
+use topology::{LinkEnd, NodeName};
 
 /// Runs a relay until `shutdown` turns true, drains, and returns its last report. While it runs, `report` is renewed
 /// every [`Config::report_interval`]; the first one with `ready` set names the bound addresses.
@@ -115,6 +117,8 @@ struct Shared {
     overrides: RefCell<Overrides>,
     /// Of these, what is to outlast a restart.
     kept: RefCell<Overrides>,
+    /// Those that only dial.
+    sockets: Sockets,
     /// Held by who writes these to their file.
     saving: tokio::sync::Mutex<()>,
 }
@@ -137,10 +141,6 @@ struct Relay {
     /// What requests to the operations port must bring.
     guard: watch::Sender<Guard>,
     tally: Arc<Tally>,
-    /// Those that only dial, by the MTU of their paths.
-    dialling: BTreeMap<Option<u16>, Endpoint>,
-    /// Over which all connections are divided.
-    threads: Threads,
     credentials: Credentials,
     started: Instant,
     draining: bool,
@@ -193,6 +193,7 @@ impl Relay {
             neighbours: RefCell::new(Vec::new()),
             overrides: RefCell::new(kept.clone()),
             kept: RefCell::new(kept),
+            sockets: Sockets::new(threads, credentials.clone()),
             saving: tokio::sync::Mutex::new(()),
             config: RefCell::new(config),
         });
@@ -227,8 +228,6 @@ impl Relay {
             ops_address,
             guard: watch::Sender::new(guard),
             tally: Arc::default(),
-            dialling: BTreeMap::new(),
-            threads,
             credentials,
             started,
             draining: false,
@@ -242,7 +241,7 @@ impl Relay {
         };
         let neighbours = relay.shared.config.borrow().neighbours.clone();
         for neighbour in &neighbours {
-            relay.keep(neighbour)?;
+            relay.keep(neighbour);
         }
         Ok(relay)
     }
@@ -285,12 +284,13 @@ impl Relay {
     }
 
     /// Keeps a link to a neighbour from now on; returns its place.
-    fn keep(&mut self, neighbour: &Neighbour) -> Result<usize, Failure> {
+    fn keep(&mut self, neighbour: &Neighbour) -> usize {
         let known = Known {
             configured: neighbour.clone(),
             report: NeighbourReport {
                 address: neighbour.address.clone(),
                 name: neighbour.name.clone(),
+                link: neighbour.link.clone(),
                 state: NeighbourState::Connecting,
                 last_error: None,
                 connections: 0,
@@ -311,15 +311,15 @@ impl Relay {
                 }
             }
         };
-        if let Some(name) = &neighbour.name {
-            self.shared.renew(name);
+        if let Some(end) = neighbour.end() {
+            self.shared.renew(&end);
         }
-        self.dial(index)?;
-        Ok(index)
+        self.dial(index);
+        index
     }
 
     /// Dials a neighbour by its entry whenever there is no link to it, in place of whoever dialled it so far.
-    fn dial(&mut self, index: usize) -> Result<(), Failure> {
+    fn dial(&mut self, index: usize) {
         let (configured, found) = {
             let mut known = self.shared.neighbours.borrow_mut();
             if let Some(old) = known[index].dialler.take() {
@@ -327,7 +327,7 @@ impl Relay {
             }
             (known[index].configured.clone(), known[index].report.name.clone())
         };
-        let Some(address) = configured.address else { return Ok(()) };
+        let Some(address) = configured.address else { return };
         let path_mtu = configured.path_mtu.or(self.shared.config.borrow().path_mtu);
         let dialler = Dialler {
             shared: self.shared.clone(),
@@ -335,11 +335,11 @@ impl Relay {
             address,
             expected: configured.name,
             found,
-            endpoint: self.dialling_endpoint(path_mtu)?,
+            link: configured.link,
+            from: From { address: configured.bind, path_mtu },
         };
         let handle = self.tasks.spawn_local(dialler.run());
         self.shared.neighbours.borrow_mut()[index].dialler = Some(handle);
-        Ok(())
     }
 
     /// Dials whom the relay has chosen by itself, once each.
@@ -355,23 +355,8 @@ impl Relay {
                     (address, None)
                 }
             };
-            let path_mtu = self.shared.config.borrow().path_mtu;
-            match self.dialling_endpoint(path_mtu) {
-                Ok(endpoint) => drop(self.tasks.spawn_local(dial::once(self.shared.clone(), endpoint, address, name))),
-                Err(failure) => tracing::error!(error = %failure, "a relay that was chosen cannot be dialled"),
-            }
+            self.tasks.spawn_local(dial::once(self.shared.clone(), address, name));
         }
-    }
-
-    /// The endpoint to dial from over paths of this MTU.
-    fn dialling_endpoint(&mut self, path_mtu: Option<u16>) -> Result<Endpoint, Failure> {
-        if let Some(endpoint) = self.dialling.get(&path_mtu) {
-            return Ok(endpoint.clone());
-        }
-        let any = EndpointOptions::default().listen;
-        let endpoint = bind(&self.shared.config.borrow(), &self.threads, any, path_mtu, &self.credentials)?;
-        self.dialling.insert(path_mtu, endpoint.clone());
-        Ok(endpoint)
     }
 
     /// Tells who listens what has changed.
@@ -419,8 +404,8 @@ impl Relay {
         let mut neighbours: Vec<NeighbourReport> =
             known.iter().filter(|known| !known.gone).map(|known| known.report.clone()).collect();
         self.shared.host.with(|_, system, _| {
-            let up = |name: &NodeName| system.relay(name).is_some();
-            let up = neighbours.iter_mut().filter(|neighbour| neighbour.name.as_ref().is_some_and(up));
+            let up = |end: LinkEnd| system.link(&end).is_some();
+            let up = neighbours.iter_mut().filter(|neighbour| neighbour.end().is_some_and(up));
             up.for_each(|neighbour| neighbour.state = NeighbourState::Up);
         });
         neighbours
@@ -446,7 +431,7 @@ impl Relay {
 
     async fn close(mut self) {
         self.tasks.shutdown().await;
-        for endpoint in self.endpoints.iter().chain(self.dialling.values()) {
+        for endpoint in self.endpoints.iter().chain(&self.shared.sockets.all()) {
             endpoint.close(CloseCode::Stopping, "the relay is stopping").await;
         }
     }
@@ -456,7 +441,7 @@ impl Drop for Relay {
     /// A relay that is dropped before it was closed must not live on in the tasks of its connections.
     fn drop(&mut self) {
         if tokio::runtime::Handle::try_current().is_ok() {
-            for endpoint in self.endpoints.iter().chain(self.dialling.values()) {
+            for endpoint in self.endpoints.iter().chain(&self.shared.sockets.all()) {
                 // Closing is done at the first poll; what follows would wait for the peers.
                 let _ = endpoint.close(CloseCode::Lost, "the relay was stopped at once").now_or_never();
             }
@@ -465,6 +450,11 @@ impl Drop for Relay {
 }
 
 impl Shared {
+    /// The endpoint to dial from.
+    fn dial_from(&self, from: From) -> Result<Endpoint, Failure> {
+        self.sockets.endpoint(&self.config.borrow(), from)
+    }
+
     /// Gives a new connection to the relay.
     fn attach(&self, session: Session) -> PortId {
         let number = self.links_made.get();
@@ -549,8 +539,8 @@ fn options(
     now: Instant,
     seal: Option<Rc<Seal>>,
 ) -> Options {
-    let named = config.neighbours.iter().filter_map(|neighbour| Some((neighbour.name.clone()?, neighbour.into())));
-    let mut links: BTreeMap<NodeName, LinkOptions> = named.collect();
+    let named = config.neighbours.iter().filter_map(|neighbour| Some((neighbour.end()?, neighbour.into())));
+    let mut links: BTreeMap<LinkEnd, LinkOptions> = named.collect();
     for (peer, link) in kept {
         let options = links.entry(peer.clone()).or_default();
         options.policy = link.apply(options.policy);

@@ -11,7 +11,7 @@ use crate::view::{LinkPast, TraceView};
 use node::control::CloseCode;
 use node::exit::Failure;
 use std::time::Duration;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, StreamName};
 
 /// How often it is looked whether all have answered.
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -69,7 +69,7 @@ impl Relay {
     }
 
     /// Takes streams off this relay or one of its links, or lets them on again; whether that changed anything.
-    fn drain_or_resume(&mut self, link: Option<&NodeName>, drain: bool) -> Result<bool, Refused> {
+    fn drain_or_resume(&mut self, link: Option<&LinkEnd>, drain: bool) -> Result<bool, Refused> {
         tracing::info!(?link, drain, "the operator asks");
         let Some(link) = link else {
             if self.stopping && !drain {
@@ -81,7 +81,7 @@ impl Relay {
             });
             return Ok(std::mem::replace(&mut self.draining, drain) != drain);
         };
-        let stands = self.shared.host.with(|_, system, _| system.relay(link).is_some());
+        let stands = self.shared.host.with(|_, system, _| system.link(link).is_some());
         if !stands && (drain || !self.shared.knows(link)) {
             return Err(self.shared.unknown(link));
         }
@@ -89,7 +89,7 @@ impl Relay {
     }
 
     /// Changes the repair of a link, in force with the next packet. Returns what stands above the configuration now.
-    fn set_repair(&mut self, peer: &NodeName, change: Change, persist: bool) -> Result<LinkOverride, Refused> {
+    fn set_repair(&mut self, peer: &LinkEnd, change: Change, persist: bool) -> Result<LinkOverride, Refused> {
         let shared = &self.shared;
         if !shared.knows(peer) {
             return Err(shared.unknown(peer));
@@ -229,17 +229,10 @@ impl Relay {
                     self.change(index, neighbour, done);
                     index
                 }
-                None => match self.keep(neighbour) {
-                    Ok(index) => {
-                        done.applied.push(format!("neighbours {}: new", neighbour.title()));
-                        index
-                    }
-                    Err(failure) => {
-                        tracing::error!(error = %failure, "the new neighbour cannot be dialled");
-                        done.restart.push(format!("neighbours {}: {failure}", neighbour.title()));
-                        continue;
-                    }
-                },
+                None => {
+                    done.applied.push(format!("neighbours {}: new", neighbour.title()));
+                    self.keep(neighbour)
+                }
             };
             listed.push(index);
         }
@@ -262,24 +255,25 @@ impl Relay {
         }
         let fields = differences(&old, new);
         done.applied.push(format!("neighbours {}: {}", new.title(), fields.join(", ")));
-        let redial = old.address != new.address || old.name != new.name || old.path_mtu != new.path_mtu;
+        let redial =
+            old.address != new.address || old.name != new.name || old.bind != new.bind || old.path_mtu != new.path_mtu;
         let (before, peer) = {
             let mut known = self.shared.neighbours.borrow_mut();
             let known = &mut known[index];
-            let before = known.report.name.clone();
+            let before = known.report.end();
             known.configured = new.clone();
             known.report.address.clone_from(&new.address);
             if new.name.is_some() {
                 known.report.name.clone_from(&new.name);
             }
-            (before, known.report.name.clone())
+            (before, known.report.end())
         };
         if let Some(before) = before.filter(|before| peer.as_ref() != Some(before)) {
             self.shared.renew(&before);
         }
         // The link that stands goes on; the next one is dialled as the new entry says.
-        if redial && let Err(failure) = self.dial(index) {
-            tracing::error!(error = %failure, "the neighbour cannot be dialled");
+        if redial {
+            self.dial(index);
         }
         let Some(peer) = peer else { return };
         let above = self.shared.overrides.borrow().get(&peer).copied().unwrap_or_default();
@@ -294,43 +288,43 @@ impl Relay {
 
     /// No longer keeps a link to a neighbour. Streams are taken off it first, so that nothing is lost.
     fn forget(&mut self, index: usize) {
-        let (name, dialler) = {
+        let (end, dialler) = {
             let mut known = self.shared.neighbours.borrow_mut();
             let Known { report, dialler, gone, .. } = &mut known[index];
             *gone = true;
-            (report.name.clone(), dialler.take())
+            (report.end(), dialler.take())
         };
         if let Some(dialler) = dialler {
             dialler.abort();
         }
-        let Some(name) = name else { return };
-        self.shared.renew(&name);
-        let Some(port) = self.shared.host.with(|_, system, _| system.relay(&name)) else { return };
+        let Some(end) = end else { return };
+        self.shared.renew(&end);
+        let Some(port) = self.shared.host.with(|_, system, _| system.link(&end)) else { return };
         // A link that the neighbour dialled is by its entry, not by ours.
         let ours = self.shared.host.with(|_, _, ports| ports.peer(port).is_some_and(|peer| peer.dialled));
         if !ours {
             return;
         }
-        let drained = self.shared.host.with(|now, system, ports| system.drain_link(now, &name, true, ports));
+        let drained = self.shared.host.with(|now, system, ports| system.drain_link(now, &end, true, ports));
         let shared = self.shared.clone();
         let grace = shared.config.borrow().drain;
         self.tasks.spawn_local(async move {
             tokio::time::sleep(grace).await;
-            let back = shared.knows_entry(&name);
+            let back = shared.knows_entry(&end);
             shared.host.with(|now, system, ports| {
                 if !back {
                     ports.close(port, CloseCode::Done, "no longer a neighbour");
                 }
                 // What the operator had drained before stays so where the entry has come back.
                 if drained || !back {
-                    system.drain_link(now, &name, false, ports);
+                    system.drain_link(now, &end, false, ports);
                 }
             });
         });
     }
 }
 
-fn put(all: &mut Overrides, peer: &NodeName, new: LinkOverride) {
+fn put(all: &mut Overrides, peer: &LinkEnd, new: LinkOverride) {
     if new.is_empty() {
         all.remove(peer);
     } else {
@@ -343,7 +337,7 @@ fn differences(old: &Neighbour, new: &Neighbour) -> Vec<&'static str> {
     macro_rules! each {
         ($($field:ident)*) => { [$((stringify!($field), old.$field != new.$field)),*] };
     }
-    let fields = each!(address name delay cost tags capacity repair target_residual max_overhead path_mtu);
+    let fields = each!(address name bind delay cost tags capacity repair target_residual max_overhead path_mtu);
     fields.into_iter().filter_map(|(field, changed)| changed.then_some(field)).collect()
 }
 
@@ -355,45 +349,47 @@ impl Shared {
             // A name tells most: an entry may move to another address, or be given the name that was found there.
             let named = new_name.is_some() && (old.name == *new_name || known.report.name == *new_name);
             let address = new.address.is_some() && old.address == new.address;
-            !known.gone && !taken.contains(&index) && (named || (address && (old.name.is_none() || new_name.is_none())))
+            let same_link = old.link == new.link;
+            !known.gone
+                && !taken.contains(&index)
+                && same_link
+                && (named || (address && (old.name.is_none() || new_name.is_none())))
         };
         self.neighbours.borrow().iter().enumerate().position(same)
     }
 
     /// Whether the configuration has an entry for a neighbour.
-    fn knows_entry(&self, peer: &NodeName) -> bool {
-        self.neighbours.borrow().iter().any(|known| !known.gone && known.report.name.as_ref() == Some(peer))
+    fn knows_entry(&self, peer: &LinkEnd) -> bool {
+        self.neighbours.borrow().iter().any(|known| !known.gone && known.report.end().as_ref() == Some(peer))
     }
 
-    fn knows(&self, peer: &NodeName) -> bool {
+    fn knows(&self, peer: &LinkEnd) -> bool {
         self.knows_entry(peer)
             || self.overrides.borrow().contains_key(peer)
-            || self.host.with(|_, system, _| system.relay(peer).is_some())
+            || self.host.with(|_, system, _| system.link(peer).is_some())
     }
 
     /// What is said of a link that is not there.
-    fn unknown(&self, peer: &NodeName) -> Refused {
+    fn unknown(&self, peer: &LinkEnd) -> Refused {
         let why = if self.knows_entry(peer) { " now" } else { ", and no neighbours entry names it" };
         let known = self.names().join(", ");
         Refused::Unknown(format!("relay {} has no link to {peer}{why}; it knows: {known}", self.name))
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.host.with(|_, system, _| system.neighbours().map(ToString::to_string).collect());
+        let mut names: Vec<String> = self.host.with(|_, system, _| system.links().map(ToString::to_string).collect());
         let known = self.neighbours.borrow();
-        names.extend(
-            known.iter().filter(|known| !known.gone).filter_map(|known| Some(known.report.name.as_ref()?.to_string())),
-        );
+        names
+            .extend(known.iter().filter(|known| !known.gone).filter_map(|known| Some(known.report.end()?.to_string())));
         names.sort();
         names.dedup();
         names
     }
 
     /// What is to be in force on the link to a neighbour: the configuration, and above it what was set over the operations port.
-    pub(super) fn options_for(&self, peer: &NodeName) -> LinkOptions {
+    pub(super) fn options_for(&self, peer: &LinkEnd) -> LinkOptions {
         let known = self.neighbours.borrow();
-        let entry = known.iter().find(|known| !known.gone && known.report.name.as_ref() == Some(peer));
+        let entry = known.iter().find(|known| !known.gone && known.report.end().as_ref() == Some(peer));
         let mut options = entry.map(|known| LinkOptions::from(&known.configured)).unwrap_or_default();
         let above = self.overrides.borrow().get(peer).copied().unwrap_or_default();
         options.policy = above.apply(options.policy);
@@ -401,12 +397,12 @@ impl Shared {
     }
 
     /// Puts in force what is said of the link to a neighbour, now and for its next connections.
-    pub(super) fn renew(&self, peer: &NodeName) {
+    pub(super) fn renew(&self, peer: &LinkEnd) {
         let options = self.options_for(peer);
         self.host.with(|now, system, ports| system.set_link_options(now, peer.clone(), options, ports));
     }
 
-    pub(super) fn set_by(&self, peer: &NodeName) -> SetBy {
+    pub(super) fn set_by(&self, peer: &LinkEnd) -> SetBy {
         let now = self.overrides.borrow().get(peer).copied();
         match now {
             None => SetBy::Config,
@@ -416,7 +412,7 @@ impl Shared {
     }
 
     /// What the link to a neighbour was like, whether it is up or not.
-    fn link_past(&self, peer: &NodeName) -> Result<LinkPast, Refused> {
+    fn link_past(&self, peer: &LinkEnd) -> Result<LinkPast, Refused> {
         let past = self.host.with(|now, system, _| system.link_past(now, peer));
         if past.points.is_empty() && !self.knows(peer) { Err(self.unknown(peer)) } else { Ok(past) }
     }
@@ -432,7 +428,7 @@ impl Shared {
     }
 
     /// The repair of the link to a neighbour as it is now.
-    fn link_repair(&self, peer: &NodeName) -> LinkRepair {
+    fn link_repair(&self, peer: &LinkEnd) -> LinkRepair {
         let report = self.host.with(|now, system, ports| system.report(now, ports));
         let link = report.links.iter().find(|link| link.peer == *peer && link.role == node::trust::Role::Relay);
         LinkRepair {
@@ -448,7 +444,7 @@ impl Shared {
 
     /// Writes what was set of a link to the file that outlasts a restart, away from the thread that forwards. It counts as kept only once
     /// it is written.
-    async fn keep_override(&self, peer: &NodeName, new: LinkOverride) -> Result<(), Refused> {
+    async fn keep_override(&self, peer: &LinkEnd, new: LinkOverride) -> Result<(), Refused> {
         let _one_at_a_time = self.saving.lock().await;
         let Some(file) = self.config.borrow().state.clone() else { return Ok(()) };
         let mut links = self.kept.borrow().clone();

@@ -19,7 +19,7 @@ use node::{PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use topology::lsdb::Incarnation;
 use topology::terms::{Full, LinkTerms, MOST_DECLINED, MOST_UNSERVED, Need, Room, Unserved};
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// Tokens whose use is told apart; what comes by others is counted together.
 const MOST_TOKENS: usize = 1024;
@@ -34,7 +34,7 @@ impl RelaySystem {
             return;
         }
         let me = self.directory.me().clone();
-        let mut requests: BTreeMap<NodeName, BTreeMap<Request, Need>> = BTreeMap::new();
+        let mut requests: BTreeMap<LinkEnd, BTreeMap<Request, Need>> = BTreeMap::new();
         for (id, carried) in &mut self.carried {
             for (to, since, need) in carried.requests(now, &me) {
                 let request = (!need.high_priority, since, id.clone());
@@ -47,7 +47,7 @@ impl RelaySystem {
         }
     }
 
-    fn link_terms(&self, peer: &NodeName, requests: Option<&BTreeMap<Request, Need>>) -> LinkTerms {
+    fn link_terms(&self, peer: &LinkEnd, requests: Option<&BTreeMap<Request, Need>>) -> LinkTerms {
         let Some(options) = self.options.links.get(peer) else { return LinkTerms::default() };
         let tags = options.tags.clone();
         let Some(capacity) = options.policy.capacity else {
@@ -309,4 +309,4 @@ impl Usage {
 }
 
 /// The ends of links.
-pub(super) type Links = BTreeSet<(NodeName, NodeName)>;
+pub(super) type Links = BTreeSet<(NodeName, LinkEnd)>;

@@ -21,7 +21,7 @@ use node::control::CloseCode;
 use node::{PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use topology::{NodeName, ring};
+use topology::{LinkEnd, NodeName, ring};
 
 /// How often neighbours are thought about.
 const STEP: Duration = Duration::from_millis(500);
@@ -179,19 +179,35 @@ impl RelaySystem {
         }
     }
 
-    /// Whether the configuration names a neighbour.
-    fn is_configured(&self, name: &NodeName) -> bool {
-        self.options.links.get(name).is_some_and(|options| options.configured)
+    /// Whether the configuration names a link.
+    fn is_configured(&self, link: &LinkEnd) -> bool {
+        self.options.links.get(link).is_some_and(|options| options.configured)
+    }
+
+    /// Whether the configuration names a neighbour, by whatever link.
+    fn is_wanted(&self, name: &NodeName) -> bool {
+        let mut entries = self.options.links.range(LinkEnd::from(name.clone())..);
+        entries.by_ref().take_while(|(end, _)| end.relay == *name).any(|(_, options)| options.configured)
+    }
+
+    /// Whether a link to a relay stands.
+    fn is_joined(&self, name: &NodeName) -> bool {
+        self.relay(name).is_some()
+    }
+
+    /// The links that this relay may have chosen: those with a name are the operator's on either side.
+    fn nameless(&self) -> impl Iterator<Item = (&NodeName, PortId)> {
+        self.relays.iter().filter(|(end, _)| end.link.is_none()).map(|(end, port)| (&end.relay, *port))
     }
 
     /// Whether a relay that has just connected may stay; makes room for one beside this relay in the ring.
-    pub(super) fn welcomes(&mut self, now: Instant, name: &NodeName, dialled: bool, ports: &mut Ports) -> bool {
+    pub(super) fn welcomes(&mut self, now: Instant, link: &LinkEnd, dialled: bool, ports: &mut Ports) -> bool {
         let Some(degree) = self.auto.as_ref().map(|auto| auto.degree) else { return true };
         let Standing { beside, .. } = self.standing();
-        if self.is_configured(name) || dialled && self.relays.len() < degree {
+        if self.is_configured(link) || dialled && self.relays.len() < degree {
             return true;
         }
-        if beside.contains(name) {
+        if beside.contains(&link.relay) && !self.is_joined(&link.relay) {
             return self.relays.len() < degree || self.make_room(now, &beside, ports);
         }
         self.relays.len() < degree
@@ -200,14 +216,11 @@ impl RelaySystem {
     /// Lets go at once of the link that is missed least.
     fn make_room(&mut self, now: Instant, beside: &BTreeSet<NodeName>, ports: &mut Ports) -> bool {
         let delay = |name: &NodeName| self.own_delay(now, name, ports);
-        let can_go = |name: &&NodeName| !beside.contains(*name) && !self.is_configured(name);
-        let Some(name) = self.relays.keys().filter(can_go).max_by_key(|name| delay(name)).cloned() else {
-            return false;
-        };
-        if let Some(port) = self.relays.get(&name).copied() {
-            self.detach(now, port);
-            ports.close(port, CloseCode::Overload, "its place is needed for a relay beside this one");
-        }
+        let can_go = |(name, _): &(&NodeName, PortId)| !beside.contains(*name) && !self.is_wanted(name);
+        let missed_least = self.nameless().filter(can_go).max_by_key(|(name, _)| delay(name));
+        let Some((name, port)) = missed_least.map(|(name, port)| (name.clone(), port)) else { return false };
+        self.detach(now, port);
+        ports.close(port, CloseCode::Overload, "its place is needed for a relay beside this one");
         if let Some(auto) = &mut self.auto {
             auto.chosen.remove(&name);
             auto.fail(now, &name, AGAIN_AFTER);
@@ -216,7 +229,8 @@ impl RelaySystem {
     }
 
     /// A link to a relay is gone, and why.
-    pub(super) fn note_parted(&mut self, now: Instant, name: &NodeName, code: CloseCode) {
+    pub(super) fn note_parted(&mut self, now: Instant, link: &LinkEnd, code: CloseCode) {
+        let LinkEnd { relay: name, link: None } = link else { return };
         let beside = self.standing().beside.contains(name);
         if let Some(auto) = self.auto.as_mut().filter(|_| code == CloseCode::Overload) {
             auto.chosen.remove(name);
@@ -255,22 +269,22 @@ impl RelaySystem {
     }
 
     fn forget_what_is_over(&self, now: Instant, auto: &mut Auto) {
-        auto.dialling.retain(|name, _| !self.relays.contains_key(name));
+        auto.dialling.retain(|name, _| !self.is_joined(name));
         let late = |since: &Instant| now.saturating_since(*since) >= PATIENCE;
         let lost: Vec<NodeName> =
             auto.dialling.iter().filter(|(_, since)| late(since)).map(|(name, _)| name.clone()).collect();
         lost.iter().for_each(|name| auto.fail(now, name, RING_AGAIN_AFTER));
         auto.failed.retain(|_, until| *until > now);
         auto.measured.retain(|_, (at, _)| now.saturating_since(*at) < REMEMBER);
-        auto.chosen.retain(|name| self.relays.contains_key(name));
-        auto.idle.retain(|name, _| self.relays.contains_key(name));
+        auto.chosen.retain(|name| self.is_joined(name));
+        auto.idle.retain(|name, _| self.is_joined(name));
     }
 
     fn keep_ring(&self, now: Instant, standing: &Standing, auto: &mut Auto) {
         auto.once_beside.extend(standing.beside.iter().cloned());
-        auto.once_beside.retain(|name| self.relays.contains_key(name));
-        auto.awaited.retain(|name, _| standing.beside.contains(name) && !self.relays.contains_key(name));
-        for name in standing.beside.iter().filter(|name| !self.relays.contains_key(*name)) {
+        auto.once_beside.retain(|name| self.is_joined(name));
+        auto.awaited.retain(|name, _| standing.beside.contains(name) && !self.is_joined(name));
+        for name in standing.beside.iter().filter(|name| !self.is_joined(name)) {
             let since = *auto.awaited.entry(name.clone()).or_insert(now);
             if self.directory.me() < name || now.saturating_since(since) >= COURTESY {
                 auto.dial(now, name);
@@ -309,17 +323,17 @@ impl RelaySystem {
 
     /// Measures the next of the relays that look nearest through the overlay.
     fn try_another(&self, now: Instant, standing: &Standing, auto: &mut Auto) {
-        let whole = standing.beside.iter().all(|name| self.relays.contains_key(name));
+        let whole = standing.beside.iter().all(|name| self.is_joined(name));
         let degree = auto.degree.saturating_sub(GUESTS);
         if auto.trial.is_some() || !whole || standing.beside.is_empty() || self.relays.len() >= degree {
             return;
         }
         let nearest = self.directory.by_distance();
         let eligible = nearest.iter().filter(|name| {
-            standing.members.contains(*name) && !standing.beside.contains(*name) && !self.is_configured(name)
+            standing.members.contains(*name) && !standing.beside.contains(*name) && !self.is_wanted(name)
         });
         let next = eligible.take(TRIED * auto.near()).find(|name| {
-            !self.relays.contains_key(*name)
+            !self.is_joined(name)
                 && !auto.measured.contains_key(*name)
                 && auto.may_dial(now, name)
                 && auto.addresses.contains_key(*name)
@@ -332,20 +346,20 @@ impl RelaySystem {
 
     /// Links that this relay dialled and that neither it nor the ring has reason for.
     fn let_go_of_idle(&mut self, now: Instant, standing: &Standing, auto: &mut Auto, ports: &mut Ports) {
-        let whole = standing.beside.iter().all(|name| self.relays.contains_key(name));
-        let dialled = |port: &PortId| {
-            self.ports.get(port).is_some_and(|port| port.peer.dialled && matches!(port.kind, Kind::Relay(_)))
+        let whole = standing.beside.iter().all(|name| self.is_joined(name));
+        let dialled = |port: PortId| {
+            self.ports.get(&port).is_some_and(|port| port.peer.dialled && matches!(port.kind, Kind::Relay(_)))
         };
         let has_reason = |name: &NodeName| {
             !whole
                 || standing.beside.contains(name)
                 || auto.chosen.contains(name)
                 || auto.trial.as_ref() == Some(name)
-                || self.is_configured(name)
+                || self.is_wanted(name)
                 || !standing.members.contains(name)
         };
         let ours: Vec<NodeName> =
-            self.relays.iter().filter(|(_, port)| dialled(port)).map(|(name, _)| name.clone()).collect();
+            self.nameless().filter(|(_, port)| dialled(*port)).map(|(name, _)| name.clone()).collect();
         let mut turns = Vec::new();
         for name in ours {
             if has_reason(&name) {
@@ -372,15 +386,16 @@ impl RelaySystem {
 
     /// Takes streams off a link before it is let go, or lets them on again.
     fn leave(&mut self, now: Instant, name: &NodeName, leave: bool, ports: &mut Ports) {
-        if leave == self.leaving.contains_key(name) {
+        let end = LinkEnd::from(name.clone());
+        if leave == self.leaving.contains_key(&end) {
             return;
         }
-        let link = Some(name.clone());
+        let link = Some(end.clone());
         if leave {
-            self.leaving.insert(name.clone(), now);
+            self.leaving.insert(end, now);
             self.log.note(now, What::Draining { link });
         } else {
-            self.leaving.remove(name);
+            self.leaving.remove(&end);
             self.log.note(now, What::Resumed { link });
         }
         self.watch_links(now, ports);
@@ -395,10 +410,11 @@ impl RelaySystem {
             return;
         }
         let mut farthest: Option<(u32, NodeName)> = None;
-        for (name, port) in &self.relays {
-            let Some(known) = self.ports.get(port) else { continue };
-            let kept = standing.beside.contains(name) || self.is_configured(name);
-            if known.peer.dialled || kept || self.leaving.contains_key(name) || self.directory.degree(name) <= 2 {
+        for (name, port) in self.nameless() {
+            let Some(known) = self.ports.get(&port) else { continue };
+            let kept = standing.beside.contains(name) || self.is_wanted(name);
+            let leaves = self.leaving.contains_key(&LinkEnd::from(name.clone()));
+            if known.peer.dialled || kept || leaves || self.directory.degree(name) <= 2 {
                 continue;
             }
             // Who cannot be judged yet is waited for.
@@ -413,13 +429,13 @@ impl RelaySystem {
 
     fn finish_leaving(&mut self, now: Instant, ports: &mut Ports) {
         let over = |since: &Instant| now.saturating_since(*since) >= LEAVE;
-        let gone: Vec<NodeName> =
-            self.leaving.iter().filter(|(_, since)| over(since)).map(|(name, _)| name.clone()).collect();
-        for name in gone {
+        let gone: Vec<LinkEnd> =
+            self.leaving.iter().filter(|(_, since)| over(since)).map(|(end, _)| end.clone()).collect();
+        for end in gone {
             if let Some(auto) = &mut self.auto {
-                auto.idle.remove(&name);
+                auto.idle.remove(&end.relay);
             }
-            if let Some(port) = self.relay(&name) {
+            if let Some(port) = self.link(&end) {
                 let dialled = self.ports.get(&port).is_some_and(|port| port.peer.dialled);
                 // Who had dialled shall look for another.
                 let code = if dialled { CloseCode::Done } else { CloseCode::Overload };

@@ -6,12 +6,12 @@ use super::line::HERE;
 use super::{Kind, RelaySystem};
 use crate::sla::LossHop;
 use link::{Instant, StreamHandle};
-use node::control::{Control, Lost, RECEIPTS, Receipt, Whence};
+use node::control::{Control, Lost, NAMED_LINKS, RECEIPTS, Receipt, Whence};
 use node::trust::Role;
 use node::{PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use topology::NodeName;
+use topology::{LinkEnd, NodeName};
 
 /// Most questions open at a relay; what else is missed is counted as unknown.
 const MOST_QUESTIONS: usize = 256;
@@ -48,7 +48,7 @@ enum Asker {
     Sink(NodeName, PortId),
     Relay {
         port: PortId,
-        name: NodeName,
+        link: LinkEnd,
         id: u32,
         hops: u8,
     },
@@ -93,8 +93,8 @@ impl RelaySystem {
             self.refused.protocol += 1;
             return;
         };
-        let name = from.peer.name.clone();
-        let asker = Asker::Relay { port, name, id: whence.id, hops: whence.hops.min(MOST_HOPS) };
+        let link = from.peer.link_end();
+        let asker = Asker::Relay { port, link, id: whence.id, hops: whence.hops.min(MOST_HOPS) };
         let id = self.forward.leaves(port, StreamHandle(whence.handle)).and_then(|key| self.stream_of(key));
         match id {
             Some(id) => self.trace(now, &id, numbers, asker, ports),
@@ -135,10 +135,10 @@ impl RelaySystem {
         }
         let Some(carried) = self.carried.get(id) else { return };
         let me = self.directory.me().clone();
-        let (port, name, hops) = match &asker {
-            Asker::Sink(name, port) => (*port, name.clone(), MOST_HOPS),
-            Asker::Relay { port, name, hops, .. } => (*port, name.clone(), *hops),
-            Asker::Test(me) => (HERE, me.clone(), MOST_HOPS),
+        let (port, to, hops) = match &asker {
+            Asker::Sink(name, port) => (*port, name.clone().into(), MOST_HOPS),
+            Asker::Relay { port, link, hops, .. } => (*port, link.clone(), *hops),
+            Asker::Test(me) => (HERE, me.clone().into(), MOST_HOPS),
         };
         let trace = self.forward.trace(carried.key, port, &numbers);
         let mut known: BTreeMap<&LossHop, BTreeSet<u32>> = BTreeMap::new();
@@ -150,7 +150,7 @@ impl RelaySystem {
             }
         }
         let known: Vec<(LossHop, BTreeSet<u32>)> = known.into_iter().map(|(hop, seqs)| (hop.clone(), seqs)).collect();
-        self.told(now, id, &asker, &trace.had, Some(&(me, name)), ports);
+        self.told(now, id, &asker, &trace.had, Some(&(me, to)), ports);
         self.told(now, id, &asker, &trace.unknown, None, ports);
         for (hop, numbers) in known {
             self.told(now, id, &asker, &numbers, Some(&hop), ports);
@@ -197,7 +197,7 @@ impl RelaySystem {
     fn first_hop(&self, id: &StreamId) -> Option<LossHop> {
         let published = self.published.get(&id.name).filter(|published| published.id == *id)?;
         let policed = self.forward.counters(self.carried.get(id)?.key).policed;
-        (policed == 0).then(|| (published.publisher.clone(), self.directory.me().clone()))
+        (policed == 0).then(|| (published.publisher.clone(), self.directory.me().clone().into()))
     }
 
     /// The relay that sends a stream here by the newest graph, or any that does.
@@ -205,8 +205,8 @@ impl RelaySystem {
         let carried = self.carried.get(id)?;
         let inputs: Vec<(PortId, StreamHandle)> = self.forward.input_handles(carried.key).collect();
         let edges = carried.newest().into_iter().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
-        let by_graph = edges.filter(|edge| edge.to == *self.directory.me()).filter_map(|edge| {
-            let port = self.relays.get(&edge.from)?;
+        let by_graph = edges.filter(|edge| edge.to.relay == *self.directory.me()).filter_map(|edge| {
+            let port = self.relays.get(&edge.at_receiver())?;
             inputs.iter().find(|(at, _)| at == port).copied()
         });
         let is_relay = |(at, _): &(PortId, StreamHandle)| {
@@ -268,7 +268,10 @@ fn runs(numbers: &BTreeSet<u32>) -> Vec<(u32, u16)> {
 
 fn answer(asker: &Asker, numbers: &BTreeSet<u32>, hop: Option<&LossHop>, ports: &mut Ports) {
     if let Asker::Relay { port, id, .. } = asker {
-        ports.control(*port, Control::Lost(Lost { id: *id, missing: runs(numbers), hop: hop.cloned() }));
+        let knows_names = ports.peer(*port).is_some_and(|peer| peer.features & NAMED_LINKS != 0);
+        let told =
+            |(from, to): &LossHop| (from.clone(), if knows_names { to.clone() } else { to.relay.clone().into() });
+        ports.control(*port, Control::Lost(Lost { id: *id, missing: runs(numbers), hop: hop.map(told) }));
     }
 }
 

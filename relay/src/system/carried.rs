@@ -7,7 +7,7 @@ use crate::report::Usage;
 use crate::sla::LossHop;
 use link::{Instant, Label, Residual};
 use node::PortId;
-use node::control::{Content, Control, Install, Module, Publish, StreamOpen};
+use node::control::{Content, Control, Edge, Install, Module, Publish, StreamOpen};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use topology::lsdb::Incarnation;
 use topology::select::Modules;
 use topology::terms::Need;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// The same question, come by another way, is not asked on within this time: less than who asked waits to ask again.
 const SAME: Duration = Duration::from_millis(40);
@@ -108,8 +108,8 @@ pub struct Carried {
     pub lost: BTreeMap<u32, LossHop>,
     /// What it had used of this relay before its present publisher's account began.
     pub used_before: Usage,
-    /// Since when it asks for room on the link to each relay.
-    requested: BTreeMap<NodeName, Instant>,
+    /// Since when it asks for room on each link.
+    requested: BTreeMap<LinkEnd, Instant>,
     boot: u64,
     /// Graphs went: outputs that only they had are to be closed.
     untidy: bool,
@@ -297,27 +297,27 @@ impl Carried {
         edges.map(|edge| (edge.from.clone(), edge.to.clone())).collect()
     }
 
-    /// The links of `me` on which it asks for room: to whom, since when, and how much.
-    pub fn requests(&mut self, now: Instant, me: &NodeName) -> Vec<(NodeName, Instant, Need)> {
+    /// The links of `me` on which it asks for room: which, since when, and how much.
+    pub fn requests(&mut self, now: Instant, me: &NodeName) -> Vec<(LinkEnd, Instant, Need)> {
         let need = self.newest().map(|install| install.reserve.need).unwrap_or_default();
-        let to: BTreeSet<NodeName> =
+        let to: BTreeSet<LinkEnd> =
             self.reserved().into_iter().filter(|(from, _)| from == me).map(|(_, to)| to).collect();
-        self.requested.retain(|relay, _| to.contains(relay));
-        let since = |relay: &NodeName| *self.requested.entry(relay.clone()).or_insert(now);
-        to.iter().map(since).zip(&to).map(|(since, relay)| (relay.clone(), since, need)).collect::<Vec<_>>()
+        self.requested.retain(|link, _| to.contains(link));
+        let since = |link: &LinkEnd| *self.requested.entry(link.clone()).or_insert(now);
+        to.iter().map(since).zip(&to).map(|(since, link)| (link.clone(), since, need)).collect::<Vec<_>>()
     }
 
-    /// The relays from which `me` has the stream in two disjoint ways, and in the targeted graphs where they are asked along, in the
+    /// The links by which `me` has the stream in two disjoint ways, and in the targeted graphs where they are asked along, in the
     /// newest graph that has such.
-    pub fn upstream(&self, me: &NodeName, along: Along) -> Vec<NodeName> {
+    pub fn upstream(&self, me: &NodeName, along: Along) -> Vec<LinkEnd> {
         let asked = |slot: usize| match along {
             Along::Disjoint => Modules::DISJOINT.has(Modules(1 << slot)),
             Along::Targeted => !Modules::ROBUST.has(Modules(1 << slot)),
         };
         let into = |install: &Rc<Installed>| {
             let modules = install.modules.iter().take(label::MAX_MODULES).enumerate().filter(|(slot, _)| asked(*slot));
-            let edges = modules.flat_map(|(_, module)| &module.edges).filter(|edge| edge.to == *me);
-            let mut from: Vec<NodeName> = edges.map(|edge| edge.from.clone()).collect();
+            let edges = modules.flat_map(|(_, module)| &module.edges).filter(|edge| edge.to.relay == *me);
+            let mut from: Vec<LinkEnd> = edges.map(Edge::at_receiver).collect();
             from.sort();
             from.dedup();
             from
@@ -338,37 +338,39 @@ impl Carried {
         is_new
     }
 
-    /// Whether a packet of this label comes to `me` from the relay `from` by its graph; so where the graph is not known.
-    pub fn brings(&self, label: Label, from: &NodeName, me: &NodeName) -> bool {
+    /// Whether a packet of this label comes to `me` over the link `from` by its graph; so where the graph is not known.
+    pub fn brings(&self, label: Label, from: &LinkEnd, me: &NodeName) -> bool {
         let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else { return true };
-        used(install, label).flat_map(|module| &module.edges).any(|edge| edge.from == *from && edge.to == *me)
+        used(install, label)
+            .flat_map(|module| &module.edges)
+            .any(|edge| edge.to.relay == *me && edge.from == from.relay && edge.to.link == from.link)
     }
 
     /// Whether packets of this label come to `me` by their graph, as all do to the ingress; so where the graph is not known.
     pub fn passes(&self, label: Label, me: &NodeName) -> bool {
         let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else { return true };
-        install.ingress == *me || used(install, label).flat_map(|module| &module.edges).any(|edge| edge.to == *me)
+        install.ingress == *me || used(install, label).flat_map(|module| &module.edges).any(|edge| edge.to.relay == *me)
     }
 
-    /// The relays from which packets of this label should come to `me` by their graph, each once: not from such as have them from here. None where
+    /// The links over which packets of this label should come to `me` by their graph, each once: not from such as have them from here. None where
     /// the graph is not known.
-    pub fn expected_from(&self, label: Label, me: &NodeName) -> BTreeSet<&NodeName> {
+    pub fn expected_from(&self, label: Label, me: &NodeName) -> BTreeSet<LinkEnd> {
         let Some(install) = self.graphs().find(|install| install.epoch == label::epoch(label)) else {
             return BTreeSet::new();
         };
         let edges = || used(install, label).flat_map(|module| &module.edges);
-        let goes_there = |relay: &NodeName| edges().any(|edge| edge.from == *me && edge.to == *relay);
-        edges().filter(|edge| edge.to == *me).map(|edge| &edge.from).filter(|from| !goes_there(from)).collect()
+        let goes_there = |relay: &NodeName| edges().any(|edge| edge.from == *me && edge.to.relay == *relay);
+        edges().filter(|edge| edge.to.relay == *me && !goes_there(&edge.from)).map(Edge::at_receiver).collect()
     }
 
-    /// The relays above `me` in any graph kept.
-    pub fn relays_above<'a>(&'a self, me: &'a NodeName) -> impl Iterator<Item = &'a NodeName> {
+    /// The links by which it comes to `me` in any graph kept.
+    pub fn links_above<'a>(&'a self, me: &'a NodeName) -> impl Iterator<Item = LinkEnd> + 'a {
         let edges = self.graphs().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
-        edges.filter(move |edge| edge.to == *me).map(|edge| &edge.from)
+        edges.filter(move |edge| edge.to.relay == *me).map(Edge::at_receiver)
     }
 
-    /// The relays below `me` in any graph kept.
-    pub fn next_relays(&self, me: &NodeName) -> BTreeSet<&NodeName> {
+    /// The links by which it leaves `me` in any graph kept.
+    pub fn next_links(&self, me: &NodeName) -> BTreeSet<&LinkEnd> {
         let edges = self.graphs().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
         edges.filter(|edge| edge.from == *me).map(|edge| &edge.to).collect()
     }
@@ -383,7 +385,7 @@ fn used(install: &Install, label: Label) -> impl Iterator<Item = &Module> {
 }
 
 /// The hops of `me` in a graph, per module, over the ports that are open.
-pub fn hops(install: &Install, me: &NodeName, ports: &BTreeMap<NodeName, PortId>) -> Vec<Vec<Hop>> {
+pub fn hops(install: &Install, me: &NodeName, ports: &BTreeMap<LinkEnd, PortId>) -> Vec<Vec<Hop>> {
     let module = |module: &Module| {
         let own = module.edges.iter().filter(|edge| edge.from == *me);
         own.filter_map(|edge| {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use topology::lsdb::{Incarnation, StreamState};
 use topology::terms::{Full, Need};
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// Shortest deadline of a stream, in microseconds.
 const MIN_DEADLINE_US: u32 = 1_000;
@@ -81,7 +81,7 @@ pub(super) struct Wanted {
     pub(super) token: String,
     unwanted_since: Option<Instant>,
     /// The link that is too full for it, as sinks were told.
-    pub(super) full: Option<(NodeName, NodeName)>,
+    pub(super) full: Option<(NodeName, LinkEnd)>,
 }
 
 impl RelaySystem {

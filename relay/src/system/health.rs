@@ -41,7 +41,7 @@ impl RelaySystem {
         let (mut room, mut room_for_ways) = (MOST, MOST_RESCUED);
         for carried in all().skip(first).chain(all().take(first)) {
             let expected = |label| -> Vec<Option<PortId>> {
-                carried.expected_from(label, me).into_iter().map(|from| self.relays.get(from).copied()).collect()
+                carried.expected_from(label, me).iter().map(|from| self.relays.get(from).copied()).collect()
             };
             self.forward.count_rescued(now, carried.key, &mut room_for_ways, expected);
             if self.looks_at_ts && has_ts(carried) {

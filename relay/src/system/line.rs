@@ -15,7 +15,7 @@ use node::ages::Ages;
 use node::{PortId, Ports};
 use std::time::Duration;
 use topology::lsdb::Ingress;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// Where packets leave that are for this relay itself: no connection has this port.
 pub(super) const HERE: PortId = PortId(u64::MAX);
@@ -311,7 +311,7 @@ impl RelaySystem {
                 return;
             }
         }
-        let dropped = |(_, port): &(NodeName, PortId)| Some((*port, ports.link(*port)?.stats().dropped()));
+        let dropped = |(_, port): &(LinkEnd, PortId)| Some((*port, ports.link(*port)?.stats().dropped()));
         let dropped = out.iter().filter_map(dropped).collect();
         if let Some(test) = self.line.sending.as_mut() {
             (test.stage, test.since, test.began) = (Stage::Running, now, now);
@@ -321,9 +321,9 @@ impl RelaySystem {
     }
 
     /// The links of this relay on which the test leaves.
-    fn links_of_test(&self) -> Vec<(NodeName, PortId)> {
+    fn links_of_test(&self) -> Vec<(LinkEnd, PortId)> {
         let Some(test) = self.line.sending.as_ref() else { return Vec::new() };
-        let feeds = |(_, port): &(&NodeName, &PortId)| self.forward.feeds(test.key, **port);
+        let feeds = |(_, port): &(&LinkEnd, &PortId)| self.forward.feeds(test.key, **port);
         self.relays.iter().filter(feeds).map(|(name, port)| (name.clone(), *port)).collect()
     }
 
@@ -335,7 +335,7 @@ impl RelaySystem {
             Some((*port, more)).filter(|(_, more)| *more > MOST_DROPPED)
         });
         let (port, dropped) = over?;
-        let peer = self.ports.get(&port).map(|port| port.peer.name.as_str()).unwrap_or_default();
+        let peer = self.ports.get(&port).map(|port| port.peer.link_end().to_string()).unwrap_or_default();
         Some(format!(
             "given up to spare the streams there are: the link to {peer} has no room for it, and dropped {dropped} packets"
         ))
@@ -345,7 +345,7 @@ impl RelaySystem {
         let Some(name) = self.line.sending.as_ref().map(|test| test.id.name.clone()) else { return };
         let Some(published) = self.published.get(&name) else { return };
         let selected = published.plan.selected();
-        let mut edges: Vec<(NodeName, NodeName, bool)> = Vec::new();
+        let mut edges: Vec<(NodeName, LinkEnd, bool)> = Vec::new();
         for (slot, module) in published.plan.modules().iter().enumerate() {
             let used = selected.slots().any(|used| used == slot);
             for edge in &module.edges {
@@ -356,7 +356,7 @@ impl RelaySystem {
             }
         }
         let links = self.overview(now, ports).links;
-        let hop = |(from, to, used): (NodeName, NodeName, bool)| {
+        let hop = |(from, to, used): (NodeName, LinkEnd, bool)| {
             let link = links.iter().find(|link| link.from == from && link.to == to && link.gone_s.is_none())?;
             let lost = link.saved.zip(link.residual).map(|(saved, left)| saved + left);
             let (delay_ms, left, overhead) = (link.delay_ms, link.residual, link.overhead);

@@ -81,7 +81,7 @@ use std::time::Duration;
 use survey::Inquiry;
 use topology::about::Place;
 use topology::terms::Tag;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// How often links are looked at and what grew old is let go.
 const TICK: Duration = Duration::from_millis(100);
@@ -103,8 +103,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long a stream whose source vanished is kept for it to return.
     pub source_grace: Duration,
-    /// What the operator says of links, by the neighbour's name.
-    pub links: BTreeMap<NodeName, LinkOptions>,
+    /// What the operator says of links.
+    pub links: BTreeMap<LinkEnd, LinkOptions>,
     /// Its key, and by what those of others are judged. Without it (in simulations) nothing is signed, and all is believed.
     pub seal: Option<Rc<Seal>>,
     /// A moment on the node's clock and the same in seconds since 1970: the expiry of rights is told from it.
@@ -162,8 +162,8 @@ pub struct RelaySystem {
     forward: Forwarder,
     directory: Directory,
     ports: BTreeMap<PortId, Port>,
-    /// The port of each neighbouring relay.
-    relays: BTreeMap<NodeName, PortId>,
+    /// The port of each link to a neighbouring relay, of which there may be several to one.
+    relays: BTreeMap<LinkEnd, PortId>,
     carried: BTreeMap<StreamId, Carried>,
     /// On whose account they are.
     shares: Shares,
@@ -189,9 +189,9 @@ pub struct RelaySystem {
     /// What the operator is to be told of.
     log: Log,
     /// What the links to neighbours were like.
-    pasts: BTreeMap<NodeName, Past>,
-    /// Neighbours from which things come badly, and since when.
-    troubled: BTreeMap<NodeName, Instant>,
+    pasts: BTreeMap<LinkEnd, Past>,
+    /// Links by which things come badly, and since when.
+    troubled: BTreeMap<LinkEnd, Instant>,
     /// What each sink had of its streams.
     accounts: Accounts,
     /// Questions to other relays that are open.
@@ -205,10 +205,10 @@ pub struct RelaySystem {
     draining: bool,
     /// How neighbours are chosen, where that is left to this relay.
     auto: Option<Auto>,
-    /// Links that are to carry nothing, by the neighbour: the operator's word, which outlasts the connection.
-    drained: BTreeSet<NodeName>,
+    /// Links that are to carry nothing: the operator's word, which outlasts the connection.
+    drained: BTreeSet<LinkEnd>,
     /// Links that this relay lets go of by itself, and since when streams are taken off them. Forgotten with the connection.
-    leaving: BTreeMap<NodeName, Instant>,
+    leaving: BTreeMap<LinkEnd, Instant>,
     next_tick: Instant,
     ticks: u64,
     /// When links are next listened to.
@@ -304,19 +304,25 @@ impl RelaySystem {
         self.directory.me()
     }
 
-    /// The port of a neighbouring relay, where its link stands.
+    /// The port of a neighbouring relay, where a link to it stands; of several links the first, by their names.
     pub fn relay(&self, name: &NodeName) -> Option<PortId> {
-        self.relays.get(name).copied()
+        let mut from = self.relays.range(LinkEnd::from(name.clone())..);
+        from.next().filter(|(end, _)| end.relay == *name).map(|(_, port)| *port)
     }
 
-    /// The relays to which a link stands.
-    pub fn neighbours(&self) -> impl Iterator<Item = &NodeName> {
+    /// The port of a link, where it stands.
+    pub fn link(&self, end: &LinkEnd) -> Option<PortId> {
+        self.relays.get(end).copied()
+    }
+
+    /// The links to relays that stand.
+    pub fn links(&self) -> impl Iterator<Item = &LinkEnd> {
         self.relays.keys()
     }
 
     /// Changes what the operator says of a link; in force at once.
-    pub fn set_link_options(&mut self, now: Instant, peer: NodeName, options: LinkOptions, ports: &mut Ports) {
-        if let Some(port) = self.relay(&peer)
+    pub fn set_link_options(&mut self, now: Instant, peer: LinkEnd, options: LinkOptions, ports: &mut Ports) {
+        if let Some(port) = self.link(&peer)
             && let Some(link) = ports.link_mut(port)
             && link.policy() != options.policy
         {
@@ -382,7 +388,7 @@ impl RelaySystem {
     /// Takes streams off the link to a neighbour, or lets them on again. The link stands, and what is on its way over it
     /// arrives; the overlay is told that it is not there. Returns whether that changed anything: a link that is drained already stays so, and
     /// what is no neighbour cannot be drained.
-    pub fn drain_link(&mut self, now: Instant, peer: &NodeName, drain: bool, ports: &mut Ports) -> bool {
+    pub fn drain_link(&mut self, now: Instant, peer: &LinkEnd, drain: bool, ports: &mut Ports) -> bool {
         if drain && !self.relays.contains_key(peer) {
             return false;
         }
@@ -441,10 +447,10 @@ impl RelaySystem {
         self.directory.handle_timeout(now);
         while let Some(Flood { news, to }) = self.directory.next_flood() {
             let mut wanted_by = Vec::new();
-            for (name, port) in &self.relays {
+            for (end, port) in &self.relays {
                 let wanted = match to {
-                    Recipients::All => *name != news.origin,
-                    Recipients::AllBut(from) => *port != from && *name != news.origin,
+                    Recipients::All => end.relay != news.origin,
+                    Recipients::AllBut(from) => *port != from && end.relay != news.origin,
                     Recipients::Only(only) => *port == only,
                 };
                 if wanted {
@@ -549,7 +555,7 @@ impl EndSystem for RelaySystem {
 
     fn handle_closed(&mut self, now: Instant, port: PortId, peer: &Peer, closed: &Closed, ports: &mut Ports) {
         if self.ports.contains_key(&port) {
-            let (peer, role, reason) = (peer.name.clone(), peer.role, closed.reason.clone());
+            let (peer, role, reason) = (peer.link_end(), peer.role, closed.reason.clone());
             if role == Role::Relay {
                 self.note_parted(now, &peer, closed.code);
             }

@@ -11,8 +11,8 @@ use node::control::CloseCode;
 use node::trust::Role;
 use node::{Peer, PortId, Ports};
 use std::time::Duration;
-use topology::NodeName;
 use topology::about::Flow;
+use topology::{LinkEnd, NodeName};
 
 /// Two connections of a pair that come up within this time are taken for both ends having dialled at once.
 const CROSSED: Duration = Duration::from_secs(5);
@@ -23,13 +23,17 @@ const DOUBTFUL: Duration = Duration::from_millis(150);
 /// A link that has been silent for longer than this counts as down, and as up again only once it is heard well.
 const SILENT: Duration = Duration::from_millis(500);
 
+/// Most links that join this relay and another one. Each takes a place in this relay's advertisement, which all others keep.
+const MOST_LINKS_TO_ONE: usize = 8;
+
 impl RelaySystem {
     pub(super) fn open_relay(&mut self, now: Instant, port: PortId, peer: Peer, ports: &mut Ports) {
         if peer.name == *self.name() {
             ports.close(port, CloseCode::Protocol, "this relay has the same name");
             return;
         }
-        if let Some(&old) = self.relays.get(&peer.name) {
+        let end = peer.link_end();
+        if let Some(&old) = self.relays.get(&end) {
             if self.keeps(now, old, &peer, ports) {
                 ports.close(port, CloseCode::Replaced, "the other connection between the two relays is kept");
                 return;
@@ -39,24 +43,32 @@ impl RelaySystem {
         } else if self.relays.len() >= self.options.limits.max_relays.min(self.directory.most_links()) {
             ports.close(port, CloseCode::Overload, "too many relays");
             return;
-        } else if !self.welcomes(now, &peer.name, peer.dialled, ports) {
+        } else if self.links_to(&peer.name) >= MOST_LINKS_TO_ONE {
+            let reason = format!("{MOST_LINKS_TO_ONE} links join the two relays, the most there may be");
+            ports.close(port, CloseCode::Overload, &reason);
+            return;
+        } else if !self.welcomes(now, &end, peer.dialled, ports) {
             ports.close(port, CloseCode::Overload, "this relay has as many neighbours as it may");
             return;
         }
-        let name = peer.name.clone();
-        if let (Some(options), Some(link)) = (self.options.links.get(&name), ports.link_mut(port)) {
+        if let (Some(options), Some(link)) = (self.options.links.get(&end), ports.link_mut(port)) {
             link.set_policy(now, options.policy);
         }
         let mut kept = Box::<super::RelayPort>::default();
         if let Some(link) = ports.link(port) {
             kept.trail.restart(now, link.stats());
-            self.past(&name).begin(now, link.stats());
+            self.past(&end).begin(now, link.stats());
         }
         self.note_connected(now, &peer);
         self.ports.insert(port, Port { peer, opened: now, kind: Kind::Relay(kept) });
-        self.relays.insert(name.clone(), port);
-        self.watch_link(now, &name, port, ports);
-        self.owe_all(now, &name, port, ports);
+        self.relays.insert(end.clone(), port);
+        self.watch_link(now, &end, port, ports);
+        self.owe_all(now, &end, port, ports);
+    }
+
+    /// How many links stand to a relay.
+    pub(super) fn links_to(&self, relay: &NodeName) -> usize {
+        self.relays.range(LinkEnd::from(relay.clone())..).take_while(|(end, _)| end.relay == *relay).count()
     }
 
     /// Whether the old connection of a pair survives a new one. Both ends must come to the same answer: where both
@@ -77,12 +89,13 @@ impl RelaySystem {
         match gone.kind {
             Kind::Relay(neighbour) => {
                 self.refused.unknown_handle += neighbour.held.len() as u64;
-                self.relays.remove(&gone.peer.name);
-                self.troubled.remove(&gone.peer.name);
-                self.leaving.remove(&gone.peer.name);
-                let had = self.directory.own_ref().has_link(&gone.peer.name);
-                self.directory.own().remove_link(&gone.peer.name);
-                self.note_link(now, &gone.peer.name, had, "its connection is gone");
+                let end = gone.peer.link_end();
+                self.relays.remove(&end);
+                self.troubled.remove(&end);
+                self.leaving.remove(&end);
+                let had = self.directory.own_ref().has_link(&end);
+                self.directory.own().remove_link(&end);
+                self.note_link(now, &end, had, "its connection is gone");
                 self.mark_orphans(now, Some(&touched));
             }
             Kind::Client(streams) => {
@@ -98,35 +111,35 @@ impl RelaySystem {
 
     /// Keeps the advertisement in step with the links.
     pub(super) fn watch_links(&mut self, now: Instant, ports: &Ports) {
-        let relays: Vec<(NodeName, PortId)> = self.relays.iter().map(|(name, port)| (name.clone(), *port)).collect();
-        for (name, port) in relays {
-            self.watch_link(now, &name, port, ports);
+        let links: Vec<(LinkEnd, PortId)> = self.relays.iter().map(|(end, port)| (end.clone(), *port)).collect();
+        for (end, port) in links {
+            self.watch_link(now, &end, port, ports);
             let Some(link) = ports.link(port) else { continue };
             let stats = || link.stats();
             if self.trail(port).is_some_and(|trail| trail.mark(now, stats)) {
-                self.note_flow(now, &name, port, link);
+                self.note_flow(now, &end, port, link);
             }
         }
     }
 
     /// Once a second: what goes over a link, for people to see.
-    fn note_flow(&mut self, now: Instant, name: &NodeName, port: PortId, link: &Link) {
+    fn note_flow(&mut self, now: Instant, end: &LinkEnd, port: PortId, link: &Link) {
         let (stats, quality) = (link.stats(), link.quality(now));
         let Some(effect) = self.trail(port).map(|trail| trail.effect(now, &stats)) else { return };
-        self.directory.own().set_flow(name, flow(&effect, &quality));
-        let theirs = self.directory.flow(name, self.name());
-        self.past(name).mark(now, stats, &quality, theirs);
+        self.directory.own().set_flow(end, flow(&effect, &quality));
+        let theirs = self.directory.flow(&end.relay, &end.from_other_end(self.name()));
+        self.past(end).mark(now, stats, &quality, theirs);
     }
 
     /// What a link was like, whether it is up or not. Their number is bounded.
-    fn past(&mut self, name: &NodeName) -> &mut Past {
-        if !self.pasts.contains_key(name)
+    fn past(&mut self, end: &LinkEnd) -> &mut Past {
+        if !self.pasts.contains_key(end)
             && self.pasts.len() >= past::MOST_LINKS
-            && let Some(oldest) = self.pasts.iter().min_by_key(|(_, past)| past.last()).map(|(name, _)| name.clone())
+            && let Some(oldest) = self.pasts.iter().min_by_key(|(_, past)| past.last()).map(|(end, _)| end.clone())
         {
             self.pasts.remove(&oldest);
         }
-        self.pasts.entry(name.clone()).or_default()
+        self.pasts.entry(end.clone()).or_default()
     }
 
     /// What repair on a link to a relay costs and brings.
@@ -137,31 +150,31 @@ impl RelaySystem {
         }
     }
 
-    fn watch_link(&mut self, now: Instant, name: &NodeName, port: PortId, ports: &Ports) {
+    fn watch_link(&mut self, now: Instant, end: &LinkEnd, port: PortId, ports: &Ports) {
         let Some(quality) = ports.link(port).map(|link| link.quality(now)) else { return };
-        let options = self.options.links.get(name);
+        let options = self.options.links.get(end);
         let delay = options.and_then(|options| options.delay).or_else(|| measured(&quality));
         let cost = options.map_or(10, |options| options.cost);
-        let drained = self.drained.contains(name) || self.leaving.contains_key(name);
+        let drained = self.drained.contains(end) || self.leaving.contains_key(end);
         let own = self.directory.own();
-        let had = own.has_link(name);
+        let had = own.has_link(end);
         match delay {
-            _ if drained => own.remove_link(name),
-            Some(delay) if is_up(&quality, own.has_link(name)) => {
+            _ if drained => own.remove_link(end),
+            Some(delay) if is_up(&quality, own.has_link(end)) => {
                 let loss_ppm = (quality.loss_sent * 1e6) as u32;
-                own.set_link(now, name, delay.as_micros().min(10_000_000) as u32, loss_ppm, cost);
+                own.set_link(now, end, delay.as_micros().min(10_000_000) as u32, loss_ppm, cost);
                 self.admission_stale |= !had;
             }
             // Not measured yet.
             None if quality.silent_for <= SILENT => {}
-            _ => own.remove_link(name),
+            _ => own.remove_link(end),
         }
-        self.note_link(now, name, had, if drained { "streams are taken off it" } else { "nothing is heard over it" });
+        self.note_link(now, end, had, if drained { "streams are taken off it" } else { "nothing is heard over it" });
     }
 
     /// Tells the operator where a link has come up or gone down.
-    fn note_link(&mut self, now: Instant, name: &NodeName, had: bool, why: &str) {
-        let (has, peer) = (self.directory.own_ref().has_link(name), name.clone());
+    fn note_link(&mut self, now: Instant, end: &LinkEnd, had: bool, why: &str) {
+        let (has, peer) = (self.directory.own_ref().has_link(end), end.clone());
         match (had, has) {
             (false, true) => self.log.note(now, What::LinkUp { peer }),
             (true, false) => self.log.note(now, What::LinkDown { peer, reason: why.to_owned() }),
@@ -170,8 +183,8 @@ impl RelaySystem {
     }
 
     pub(super) fn note_connected(&mut self, now: Instant, peer: &Peer) {
-        let (name, role, address) = (peer.name.clone(), peer.role, peer.address.to_string());
-        self.log.note(now, What::PeerConnected { peer: name, role, address });
+        let (end, role, address) = (peer.link_end(), peer.role, peer.address.to_string());
+        self.log.note(now, What::PeerConnected { peer: end, role, address });
     }
 
     /// Keeps media that overtook the announcement of its stream.

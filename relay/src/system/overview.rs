@@ -6,7 +6,7 @@ use crate::view::{LinkPast, Overview};
 use link::Instant;
 use node::Ports;
 use std::collections::BTreeMap;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, StreamName};
 
 impl RelaySystem {
     /// The overlay at this moment; the shell adds what it alone knows. Computed when somebody looks, never before.
@@ -42,11 +42,11 @@ impl RelaySystem {
     fn freshen(&self, now: Instant, ports: &Ports, overview: &mut Overview) {
         for link in overview.links.iter_mut().filter(|link| link.gone_s.is_none()) {
             let sends = link.from == *self.name();
-            let peer = if sends { &link.to } else { &link.from };
-            if !sends && link.to != *self.name() {
+            if !sends && link.to.relay != *self.name() {
                 continue;
             }
-            let Some(port) = self.relay(peer) else { continue };
+            let end = if sends { link.to.clone() } else { link.to.from_other_end(&link.from) };
+            let Some(port) = self.link(&end) else { continue };
             let (Some(Kind::Relay(relay)), Some(state)) =
                 (self.ports.get(&port).map(|port| &port.kind), ports.link(port))
             else {
@@ -63,7 +63,7 @@ impl RelaySystem {
     }
 
     /// What the link to a neighbour was like.
-    pub fn link_past(&self, now: Instant, peer: &NodeName) -> LinkPast {
+    pub fn link_past(&self, now: Instant, peer: &LinkEnd) -> LinkPast {
         let points = self.pasts.get(peer).map(|past| past.points(now)).unwrap_or_default();
         LinkPast { from: self.name().clone(), to: peer.clone(), step_s: past::STEP.as_secs_f64(), points }
     }

@@ -10,7 +10,7 @@ use node::control::Control;
 use node::ports::{MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES};
 use node::{PortId, Ports};
 use std::collections::{BTreeSet, VecDeque};
-use topology::NodeName;
+use topology::LinkEnd;
 
 /// Messages and bytes that are queued ahead of what else is owed.
 const AHEAD: (usize, usize) = (512, 1 << 20);
@@ -42,13 +42,12 @@ impl Owed {
 impl RelaySystem {
     /// A link to a relay is new: it is told all that is known of others, this relay's own word first, so that it can use it at once; then what goes
     /// over the link by the graphs.
-    pub(super) fn owe_all(&mut self, now: Instant, relay: &NodeName, port: PortId, ports: &mut Ports) {
+    pub(super) fn owe_all(&mut self, now: Instant, link: &LinkEnd, port: PortId, ports: &mut Ports) {
         let me = self.directory.me();
-        let over_it =
-            |(id, carried): (&StreamId, &Carried)| carried.next_relays(me).contains(relay).then(|| id.clone());
+        let over_it = |(id, carried): (&StreamId, &Carried)| carried.next_links(me).contains(link).then(|| id.clone());
         let graphs: Vec<StreamId> = self.carried.iter().filter_map(over_it).collect();
-        let links = self.directory.advertisers().filter(|origin| *origin != relay).cloned().map(Topic::Links);
-        let troubles = self.directory.reporters().filter(|origin| *origin != relay).cloned().map(Topic::Trouble);
+        let links = self.directory.advertisers().filter(|origin| **origin != link.relay).cloned().map(Topic::Links);
+        let troubles = self.directory.reporters().filter(|origin| **origin != link.relay).cloned().map(Topic::Trouble);
         let all: Vec<Topic> = links.chain(troubles).chain(graphs.into_iter().map(Topic::Graph)).collect();
         if let Some(Kind::Relay(neighbour)) = self.ports.get_mut(&port).map(|port| &mut port.kind) {
             all.into_iter().for_each(|topic| neighbour.owed.add(topic));
@@ -93,7 +92,7 @@ impl RelaySystem {
         let Some(newest) = self.carried.get(id).and_then(Carried::newest).cloned() else { return };
         self.announce(now, port, (*newest.message).clone(), ports);
         let (Some(carried), Some(to)) = (self.carried.get(id), self.ports.get(&port)) else { return };
-        if !carried.next_relays(self.directory.me()).contains(&to.peer.name) {
+        if !carried.next_links(self.directory.me()).contains(&to.peer.link_end()) {
             return;
         }
         self.open_to(now, id, port, false, ports);

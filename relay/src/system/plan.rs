@@ -7,10 +7,10 @@ use link::{Instant, Label};
 use node::control::Module;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use topology::NodeName;
 use topology::graph::EdgeIx;
 use topology::select::{Modules, Selector};
 use topology::trouble::Condition;
+use topology::{LinkEnd, NodeName};
 
 /// Added to twice the longest way before a new label is stamped: time for the installation to be worked off at each relay.
 const SWITCH_MARGIN: Duration = Duration::from_millis(50);
@@ -200,9 +200,9 @@ impl Plan {
         let mut next: BTreeMap<&NodeName, Vec<&NodeName>> = BTreeMap::new();
         let mut served: BTreeSet<&NodeName> = BTreeSet::new();
         for edge in used {
-            served.insert(&edge.to);
+            served.insert(&edge.to.relay);
             if (choice.is_up)(&edge.from, &edge.to) {
-                next.entry(&edge.from).or_default().push(&edge.to);
+                next.entry(&edge.from).or_default().push(&edge.to.relay);
             }
         }
         let mut reached = BTreeSet::new();
@@ -221,8 +221,8 @@ impl Plan {
 pub struct Choice<'a> {
     /// This relay.
     pub ingress: &'a NodeName,
-    /// Whether the overlay has a working link from one relay to another.
-    pub is_up: &'a dyn Fn(&NodeName, &NodeName) -> bool,
+    /// Whether a link of a relay works.
+    pub is_up: &'a dyn Fn(&NodeName, &LinkEnd) -> bool,
     /// Whether the stream is at its start.
     pub young: bool,
     /// Counts the changes of the overlay but for conditions of links.
@@ -249,7 +249,7 @@ mod tests {
     fn module(edges: &[(&str, &str, u32)]) -> Module {
         let edge = |(from, to, rest): &(&str, &str, u32)| Edge {
             from: name(from),
-            to: name(to),
+            to: name(to).into(),
             rest_min_us: *rest,
             rest_max_us: *rest,
         };
@@ -262,7 +262,7 @@ mod tests {
 
     /// Every link works but those named; the longest way takes 20 ms.
     fn adopt(plan: &mut Plan, now: Instant, modules: Vec<Module>, dead: &[(&str, &str)], used: Modules) -> Option<u16> {
-        let is_up = |from: &NodeName, to: &NodeName| !dead.contains(&(from.as_str(), to.as_str()));
+        let is_up = |from: &NodeName, to: &LinkEnd| !dead.contains(&(from.as_str(), to.relay.as_str()));
         let ingress = name("a");
         let graphs = Graphs {
             modules,
@@ -357,10 +357,7 @@ mod tests {
         let metric = Metric { delay_us: 10_000, loss_ppm: 0, cost: 10 };
         let links = [("a", "b"), ("b", "d"), ("a", "c"), ("c", "d")].map(|(from, to)| (name(from), name(to), metric));
         let graph = Graph::new(["a", "b", "c", "d"].map(|relay| (name(relay), true)), links);
-        let edge = |from: &str, to: &str| {
-            let (from, to) = (graph.find(&name(from)).unwrap(), graph.find(&name(to)).unwrap());
-            graph.between(from, to).unwrap()
-        };
+        let edge = |from: &str, to: &str| graph.find_edge(&name(from), &name(to).into()).unwrap();
         let egress = select::Watched {
             lean: true,
             first: EdgeSet::new(),
@@ -390,7 +387,7 @@ mod tests {
     }
 
     fn losing(from: &str, to: &str, loss_ppm: u32) -> Troubled {
-        (name(from), name(to), Condition { level: Level::of(loss_ppm), late: false })
+        (name(from), name(to).into(), Condition { level: Level::of(loss_ppm), late: false })
     }
 
     /// Whether graphs are computed again when nothing but `now` has come to be known.

@@ -41,9 +41,9 @@ impl RelaySystem {
     /// Whether what comes of a stream comes only because it was asked for: not by the graph that it travels on.
     fn is_fetched(&self, now: Instant, id: &StreamId, carried: &Carried) -> bool {
         let Some((port, label)) = self.forward.newest_from(carried.key, now) else { return false };
-        let from = self.ports.get(&port).map(|port| &port.peer.name);
+        let from = self.ports.get(&port).map(|port| port.peer.link_end());
         let me = self.directory.me();
-        id.ingress != *me && from.is_some_and(|from| !carried.brings(label, from, me))
+        id.ingress != *me && from.is_some_and(|from| !carried.brings(label, &from, me))
     }
 
     /// Asks for what is missing of the streams that sinks watch here.
@@ -105,8 +105,8 @@ impl RelaySystem {
         let key = carried.key;
         let upstream = carried.upstream(self.directory.me(), ask.along);
         let mut asked = 0;
-        for relay in upstream {
-            let Some(port) = self.relays.get(&relay).copied().filter(|port| Some(*port) != except) else { continue };
+        for link in upstream {
+            let Some(port) = self.relays.get(&link).copied().filter(|port| Some(*port) != except) else { continue };
             let handle = self.forward.input_handles(key).find(|(at, _)| *at == port).map(|(_, handle)| handle);
             let Some(handle) = handle else { continue };
             let message = Control::Pull(ask.message(handle.0, hops));

@@ -9,9 +9,9 @@ use link::{Instant, Link};
 use node::control::Install;
 use node::{PortId, Ports};
 use std::collections::BTreeMap;
-use topology::NodeName;
 use topology::select::Modules;
 use topology::terms::Full;
+use topology::{LinkEnd, NodeName};
 
 impl RelaySystem {
     /// Fills in what the end system knows; the shell adds addresses, neighbours, and who set which policy.
@@ -66,22 +66,20 @@ impl RelaySystem {
             inputs: self
                 .forward
                 .inputs(key)
-                .filter_map(|(port, counters)| {
-                    Some(InputReport { port: port.0, peer: self.peer_name(port)?, counters })
-                })
+                .filter_map(|(port, counters)| Some(InputReport { port: port.0, peer: self.peer_of(port)?, counters }))
                 .collect(),
             outputs: self
                 .forward
                 .outputs(key)
                 .filter_map(|(port, local, counters)| {
-                    Some(OutputReport { port: port.0, peer: self.peer_name(port)?, local, counters })
+                    Some(OutputReport { port: port.0, peer: self.peer_of(port)?, local, counters })
                 })
                 .collect(),
         }
     }
 
-    fn peer_name(&self, port: PortId) -> Option<NodeName> {
-        Some(self.ports.get(&port)?.peer.name.clone())
+    fn peer_of(&self, port: PortId) -> Option<LinkEnd> {
+        Some(self.ports.get(&port)?.peer.link_end())
     }
 
     /// Sources and sinks connected.
@@ -112,7 +110,7 @@ fn spread(modules: Modules) -> Vec<String> {
 
 /// The edges of all modules of a graph, each once.
 fn graph(install: &Install) -> Vec<GraphEdge> {
-    let mut edges: BTreeMap<(&NodeName, &NodeName), (u16, u32)> = BTreeMap::new();
+    let mut edges: BTreeMap<(&NodeName, &LinkEnd), (u16, u32)> = BTreeMap::new();
     for (slot, module) in install.modules.iter().enumerate() {
         for edge in &module.edges {
             let (modules, rest) = edges.entry((&edge.from, &edge.to)).or_default();
@@ -120,7 +118,7 @@ fn graph(install: &Install) -> Vec<GraphEdge> {
             *rest = edge.rest_max_us.max(*rest);
         }
     }
-    let edge = |((from, to), (modules, rest)): ((&NodeName, &NodeName), (u16, u32))| {
+    let edge = |((from, to), (modules, rest)): ((&NodeName, &LinkEnd), (u16, u32))| {
         let rest_ms = f64::from(rest) / 1000.0;
         GraphEdge { from: from.clone(), to: to.clone(), modules, rest_ms }
     };
@@ -135,7 +133,7 @@ fn link_report(now: Instant, id: PortId, port: &Port, link: &Link) -> LinkReport
     };
     LinkReport {
         port: id.0,
-        peer: port.peer.name.clone(),
+        peer: port.peer.link_end(),
         role: port.peer.role,
         address: port.peer.address,
         dialled: port.peer.dialled,

@@ -12,7 +12,7 @@ use node::{PortId, Ports};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
-use topology::{NodeName, StreamName};
+use topology::StreamName;
 
 /// A stream that nothing brings here, or that its ingress does not advertise, is kept this long: a link that comes back, or
 /// link state that is late, costs its watchers nothing.
@@ -249,7 +249,7 @@ impl RelaySystem {
             }
         }
         self.admission_stale = true;
-        for (_, port) in self.below(&id) {
+        for port in self.below(&id) {
             if Some(port) != from {
                 self.announce(now, port, (*install.message).clone(), ports);
             }
@@ -263,8 +263,8 @@ impl RelaySystem {
     /// Tells whose packets of a stream count: those of the relays that its graphs lead here from; without a graph, of all.
     fn expect_inputs(&mut self, id: &StreamId) {
         let Some(carried) = self.carried.get(id) else { return };
-        let above = carried.relays_above(self.directory.me());
-        let ports: BTreeSet<PortId> = above.filter_map(|relay| self.relays.get(relay).copied()).collect();
+        let above = carried.links_above(self.directory.me());
+        let ports: BTreeSet<PortId> = above.filter_map(|link| self.relays.get(&link).copied()).collect();
         let is_known = carried.newest().is_some();
         self.forward.expect(carried.key, |port| !is_known || ports.contains(&port));
     }
@@ -276,11 +276,11 @@ impl RelaySystem {
         has_room(kept, &install.ingress, install.bytes())
     }
 
-    /// The relays below in any graph kept whose links stand.
-    fn below(&self, id: &StreamId) -> Vec<(NodeName, PortId)> {
+    /// The links below in any graph kept, of those that stand.
+    fn below(&self, id: &StreamId) -> Vec<PortId> {
         let Some(carried) = self.carried.get(id) else { return Vec::new() };
-        let next = carried.next_relays(self.directory.me());
-        next.into_iter().filter_map(|relay| Some((relay.clone(), *self.relays.get(relay)?))).collect()
+        let next = carried.next_links(self.directory.me());
+        next.into_iter().filter_map(|link| self.relays.get(link).copied()).collect()
     }
 
     /// Notes which streams (of those given, or all) nothing brings here, or their ingress does not know.
@@ -344,9 +344,9 @@ impl RelaySystem {
                 continue;
             }
             let below: Vec<PortId> = carried
-                .next_relays(self.directory.me())
+                .next_links(self.directory.me())
                 .into_iter()
-                .filter_map(|relay| self.relays.get(relay).copied())
+                .filter_map(|link| self.relays.get(link).copied())
                 .collect();
             let outputs: Vec<PortId> = self
                 .forward

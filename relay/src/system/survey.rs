@@ -5,12 +5,12 @@ use super::carried::StreamId;
 use super::{Kind, RelaySystem};
 use crate::view::{TraceHop, TraceRelay, TraceView};
 use link::Instant;
-use node::control::{Control, HopState, SURVEYS, Survey, Surveyed};
+use node::control::{Control, Edge, HopState, NAMED_LINKS, SURVEYS, Survey, Surveyed};
 use node::trust::Role;
 use node::{PortId, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use topology::{NodeName, StreamName};
+use topology::{LinkEnd, NodeName, StreamName};
 
 /// How long answers are waited for, and passed on.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl RelaySystem {
     fn on_graph(&self, id: &StreamId) -> BTreeSet<NodeName> {
         let install = self.carried.get(id).and_then(|carried| carried.newest());
         let edges = install.into_iter().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
-        let ends = edges.flat_map(|edge| [edge.from.clone(), edge.to.clone()]);
+        let ends = edges.flat_map(|edge| [edge.from.clone(), edge.to.relay.clone()]);
         ends.chain([id.ingress.clone()]).collect()
     }
 
@@ -115,13 +115,13 @@ impl RelaySystem {
         let Some(install) = self.carried.get(id).and_then(|carried| carried.newest()) else { return BTreeSet::new() };
         let me = self.directory.me();
         let edges = install.modules.iter().flat_map(|module| &module.edges);
-        let beside = edges.filter_map(|edge| match (edge.from == *me, edge.to == *me) {
-            (true, _) => Some(&edge.to),
-            (_, true) => Some(&edge.from),
+        let beside = edges.filter_map(|edge| match (edge.from == *me, edge.to.relay == *me) {
+            (true, _) => Some(edge.to.clone()),
+            (_, true) => Some(edge.at_receiver()),
             _ => None,
         });
-        let port = |relay: &NodeName| {
-            let port = *self.relays.get(relay)?;
+        let port = |link: LinkEnd| {
+            let port = *self.relays.get(&link)?;
             let peer = &self.ports.get(&port)?.peer;
             (peer.role == Role::Relay && peer.features & SURVEYS != 0).then_some(port)
         };
@@ -139,6 +139,9 @@ impl RelaySystem {
             Some(from) => {
                 // What was passed on is remembered by name alone.
                 inquiry.answers.insert(answer.relay.clone(), Vec::new());
+                if ports.peer(from).is_none_or(|peer| peer.features & NAMED_LINKS == 0) {
+                    answer.hops.iter_mut().for_each(|hop| hop.from.link = None);
+                }
                 ports.control(from, Control::Surveyed(answer));
             }
             None => {
@@ -157,7 +160,7 @@ impl RelaySystem {
             let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
             let from = self.ports.get(&port)?;
             Some(HopState {
-                from: from.peer.name.clone(),
+                from: from.peer.link_end(),
                 // What the round trip leaves beside the way there.
                 transit_us: micros(quality.rtt_min.saturating_sub(quality.transit)),
                 bound_us: micros(quality.transit_bound),
@@ -185,8 +188,9 @@ impl RelaySystem {
         let inquiry = self.inquiries.get(&tracing.key)?;
         let install = carried.newest();
         let edges = install.into_iter().flat_map(|install| &install.modules).flat_map(|module| &module.edges);
-        let rest = |from: &NodeName, to: &NodeName| {
-            let mut known = edges.clone().filter(|edge| edge.from == *from && edge.to == *to);
+        let rest = |from: &LinkEnd, to: &NodeName| {
+            let is_it = |edge: &&Edge| edge.from == from.relay && edge.to.relay == *to && edge.to.link == from.link;
+            let mut known = edges.clone().filter(is_it);
             known.next().map_or(0, |edge| edge.rest_max_us)
         };
         let deadline_us = carried.deadline_us();

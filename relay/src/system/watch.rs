@@ -86,16 +86,12 @@ impl RelaySystem {
     /// Listens to all links into this relay, and says which are in trouble.
     pub(super) fn listen(&mut self, now: Instant, ports: &Ports) {
         let mut troubles: Vec<LinkTrouble> = Vec::new();
-        for (name, port) in &self.relays {
+        for (end, port) in &self.relays {
             let Some(link) = ports.link(*port) else { continue };
             let Some(Kind::Relay(neighbour)) = self.ports.get_mut(port).map(|port| &mut port.kind) else { continue };
             let condition = neighbour.ear.listen(now, link.stats().wire_received, &link.quality(now));
             if condition != Condition::default() {
-                troubles.push(LinkTrouble {
-                    peer: name.clone(),
-                    loss_ppm: condition.level.ppm(),
-                    late: condition.late,
-                });
+                troubles.push(LinkTrouble { peer: end.clone(), loss_ppm: condition.level.ppm(), late: condition.late });
             }
         }
         excuse_lateness(&mut troubles);

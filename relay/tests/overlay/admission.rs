@@ -266,7 +266,7 @@ fn the_target_of_a_stream_counts_beyond_its_first_relay() {
         overlay.run(500);
         let came = overlay.of_sink(sink, |sink| sink.count(1));
         let report = overlay.report("b");
-        let link = report.links.iter().find(|link| link.peer.as_str() == "c").expect("b is next to c");
+        let link = report.links.iter().find(|link| link.peer.relay.as_str() == "c").expect("b is next to c");
         let stats = &link.stats;
         println!("{target_ppb} ppb: {came} of {sent}, {} repaired", stats.arq_packets_sent + stats.fec_packets_sent);
         assert!(f64::from(sent - came as u32) <= 0.01 * f64::from(sent));

@@ -67,7 +67,7 @@ fn lives_without_end_are_refused_and_cost_others_nothing() {
     overlay.run(500);
     overlay.of_sink(sink, |sink| sink.assert_whole(1, 0..sent));
     let report = overlay.report("b");
-    assert_eq!(report.links.iter().filter(|link| link.peer.as_str() == "a").count(), 1);
+    assert_eq!(report.links.iter().filter(|link| link.peer.relay.as_str() == "a").count(), 1);
     assert!(report.streams.len() <= 3, "{} lives are carried", report.streams.len());
 }
 

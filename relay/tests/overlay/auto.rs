@@ -66,7 +66,7 @@ impl Swarm {
                 for dial in self.overlay.relay(&name, |_, system, _| system.take_dials()) {
                     self.dial(&name, dial);
                 }
-                let links = self.overlay.relay(&name, |_, system, _| system.neighbours().count());
+                let links = self.overlay.relay(&name, |_, system, _| system.links().count());
                 self.highest = self.highest.max(links);
             }
         }
@@ -117,7 +117,8 @@ impl Swarm {
     fn links(&mut self) -> BTreeSet<(NodeName, NodeName)> {
         let mut links = BTreeSet::new();
         for name in self.running() {
-            let to: Vec<NodeName> = self.overlay.relay(&name, |_, system, _| system.neighbours().cloned().collect());
+            let to: Vec<NodeName> =
+                self.overlay.relay(&name, |_, system, _| system.links().map(|end| end.relay.clone()).collect());
             links.extend(to.into_iter().map(|to| (name.parse().expect("valid"), to)));
         }
         let both = links.iter().filter(|(a, b)| links.contains(&(b.clone(), a.clone()))).cloned();
@@ -233,7 +234,7 @@ fn a_link_that_ends_while_it_is_let_go_of_carries_streams_when_it_comes_back() {
     overlay.link_measured("a", "c", 10);
     overlay.run(3_500);
     let events = overlay.relay("a", |now, system, _| system.take_events(now));
-    let left = |what: &What| matches!(what, What::Draining { link: Some(link) } if link.as_str() == "c");
+    let left = |what: &What| matches!(what, What::Draining { link: Some(link) } if link.relay.as_str() == "c");
     assert!(events.iter().any(|(_, what)| left(what)) && has_link(&mut overlay, "a", "c"), "{events:?}");
     overlay.cut("a", "c");
     overlay.run(1_000);

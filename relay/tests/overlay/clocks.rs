@@ -61,7 +61,7 @@ impl Stage {
             assert_eq!(self.route(), route, "the way has changed");
             for relay in RELAYS {
                 for link in self.overlay.report(relay).overlay.link_states {
-                    let between = |a: &str, b: &str| (link.from.as_str(), link.to.as_str()) == (a, b);
+                    let between = |a: &str, b: &str| (link.from.as_str(), link.to.relay.as_str()) == (a, b);
                     let known =
                         LINKS.iter().find(|(a, b, _)| between(a, b) || between(b, a)).expect("there is such a link");
                     let off = (link.delay_ms - known.2 as f64).abs();

@@ -34,7 +34,7 @@ fn advertisement(origin: &str, seq: u64, streams: &[String], subscriptions: u32)
         origin: name(origin),
         boot: 1,
         seq,
-        links: vec![LinkState { peer: name("nobody"), delay_us: 1_000, loss_ppm: 0, cost: 10 }],
+        links: vec![LinkState { peer: name("nobody").into(), delay_us: 1_000, loss_ppm: 0, cost: 10 }],
         streams: streams.iter().map(state).collect(),
         subscriptions: (0..subscriptions).map(wish).collect(),
         draining: false,
@@ -45,7 +45,7 @@ fn advertisement(origin: &str, seq: u64, streams: &[String], subscriptions: u32)
 
 /// A graph over these links, and so many more that no relay here has.
 fn graph(ingress: &str, stream: &str, epoch: u16, links: &[(&str, &str)], more: usize) -> Install {
-    let edge = |from: &str, to: &str| Edge { from: name(from), to: name(to), rest_min_us: 1, rest_max_us: 1 };
+    let edge = |from: &str, to: &str| Edge { from: name(from), to: name(to).into(), rest_min_us: 1, rest_max_us: 1 };
     let far = (0..more).map(|nth| edge(&format!("far-away-relay-{nth:06}"), &format!("far-away-relay-{:06}", nth + 1)));
     Install {
         name: stream.parse().expect("valid"),
@@ -529,5 +529,5 @@ fn a_relay_has_no_more_neighbours_than_others_take_its_word_for() {
     }
     overlay.run(100);
     let most = topology::lsdb::Limits::default().links;
-    assert_eq!(overlay.relay("a", |_, system, _| system.neighbours().count()), most);
+    assert_eq!(overlay.relay("a", |_, system, _| system.links().count()), most);
 }

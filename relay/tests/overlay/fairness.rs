@@ -62,7 +62,8 @@ fn a_quarter_more_than_a_link_carries() {
             (*stream, kbps(u64::from(sent - sent0)), kbps(came - came0))
         })
         .collect();
-    let link = overlay.report("a").links.into_iter().find(|link| link.peer.as_str() == "b").expect("they are linked");
+    let link =
+        overlay.report("a").links.into_iter().find(|link| link.peer.relay.as_str() == "b").expect("they are linked");
     println!("kbit/s sent and delivered: {shares:?}; {:?}", link.stats);
     for (stream, sent, came) in &shares[..2] {
         assert!((sent - came).abs() <= 2.0 * BITS as f64 / 20e3, "{stream}: {came} of {sent}");

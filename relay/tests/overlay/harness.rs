@@ -6,7 +6,7 @@ use anabranch_relay::Report;
 use anabranch_relay::config::Limits;
 use anabranch_relay::system::{LinkOptions, Options, RelaySystem};
 use link::{Instant, LinkConfig};
-use node::control::{RECEIPTS, SURVEYS};
+use node::control::{NAMED_LINKS, RECEIPTS, SURVEYS};
 use node::testing::{Delay, End, Join, NodeId, World};
 use node::trust::{Authority, Direction, Grant, Role, Seal};
 use node::{EndSystem, Peer, PortId, Ports};
@@ -17,7 +17,7 @@ use sink::system::{Outlets, SinkSystem};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use topology::NodeName;
+use topology::{LinkEnd, NodeName};
 
 /// The wall clock of every node at the beginning, in seconds since 1970.
 pub(crate) const UNIX: u64 = 1_800_000_000;
@@ -110,7 +110,8 @@ impl Overlay {
 
     /// Kills a relay: its connections are lost. What its neighbours do about it is up to them.
     pub(crate) fn kill(&mut self, name: &str) {
-        let gone: Vec<_> = self.links.keys().filter(|(a, b)| a == name || b == name).cloned().collect();
+        let ends_there = |b: &str| end(b).relay.as_str() == name;
+        let gone: Vec<_> = self.links.keys().filter(|(a, b)| a == name || ends_there(b)).cloned().collect();
         for key in gone {
             if let Some(end) = self.links.remove(&key) {
                 self.world.sever(end);
@@ -119,13 +120,15 @@ impl Overlay {
         self.relays.remove(name);
     }
 
-    /// A link of this delay, in milliseconds, dialled by `a`.
+    /// A link of this delay, in milliseconds, dialled by `a`; `b` may name the link, as in `b~fibre`.
     pub(crate) fn link(&mut self, a: &str, b: &str, delay: u64) -> End {
         let end = self.link_measured(a, b, delay);
         let configured = LinkOptions { delay: Some(ms(delay)), cost: 10, ..LinkOptions::default() };
-        for (own, other) in [(a, b), (b, a)] {
-            let (other, options) = (other.parse().expect("valid"), configured.clone());
-            self.relay(own, |now, system, ports| system.set_link_options(now, other, options, ports));
+        let there = self::end(b);
+        let back = there.from_other_end(&a.parse().expect("valid"));
+        for (own, other) in [(a.to_owned(), there.clone()), (there.relay.to_string(), back)] {
+            let options = configured.clone();
+            self.relay(&own, |now, system, ports| system.set_link_options(now, other, options, ports));
         }
         end
     }
@@ -133,15 +136,17 @@ impl Overlay {
     /// A link of which no end is told the delay.
     pub(crate) fn link_measured(&mut self, a: &str, b: &str, delay: u64) -> End {
         let config = self.config;
+        let LinkEnd { relay: other, link } = self::end(b);
+        let b_node = self.relays[other.as_str()];
         let join = |name: &str, node, dialled: bool, control_delay| Join {
             node,
-            peer: peer(name, Role::Relay, !dialled, Vec::new()),
+            peer: Peer { link: link.clone(), ..peer(name, Role::Relay, !dialled, Vec::new()) },
             config,
             path: Box::new(Delay(ms(delay))),
             control_delay,
         };
         let lag = ms(delay) + self.control_lag;
-        let (end, _) = self.world.join(join(a, self.relays[a], true, lag), join(b, self.relays[b], false, lag));
+        let (end, _) = self.world.join(join(a, self.relays[a], true, lag), join(other.as_str(), b_node, false, lag));
         self.links.insert((a.to_string(), b.to_string()), end);
         end
     }
@@ -235,7 +240,7 @@ impl Overlay {
 
     /// For so many milliseconds this share of what leaves `a` for `b` is lost.
     pub(crate) fn lossy(&mut self, a: &str, b: &str, delay: u64, millis: u64, share: f64, seed: u64) {
-        let port = self.relay(a, |_, system, _| system.relay(&b.parse().expect("valid"))).expect("linked");
+        let port = self.relay(a, |_, system, _| system.link(&self::end(b))).expect("linked");
         let end = End { node: self.relays[a], port };
         let until = self.world.now() + ms(millis);
         let mut random = StdRng::seed_from_u64(seed);
@@ -286,9 +291,22 @@ impl Overlay {
     }
 }
 
+/// A link, as in `b` or `b~fibre`.
+pub(crate) fn end(text: &str) -> LinkEnd {
+    text.parse().expect("it names a link")
+}
+
 pub(crate) fn peer(name: &str, role: Role, dialled: bool, grants: Vec<Grant>) -> Peer {
     let address = ([127, 0, 0, 1], 9).into();
-    Peer { name: name.parse().expect("valid"), role, grants, address, dialled, features: RECEIPTS | SURVEYS }
+    Peer {
+        name: name.parse().expect("valid"),
+        role,
+        grants,
+        address,
+        dialled,
+        features: RECEIPTS | SURVEYS | NAMED_LINKS,
+        link: None,
+    }
 }
 
 /// A right to all streams for an hour.

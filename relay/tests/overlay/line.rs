@@ -70,7 +70,7 @@ fn a_line_without_loss_delivers_all_and_gives_back_what_it_took() {
     assert!((29.0..33.0).contains(&test.delay.p50_ms) && test.delay.jitter_ms < 2.0, "{:?}", test.delay);
     assert!(test.lost.is_empty() && test.lost_unknown == 0, "{test:?}");
     let used: Vec<_> =
-        test.hops.iter().filter(|hop| hop.used).map(|hop| (hop.from.as_str(), hop.to.as_str())).collect();
+        test.hops.iter().filter(|hop| hop.used).map(|hop| (hop.from.as_str(), hop.to.relay.as_str())).collect();
     assert_eq!(used, [("a", "b"), ("b", "c")]);
     assert!((2.0..2.2).contains(&test.transmissions_per_packet), "{}", test.transmissions_per_packet);
     overlay.run(20_000);
@@ -96,7 +96,7 @@ fn known_loss_is_told_and_laid_to_its_hop() {
     assert!((0.035..0.065).contains(&lost), "5 % are lost, and {lost} are missing: {test:?}");
     assert!((share(&test, 45.0) - (1.0 - lost)).abs() < 1e-9);
     let worst = &test.lost[0];
-    assert_eq!((worst.from.as_str(), worst.to.as_str()), ("b", "c"), "{test:?}");
+    assert_eq!((worst.from.as_str(), worst.to.relay.as_str()), ("b", "c"), "{test:?}");
     assert!(worst.packets * 10 >= test.missing * 9, "{test:?}");
     let told: u64 = test.lost.iter().map(|hop| hop.packets).sum();
     assert_eq!(told + test.lost_unknown, test.missing);
@@ -114,7 +114,7 @@ fn what_repair_saves_shows_at_the_longer_deadlines() {
     assert!(share(&test, 125.0) > 0.995 && share(&test, 200.0) > 0.999, "{:?}", test.delivered);
     assert!(test.delivered.is_sorted_by(|a, b| a.deadline_ms < b.deadline_ms && a.packets <= b.packets));
     assert!(test.delay.p99_ms > 60.0 && test.delay.p50_ms < 40.0 && test.delay.jitter_ms > 0.5, "{:?}", test.delay);
-    let hop = test.hops.iter().find(|hop| hop.from.as_str() == "b" && hop.to.as_str() == "c").expect("told of");
+    let hop = test.hops.iter().find(|hop| hop.from.as_str() == "b" && hop.to.relay.as_str() == "c").expect("told of");
     assert!(hop.lost.is_some_and(|lost| (0.02..0.09).contains(&lost)), "{hop:?}");
     assert!(test.transmissions_per_packet > 2.02, "{}", test.transmissions_per_packet);
 }

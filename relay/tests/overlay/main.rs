@@ -15,6 +15,7 @@ mod health;
 mod hostile;
 mod lies;
 mod line;
+mod parallel;
 mod rescue;
 mod shares;
 mod sla;
@@ -504,7 +505,7 @@ fn what_the_protocol_does_not_allow_closes_the_port_and_nothing_else() {
     overlay.run(300);
     let report = overlay.report("c");
     assert_eq!(report.refused.protocol, 1);
-    assert!(report.links.iter().all(|link| link.peer.as_str() != "bad"));
+    assert!(report.links.iter().all(|link| link.peer.relay.as_str() != "bad"));
     let sent = overlay.send(source, false);
     overlay.run(500);
     overlay.of_sink(sink, |sink| sink.assert_whole(1, 0..sent));

@@ -13,7 +13,7 @@ fn rescued(overlay: &mut Overlay, relay: &str) -> u64 {
 /// Copies that came from a neighbour.
 fn came(overlay: &mut Overlay, relay: &str, from: &str) -> u64 {
     let report = overlay.report(relay);
-    let input = report.streams[0].inputs.iter().find(|input| input.peer.as_str() == from).expect("an input");
+    let input = report.streams[0].inputs.iter().find(|input| input.peer.relay.as_str() == from).expect("an input");
     input.counters.received
 }
 

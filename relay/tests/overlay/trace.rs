@@ -31,7 +31,7 @@ fn each_hop_of_a_stream_tells_its_delay_and_what_is_left() {
         let names: Vec<&str> = view.relays.iter().map(|relay| relay.relay.as_str()).collect();
         assert_eq!(names, ["a", "b", "c", "d"], "asked at {asked}");
         let hops = &view.relays[3].hops;
-        let by = |from: &str| hops.iter().find(|hop| hop.from.as_str() == from).expect("two ways");
+        let by = |from: &str| hops.iter().find(|hop| hop.from.relay.as_str() == from).expect("two ways");
         let near = |value: f64, wanted: f64| assert!((value - wanted).abs() < 1.5, "{value} for {wanted}");
         let (fast, slow) = (by("b"), by("c"));
         near(fast.transit_ms, 10.0);
@@ -104,7 +104,7 @@ fn answers_in_other_names_and_of_any_length_are_not_kept() {
         let to_a = system.relay(&"a".parse().expect("valid")).expect("linked");
         let from: NodeName = "x".parse().expect("valid");
         let hop = |received| HopState {
-            from: from.clone(),
+            from: from.clone().into(),
             transit_us: 0,
             bound_us: 0,
             loss_ppm: 0,

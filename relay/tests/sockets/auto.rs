@@ -8,7 +8,7 @@ use node::trust::Role;
 /// Whether a relay has links to all of these.
 fn has(net: &Net, relay: &str, others: &[&str]) -> bool {
     let report = net.report(relay);
-    let peers = || report.links.iter().filter(|link| link.role == Role::Relay).map(|link| link.peer.as_str());
+    let peers = || report.links.iter().filter(|link| link.role == Role::Relay).map(|link| link.peer.relay.as_str());
     others.iter().all(|other| peers().any(|peer| peer == *other))
 }
 

@@ -7,6 +7,7 @@ mod clients;
 mod events;
 mod myself;
 mod net;
+mod parallel;
 mod reload;
 
 use anabranch_relay::report::NeighbourState;
@@ -218,7 +219,10 @@ fn a_reload_changes_the_policy_of_a_link_and_adds_neighbours() {
         net.reload("b", config).await;
         until("the new policy is in force", || {
             let report = net.report("b");
-            report.links.iter().any(|l| l.peer.as_str() == "a" && l.policy.mode == link::policy::RepairMode::Duplicate)
+            report
+                .links
+                .iter()
+                .any(|l| l.peer.relay.as_str() == "a" && l.policy.mode == link::policy::RepairMode::Duplicate)
         })
         .await;
         net.linked_between("b", "c").await;
@@ -228,7 +232,10 @@ fn a_reload_changes_the_policy_of_a_link_and_adds_neighbours() {
         until("the link is back", || net.report("b").neighbours[0].connections == 2).await;
         until("and its policy is the new one", || {
             let report = net.report("b");
-            report.links.iter().any(|l| l.peer.as_str() == "a" && l.policy.mode == link::policy::RepairMode::Duplicate)
+            report
+                .links
+                .iter()
+                .any(|l| l.peer.relay.as_str() == "a" && l.policy.mode == link::policy::RepairMode::Duplicate)
         })
         .await;
         net.stop_all().await;
@@ -315,7 +322,7 @@ fn who_is_revoked_is_cut_off_within_seconds_and_nobody_else() {
         stays.with(|sink| sink.assert_whole(1, 0..200));
         assert_eq!(goes.with(|sink| sink.count(1)), 100, "nothing comes after");
 
-        let linked = |net: &Net| net.report("a").links.iter().any(|link| link.peer.as_str() == "b");
+        let linked = |net: &Net| net.report("a").links.iter().any(|link| link.peer.relay.as_str() == "b");
         assert!(linked(&net));
         revoke(keys, &[Revoked::File(keys.join("b.crt"))]).expect("the authority is there");
         let gone = until("the relay is cut off", || !linked(&net));

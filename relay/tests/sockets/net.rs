@@ -179,7 +179,7 @@ impl Net {
     }
 
     pub(crate) async fn linked_between(&self, a: &str, b: &str) {
-        until("the link stands", || self.report(a).links.iter().any(|link| link.peer.as_str() == b)).await;
+        until("the link stands", || self.report(a).links.iter().any(|link| link.peer.relay.as_str() == b)).await;
     }
 
     pub(crate) fn begin_stop(&mut self, name: &str) -> JoinHandle<Result<Report, Failure>> {
@@ -229,6 +229,7 @@ impl Net {
             role: if direction == Direction::Publish { Role::Source } else { Role::Sink },
             tokens: vec![self.tokens.issue(&claims).expect("a token")],
             agent: "test".to_string(),
+            link: None,
         };
         let address = self.report(relay).listen[0].to_string();
         let session = endpoint.connect(&address, hello).await.expect("the relay answers");

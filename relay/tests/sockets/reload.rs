@@ -106,7 +106,7 @@ async fn storm(reloads: usize, span: Duration) {
     let report = net.report("b");
     assert_eq!(report.reloads.refused as usize, reloads / 2);
     assert_eq!(report.neighbours[0].connections, 1, "the link to a was not touched");
-    let mode = report.links.iter().find(|link| link.peer.as_str() == "a").expect("it stands").policy.mode;
+    let mode = report.links.iter().find(|link| link.peer.relay.as_str() == "a").expect("it stands").policy.mode;
     let last = (reloads - 1) / 2 % 4;
     assert_eq!(mode, [RepairMode::Auto, RepairMode::Hybrid, RepairMode::Duplicate, RepairMode::Arq][last]);
     println!("{reloads} reloads in {span:?}, half of them broken: {packets} packets of 1316 bytes, all there");

@@ -76,6 +76,7 @@ fn peer(name: &str, role: Role, dialled: bool) -> Peer {
         address: ([127, 0, 0, 1], 4400).into(),
         dialled,
         features: RECEIPTS,
+        link: None,
     }
 }
 

@@ -54,6 +54,7 @@ impl Dialler {
             role: Role::Source,
             tokens: tokens.tokens().to_vec(),
             agent: concat!("anabranch-source/", env!("CARGO_PKG_VERSION")).into(),
+            link: None,
         };
         let any = EndpointOptions::default().listen;
         let options = EndpointOptions {

@@ -2,12 +2,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its share")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use anabranch_topology::NodeName;
 use anabranch_topology::graph::{EdgeIx, Graph, Metric, NodeIx};
 use anabranch_topology::module::{Demand, Egress};
 use anabranch_topology::shortest::Path;
 use anabranch_topology::trouble::{Condition, Level};
 use anabranch_topology::weight::Weights;
+use anabranch_topology::{LinkEnd, NodeName};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
@@ -24,17 +24,19 @@ pub fn name(number: usize) -> NodeName {
     format!("n{number:03}").parse().unwrap()
 }
 
-/// Directed graphs of up to `most` nodes; half of the links go both ways alike, delays are 1 to 40 ms.
+/// Directed graphs of up to `most` nodes; half of the links go both ways alike, delays are 1 to 40 ms. Some join two nodes beside others.
 pub fn graphs(most: usize) -> impl Strategy<Value = Graph> {
     (2..=most).prop_flat_map(|nodes| {
-        let link = (0..nodes, 0..nodes, 1u32..40, 0u32..100_000, any::<bool>());
+        let name_of_link = prop_oneof![3 => Just(None), 1 => Just(Some("fibre")), 1 => Just(Some("sat"))];
+        let link = (0..nodes, 0..nodes, name_of_link, 1u32..40, 0u32..100_000, any::<bool>());
         let links = prop::collection::vec(link, 0..nodes * 3);
         let drained = prop::collection::vec(prop::bool::weighted(0.05), nodes);
         (drained, links).prop_map(move |(drained, links)| {
             let nodes = drained.iter().enumerate().map(|(at, drained)| (name(at), !drained));
-            let directed = links.into_iter().flat_map(|(a, b, ms, loss_ppm, both)| {
+            let directed = links.into_iter().flat_map(|(a, b, link, ms, loss_ppm, both)| {
                 let metric = Metric { delay_us: ms * 1000, loss_ppm, cost: 1 };
-                [Some((name(a), name(b), metric)), both.then(|| (name(b), name(a), metric))]
+                let end = |relay| LinkEnd { relay: name(relay), link: link.map(|link| link.parse().unwrap()) };
+                [Some((name(a), end(b), metric)), both.then(|| (name(b), end(a), metric))]
             });
             Graph::new(nodes, directed.flatten())
         })

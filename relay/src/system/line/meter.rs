@@ -8,7 +8,7 @@ use node::ages::Ages;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use topology::NodeName;
+use topology::{LinkEnd, NodeName};
 
 /// Numbers that have been overtaken and may still come; what is beyond is missing at once.
 const MOST_GAPS: usize = 16_384;
@@ -55,7 +55,7 @@ pub(super) struct Account {
     pub(super) ages: Vec<(u8, u32)>,
     /// Least, median, 99 %, 99.9 %, most, and the jitter.
     pub(super) delay_us: [u32; 6],
-    pub(super) lost: Vec<(NodeName, NodeName, u64)>,
+    pub(super) lost: Vec<(NodeName, LinkEnd, u64)>,
 }
 
 impl Meter {
@@ -206,7 +206,8 @@ mod tests {
         }
         for n in 0..100u32 {
             let long = |end: char| name(&format!("{}{n:02}{end}", "x".repeat(60)));
-            meter.blame(&(long('a'), long('b')), u64::MAX);
+            let link = Some("y".repeat(31).parse().expect("valid"));
+            meter.blame(&(long('a'), LinkEnd { relay: long('b'), link }), u64::MAX);
         }
         let account = meter.account(u32::MAX);
         let encoded = account.encode().expect("it fits");
