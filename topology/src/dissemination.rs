@@ -9,7 +9,7 @@ use crate::shortest::{self, Distances};
 use crate::targeted;
 use crate::terms::Tag;
 use crate::tree::{self, Target};
-use crate::weight::{DEAD_PPM, Weights};
+use crate::weight::Weights;
 
 /// The routes of one stream: a tree and a pair of disjoint ways for every egress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -218,27 +218,7 @@ impl<'a> Pairs<'a> {
             other.filter(|other| !late(other) && other.disjoint == found.disjoint).unwrap_or(found)
         };
         let in_time = found.map(|found| if late(&found) { by_delay(found) } else { found });
-        let found = in_time.or_else(|| disjoint::pair(graph, &self.expected, from, to))?;
-        let second = if found.second.is_none() { self.over_dead_edges(to, budget) } else { None };
-        Some(second.unwrap_or(found))
-    }
-
-    /// Two ways, of which one takes edges that are said to be dead: where nothing else is left for a second one. Such an edge carries again long
-    /// before that is believed, and until then the first way would be alone.
-    fn over_dead_edges(&self, to: NodeIx, budget: u64) -> Option<Pair> {
-        let (graph, none) = (self.graph, NodeSet::new());
-        if !graph.edges().any(|edge| graph[edge].metric.loss_ppm >= DEAD_PPM) {
-            return None;
-        }
-        let bare = Weights::bare(graph);
-        let (away, back) = (shortest::from(graph, &bare, self.from, &none), shortest::towards(graph, &bare, to, &none));
-        let is_on_time = |edge: EdgeIx| {
-            let ends = away.to(graph[edge].from).zip(back.to(graph[edge].to));
-            ends.is_some_and(|(a, b)| a.saturating_add(bare[edge]).saturating_add(b) <= budget)
-        };
-        let pair = disjoint::pair(graph, &self.delays.kept(is_on_time), self.from, to)?;
-        let in_time = |way: &Vec<EdgeIx>| bare.total(way.iter().copied()) <= budget;
-        (in_time(&pair.first) && pair.second.as_ref().is_some_and(in_time)).then_some(pair)
+        in_time.or_else(|| disjoint::pair(graph, &self.expected, from, to))
     }
 }
 

@@ -106,8 +106,7 @@ struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     fn new(graph: &'a Graph, demand: &'a Demand, edges: &EdgeSet) -> Self {
-        // A dead edge is in a module only because somebody wants it there.
-        let (delays, none) = (Weights::bare(graph).only(edges), NodeSet::new());
+        let (delays, none) = (Weights::delay(graph).only(edges), NodeSet::new());
         let from_ingress = shortest::from(graph, &delays, demand.ingress, &none);
         let ways = |egress: &Egress| {
             let ways = shortest::towards(graph, &delays, egress.node, &none);

@@ -30,11 +30,6 @@ impl Weights {
         })
     }
 
-    /// The bare one-way delay, of dead edges too.
-    pub fn bare(graph: &Graph) -> Self {
-        Weights::by(graph, |edge| u64::from(graph[edge].metric.delay_us))
-    }
-
     /// The delay to be expected of a packet on an edge that repairs a loss once, where one that is lost for good counts
     /// as `deadline_us` late: with T the delay, p the loss and Δ = [`REPAIR_US`],
     /// (1−p)·T + (p − 2p² + p³)(3T + Δ) + (2p² − p³)·Tmax.

@@ -272,33 +272,3 @@ fn two_links_between_two_relays_are_two_disjoint_ways() {
     );
     assert_eq!(route.ways[0].second_us, Some(14_000));
 }
-
-/// What is said to be dead may be well again: better a second way over it than none, and better any other than that.
-#[test]
-fn a_dead_edge_is_for_a_second_way_where_there_is_no_other() {
-    let metric = |ms: u32, loss_ppm: u32| Metric { delay_us: ms * 1000, loss_ppm, cost: 1 };
-    let link = |a: usize, b: usize, ms: u32, loss_ppm: u32| {
-        [(name(a), name(b), metric(ms, loss_ppm)), (name(b), name(a), metric(ms, loss_ppm))]
-    };
-    let ends = |graph: &Graph, module: &Module| {
-        module.edges.iter().map(|edge| (graph[edge.edge].from.0, graph[edge.edge].to.0)).collect::<Vec<_>>()
-    };
-    let demand = |ms: u32| Demand {
-        ingress: NodeIx(0),
-        egresses: vec![Egress { node: NodeIx(3), last_mile_us: 0 }],
-        deadline_us: ms * 1000,
-    };
-    let dead = [link(0, 1, 10, 0), link(1, 3, 10, 0), link(0, 2, 8, 0), link(2, 3, 30, 950_000)].concat();
-    let graph = |links: &[(_, _, _)]| Graph::new((0..4).map(|at| (name(at), true)), links.to_vec());
-
-    let only = graph(&dead);
-    let route = Route::new(&only, &demand(200));
-    assert_eq!(ends(&only, &route.tree), [(0, 1), (1, 3)], "nothing depends on it");
-    assert_eq!(ends(&only, &route.disjoint), [(0, 1), (0, 2), (1, 3), (2, 3)]);
-    assert_eq!((route.ways[0].second_us, route.is_disjoint()), (None, false), "it is no way to count on");
-    assert_eq!(ends(&only, &Route::new(&only, &demand(30)).disjoint), [(0, 1), (1, 3)], "not where it would be late");
-
-    let other = graph(&[&dead[..], &link(0, 3, 90, 0)].concat());
-    let route = Route::new(&other, &demand(200));
-    assert_eq!(ends(&other, &route.disjoint), [(0, 1), (0, 3), (1, 3)]);
-}

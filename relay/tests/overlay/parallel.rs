@@ -176,25 +176,3 @@ fn no_relay_takes_all_the_places_by_more_and_more_links() {
     assert_eq!(links.iter().filter(|link| link.starts_with('b')).count(), 8, "{links:?}");
     assert!(links.contains(&"c".to_owned()));
 }
-
-/// What has just been silent is not believed to be well for some seconds. Where it is the only second way, it is taken all the same.
-#[test]
-fn a_hedged_stream_survives_one_failure_soon_after_the_other() {
-    let mut pair = Pair::new(Dissemination::Disjoint);
-    for nth in 0..6 {
-        let (names, delay) = if nth % 2 == 0 { (["b~fibre", "a~fibre"], 12) } else { (["b", "a"], 20) };
-        pair.overlay.outage("a", names[0], delay, 1500);
-        pair.overlay.outage("b", names[1], delay, 1500);
-        pair.overlay.run(2000);
-        let before = pair.came();
-        pair.overlay.run(500);
-        let came = [0, 1].map(|link| pair.came()[link] as i64 - before[link] as i64);
-        assert!(
-            came.iter().all(|came| (450..650).contains(came)),
-            "both links, half a second after one is back: {came:?}"
-        );
-    }
-    let pulled = pair.overlay.report("b").streams[0].counters.pulled;
-    assert_eq!(pulled, 0, "nothing had to be asked for");
-    pair.assert_whole();
-}
