@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use topology::names::NameError;
-use topology::{LinkEnd, LinkName, NodeName};
+use topology::{LinkName, NodeName};
 
 /// What an overlay is made of. Links are named `a-b`, or `a-b~name` where several join the two; `a` dials, and the forward direction is from `a`
 /// to `b`.
@@ -210,11 +210,9 @@ impl Rig {
             let ends: Vec<(&str, Option<&LinkName>)> = ends.filter(|(peer, _)| self.relay(peer).is_ok()).collect();
             let all = self.relays().count();
             running.wait_for("links to all neighbours and word of all relays", PATIENCE, |report| {
-                let is_it = |peer: &LinkEnd, end: &(&str, Option<&LinkName>)| {
-                    peer.relay.as_str() == end.0 && peer.link.as_ref() == end.1
-                };
-                let up = |end: &(&str, Option<&LinkName>)| report.links.iter().any(|link| is_it(&link.peer, end));
-                ends.iter().all(up) && report.overlay.relays.len() >= all
+                let up: Vec<_> =
+                    report.links.iter().map(|link| (link.peer.relay.as_str(), link.peer.link.as_ref())).collect();
+                ends.iter().all(|end| up.contains(end)) && report.overlay.relays.len() >= all
             })?;
         }
         Ok(())

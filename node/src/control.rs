@@ -159,7 +159,7 @@ pub struct Hello {
     /// The program and its version, for the logs.
     pub agent: String,
     /// Between relays: which of the links that join them this is; `None` is the one without a name. Since 1.4.
-    #[serde(default, deserialize_with = "appended")]
+    #[serde(default, deserialize_with = "appended_name")]
     pub link: Option<LinkName>,
 }
 
@@ -305,6 +305,12 @@ pub struct Reserve {
 /// A field at the end of a message that a peer of an older minor version does not send.
 fn appended<'de, T: Deserialize<'de> + Default, D: serde::Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Ok(T::deserialize(from).unwrap_or_default())
+}
+
+/// As [`appended`]; but what is there and is no name is an error: it must not be taken for the link without one.
+fn appended_name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<LinkName>, D::Error> {
+    let text: Option<String> = appended(from)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
 /// One module of a graph.

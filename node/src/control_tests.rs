@@ -194,6 +194,24 @@ fn a_message_too_large_is_not_begun() {
 }
 
 #[test]
+fn a_link_whose_name_cannot_be_read_is_not_the_one_without_a_name() {
+    let hello = |link: Option<&str>| {
+        let (version, role, tokens) = (VERSION, Role::Relay, Vec::new());
+        let link = link.map(|link| link.parse().expect("valid"));
+        encoded(&Control::Hello(Hello { version, features: 0, role, tokens, agent: String::new(), link }))
+    };
+    let mut named = hello(Some("fibre"))[LENGTH..].to_vec();
+    let last = named.len() - 1;
+    assert!(decode(&named).is_ok());
+    named[last] = b'~';
+    assert!(decode(&named).is_err());
+    // Of a relay that knows of no names nothing is there.
+    let without = hello(None);
+    let older = decode(&without[LENGTH..without.len() - 1]);
+    assert!(matches!(older, Ok(Control::Hello(Hello { link: None, .. }))), "{older:?}");
+}
+
+#[test]
 fn the_version_is_read_whatever_follows_it() {
     let hello = Hello {
         version: Version { major: 7, minor: 300 },

@@ -118,6 +118,9 @@ pub const EXPIRY: Duration = Duration::from_secs(90);
 /// How long an expired advertisement is remembered, so that a late copy of it cannot come back to life.
 pub const MEMORY: Duration = Duration::from_secs(600);
 
+/// Most links that join two relays.
+pub const MOST_PARALLEL: usize = 8;
+
 /// What a database holds at most. A peer that goes beyond is refused, never served in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -549,6 +552,12 @@ impl Database {
         }
         if let Some((what, found, most)) = ad.terms.excess() {
             return Err(Refused::TooMany { origin: ad.origin.clone(), what, found, most });
+        }
+        let mut parallel: BTreeMap<&NodeName, usize> = BTreeMap::new();
+        ad.links.iter().for_each(|link| *parallel.entry(&link.peer.relay).or_default() += 1);
+        if let Some(found) = parallel.into_values().find(|found| *found > MOST_PARALLEL) {
+            let (origin, what, most) = (ad.origin.clone(), "links to one relay", MOST_PARALLEL);
+            return Err(Refused::TooMany { origin, what, found, most });
         }
         if ad.links.iter().any(|link| link.peer.relay == ad.origin) {
             return Err(Refused::Loop { origin: ad.origin.clone() });

@@ -272,6 +272,15 @@ fn of_a_link_told_of_twice_the_best_stands_with_its_terms() {
 }
 
 #[test]
+fn no_two_relays_make_the_graph_large_by_links_between_them() {
+    let links = |count: usize| (0..count).map(|nth| LinkState { peer: end(2, &format!("l{nth}")), ..link(2, 10) });
+    let mut db = database();
+    assert_eq!(db.apply(at(0), said(1, 1, 1, &links(8).collect::<Vec<_>>())), Ok(Outcome::Newer));
+    let refused = db.apply(at(0), said(1, 1, 2, &links(9).collect::<Vec<_>>()));
+    assert!(matches!(refused, Err(Refused::TooMany { what: "links to one relay", found: 9, most: 8, .. })));
+}
+
+#[test]
 fn a_draining_relay_is_no_transit() {
     let mut db = database();
     let mut draining = said(1, 1, 1, &[]);

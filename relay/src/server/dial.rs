@@ -4,7 +4,7 @@ use super::sockets::From;
 use super::{REFUSED_EVERY, Shared};
 use crate::report::NeighbourState;
 use node::backoff::Backoff;
-use node::control::{Hello, NAMED_LINKS, RECEIPTS, SURVEYS, VERSION};
+use node::control::{CloseCode, Hello, NAMED_LINKS, RECEIPTS, SURVEYS, VERSION};
 use node::endpoint::{ConnectError, Session};
 use node::trust::Role;
 use node::{Closed, PortId};
@@ -52,7 +52,7 @@ impl Dialler {
                 tokio::time::sleep(backoff.pause()).await;
                 continue;
             }
-            match self.connect(&backoff).await {
+            match self.connect(name.as_ref(), &backoff).await {
                 Ok(session) => {
                     let (found, port) = self.attach(session);
                     // It is this relay itself, or one that there is no place for.
@@ -68,8 +68,14 @@ impl Dialler {
         }
     }
 
-    /// One attempt.
-    async fn connect(&self, backoff: &Backoff) -> Result<Session, ConnectError> {
+    /// One attempt to reach a relay of this name, where it is known.
+    async fn connect(&self, name: Option<&NodeName>, backoff: &Backoff) -> Result<Session, ConnectError> {
+        let takes_names = name.and_then(|name| self.shared.host.with(|_, system, _| system.keeps_named_links(name)));
+        if self.link.is_some() && takes_names == Some(false) {
+            // It would take the connection for the link that stands, and let go of that.
+            let reason = "it speaks a protocol before 1.4, and keeps one link to each relay".to_owned();
+            return Err(ConnectError::Refused { address: self.address.clone(), code: CloseCode::Protocol, reason });
+        }
         // Short at first: a relay that was just started answers the next attempt at once, while QUIC's own retransmissions of a
         // first packet grow apart.
         let patience = Duration::from_secs(u64::from(2 + backoff.failures().min(8)));

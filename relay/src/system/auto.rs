@@ -195,22 +195,25 @@ impl RelaySystem {
         self.relay(name).is_some()
     }
 
-    /// The links that this relay may have chosen: those with a name are the operator's on either side.
+    /// The links that this relay may have chosen, each the only one to its relay: those with a name are the operator's on either side, and so
+    /// is what stands beside them.
     fn nameless(&self) -> impl Iterator<Item = (&NodeName, PortId)> {
-        self.relays.iter().filter(|(end, _)| end.link.is_none()).map(|(end, port)| (&end.relay, *port))
+        let may_go = |end: &LinkEnd| end.link.is_none() && self.links_to(&end.relay) == 1;
+        self.relays.iter().filter(move |(end, _)| may_go(end)).map(|(end, port)| (&end.relay, *port))
     }
 
-    /// Whether a relay that has just connected may stay; makes room for one beside this relay in the ring.
+    /// Whether a relay that has just connected may stay; makes room for one beside this relay in the ring. More links to a relay that is joined take no
+    /// place of others.
     pub(super) fn welcomes(&mut self, now: Instant, link: &LinkEnd, dialled: bool, ports: &mut Ports) -> bool {
         let Some(degree) = self.auto.as_ref().map(|auto| auto.degree) else { return true };
         let Standing { beside, .. } = self.standing();
-        if self.is_configured(link) || dialled && self.relays.len() < degree {
+        if self.is_configured(link) || self.is_joined(&link.relay) || dialled && self.joined() < degree {
             return true;
         }
-        if beside.contains(&link.relay) && !self.is_joined(&link.relay) {
-            return self.relays.len() < degree || self.make_room(now, &beside, ports);
+        if beside.contains(&link.relay) {
+            return self.joined() < degree || self.make_room(now, &beside, ports);
         }
-        self.relays.len() < degree
+        self.joined() < degree && link.link.is_none()
     }
 
     /// Lets go at once of the link that is missed least.
@@ -325,7 +328,7 @@ impl RelaySystem {
     fn try_another(&self, now: Instant, standing: &Standing, auto: &mut Auto) {
         let whole = standing.beside.iter().all(|name| self.is_joined(name));
         let degree = auto.degree.saturating_sub(GUESTS);
-        if auto.trial.is_some() || !whole || standing.beside.is_empty() || self.relays.len() >= degree {
+        if auto.trial.is_some() || !whole || standing.beside.is_empty() || self.joined() >= degree {
             return;
         }
         let nearest = self.directory.by_distance();
@@ -405,7 +408,7 @@ impl RelaySystem {
     /// Where the places of who joins are taken: the farthest of the links that others have made, once they are measured. One whose
     /// relay would be left with less than two is not among them.
     fn let_go_of_farthest(&mut self, now: Instant, standing: &Standing, auto: &mut Auto, ports: &mut Ports) {
-        let staying = self.relays.keys().filter(|name| !self.leaving.contains_key(*name)).count();
+        let staying = self.joined() - self.leaving.len();
         if staying <= auto.degree.saturating_sub(GUESTS) {
             return;
         }

@@ -68,7 +68,7 @@ use clients::{Published, Wanted};
 use line::Lines;
 use link::policy::Policy;
 use link::{Delivery, Instant};
-use node::control::{CloseCode, Control, Refusal};
+use node::control::{CloseCode, Control, NAMED_LINKS, Refusal};
 use node::trust::{Grant, Role, Seal};
 use node::{Closed, EndSystem, Peer, PortId, Ports};
 use paced::{Paced, Statement};
@@ -308,6 +308,11 @@ impl RelaySystem {
     pub fn relay(&self, name: &NodeName) -> Option<PortId> {
         let mut from = self.relays.range(LinkEnd::from(name.clone())..);
         from.next().filter(|(end, _)| end.relay == *name).map(|(_, port)| *port)
+    }
+
+    /// Whether a relay keeps links by their names; `None` where no link to it stands.
+    pub fn keeps_named_links(&self, name: &NodeName) -> Option<bool> {
+        Some(self.ports.get(&self.relay(name)?)?.peer.features & NAMED_LINKS != 0)
     }
 
     /// The port of a link, where it stands.

@@ -12,6 +12,7 @@ use node::trust::Role;
 use node::{Peer, PortId, Ports};
 use std::time::Duration;
 use topology::about::Flow;
+use topology::lsdb::MOST_PARALLEL;
 use topology::{LinkEnd, NodeName};
 
 /// Two connections of a pair that come up within this time are taken for both ends having dialled at once.
@@ -22,9 +23,6 @@ const DOUBTFUL: Duration = Duration::from_millis(150);
 
 /// A link that has been silent for longer than this counts as down, and as up again only once it is heard well.
 const SILENT: Duration = Duration::from_millis(500);
-
-/// Most links that join this relay and another one. Each takes a place in this relay's advertisement, which all others keep.
-const MOST_LINKS_TO_ONE: usize = 8;
 
 impl RelaySystem {
     pub(super) fn open_relay(&mut self, now: Instant, port: PortId, peer: Peer, ports: &mut Ports) {
@@ -40,11 +38,11 @@ impl RelaySystem {
             }
             self.detach(now, old);
             ports.close(old, CloseCode::Replaced, "a newer connection between the two relays is kept");
-        } else if self.relays.len() >= self.options.limits.max_relays.min(self.directory.most_links()) {
+        } else if self.has_no_place_for(&peer.name) {
             ports.close(port, CloseCode::Overload, "too many relays");
             return;
-        } else if self.links_to(&peer.name) >= MOST_LINKS_TO_ONE {
-            let reason = format!("{MOST_LINKS_TO_ONE} links join the two relays, the most there may be");
+        } else if self.links_to(&peer.name) >= MOST_PARALLEL {
+            let reason = format!("{MOST_PARALLEL} links join the two relays, the most there may be");
             ports.close(port, CloseCode::Overload, &reason);
             return;
         } else if !self.welcomes(now, &end, peer.dialled, ports) {
@@ -64,6 +62,19 @@ impl RelaySystem {
         self.relays.insert(end.clone(), port);
         self.watch_link(now, &end, port, ports);
         self.owe_all(now, &end, port, ports);
+    }
+
+    /// Whether a link to this relay would be one too many, or it one relay too many.
+    fn has_no_place_for(&self, relay: &NodeName) -> bool {
+        let is_new = self.relay(relay).is_none();
+        self.relays.len() >= self.directory.most_links() || is_new && self.joined() >= self.options.limits.max_relays
+    }
+
+    /// How many relays links stand to.
+    pub(super) fn joined(&self) -> usize {
+        let mut relays: Vec<&NodeName> = self.relays.keys().map(|end| &end.relay).collect();
+        relays.dedup();
+        relays.len()
     }
 
     /// How many links stand to a relay.
@@ -133,11 +144,15 @@ impl RelaySystem {
 
     /// What a link was like, whether it is up or not. Their number is bounded.
     fn past(&mut self, end: &LinkEnd) -> &mut Past {
-        if !self.pasts.contains_key(end)
-            && self.pasts.len() >= past::MOST_LINKS
-            && let Some(oldest) = self.pasts.iter().min_by_key(|(_, past)| past.last()).map(|(end, _)| end.clone())
-        {
-            self.pasts.remove(&oldest);
+        if !self.pasts.contains_key(end) {
+            // A relay that comes by ever new names takes the places of its own links.
+            let own = self.pasts.keys().filter(|known| known.relay == end.relay).count() >= MOST_PARALLEL;
+            let may_go = |known: &LinkEnd| !own || known.relay == end.relay;
+            let oldest = self.pasts.iter().filter(|(known, _)| may_go(known)).min_by_key(|(_, past)| past.last());
+            let full = own || self.pasts.len() >= past::MOST_LINKS;
+            if let Some(oldest) = oldest.map(|(known, _)| known.clone()).filter(|_| full) {
+                self.pasts.remove(&oldest);
+            }
         }
         self.pasts.entry(end.clone()).or_default()
     }

@@ -1,11 +1,13 @@
 //! Several links between two relays, over other carriers: each is a link of its own.
 
-use crate::harness::{Overlay, STREAM, Source, end, ms};
+use crate::harness::{Overlay, STREAM, Source, end, ms, peer};
 use anabranch_relay::events::What;
-use anabranch_relay::system::LinkOptions;
+use anabranch_relay::system::{LinkOptions, Traits};
 use link::policy::{Policy, RepairMode};
-use node::control::Dissemination;
+use node::Peer;
+use node::control::{Dissemination, RECEIPTS};
 use node::testing::NodeId;
+use node::trust::Role;
 
 /// Two relays on two carriers, the one without a name the slower; a stream from `a` to `b` that has been flowing for two seconds.
 struct Pair {
@@ -175,4 +177,39 @@ fn no_relay_takes_all_the_places_by_more_and_more_links() {
     let links: Vec<String> = overlay.relay("a", |_, system, _| system.links().map(ToString::to_string).collect());
     assert_eq!(links.iter().filter(|link| link.starts_with('b')).count(), 8, "{links:?}");
     assert!(links.contains(&"c".to_owned()));
+}
+
+#[test]
+fn a_relay_that_knows_of_no_names_is_known_as_such() {
+    let mut overlay = Overlay::with_links(&[("a", "b", 10)]);
+    let older = overlay.idle_source(Source::new(1));
+    let peer = Peer { features: RECEIPTS, ..peer("old", Role::Relay, false, Vec::new()) };
+    overlay.connect("a", older, peer);
+    let keeps = ["b", "old", "nobody"].map(|name| {
+        let name = name.parse().expect("valid");
+        overlay.relay("a", |_, system, _| system.keeps_named_links(&name))
+    });
+    assert_eq!(keeps, [Some(true), Some(false), None]);
+}
+
+#[test]
+fn named_links_take_no_places_of_other_neighbours() {
+    let mut overlay = Overlay::with_links(&[("b", "c", 10), ("c", "d", 10)]);
+    overlay.start("a");
+    let traits = Traits { auto: Some(4), ..Traits::default() };
+    overlay.relay("a", |now, system, ports| system.set_traits(now, traits, ports));
+    let links = |overlay: &mut Overlay| -> Vec<String> {
+        overlay.relay("a", |_, system, _| system.links().map(ToString::to_string).collect())
+    };
+    overlay.link_measured("d", "a~first", 10);
+    assert!(links(&mut overlay).is_empty(), "a link with a name stands beside another, or where an entry names it");
+    overlay.link_measured("b", "a", 10);
+    for nth in 0..7 {
+        overlay.link_measured("b", &format!("a~more-{nth}"), 10);
+    }
+    overlay.link_measured("c", "a", 10);
+    overlay.link_measured("d", "a", 10);
+    let links = links(&mut overlay);
+    assert_eq!(links.len(), 10, "{links:?}");
+    assert!(["b", "c", "d"].iter().all(|relay| links.contains(&(*relay).to_owned())), "{links:?}");
 }
