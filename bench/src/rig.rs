@@ -223,7 +223,9 @@ impl Rig {
         for link in self.links.iter().filter(|link| link.from == name) {
             let address = self.emulator.address(&link.name())?;
             let neighbour = relay::Neighbour::at(address.to_string());
-            neighbours.push(relay::Neighbour { link: link.link.clone(), ..neighbour });
+            // Of a link with a name it is to be known where it leads.
+            let name = link.link.is_some().then(|| node_name(&link.to)).transpose()?;
+            neighbours.push(relay::Neighbour { name, link: link.link.clone(), ..neighbour });
         }
         Ok(relay::Config {
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],

@@ -379,8 +379,10 @@ pub fn render(report: &Report) -> String {
     let mut out = String::with_capacity(16 * 1024);
     family(&mut out, RELAY, &[(String::new(), report)]);
     family(&mut out, INFO, &[(format!("version=\"{}\"", report.version), report)]);
+    // An entry that is this relay itself is never up, and nothing is wrong with that.
+    let others = report.neighbours.iter().filter(|neighbour| neighbour.state != NeighbourState::Itself);
     let neighbours: Vec<(String, &NeighbourReport)> =
-        report.neighbours.iter().map(|neighbour| (neighbour_labels(neighbour), neighbour)).collect();
+        others.map(|neighbour| (neighbour_labels(neighbour), neighbour)).collect();
     family(&mut out, NEIGHBOUR, &neighbours);
     let admission: Vec<(String, &AdmissionCount)> = report.admission.iter().map(|a| (act_labels(a), a)).collect();
     family(&mut out, ADMISSION, &admission);

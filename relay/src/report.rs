@@ -137,6 +137,8 @@ pub enum NeighbourState {
     Up,
     /// It refused, or shows a certificate that is not trusted; dialled again at long intervals.
     Refused,
+    /// This relay itself is there: one list may serve all relays.
+    Itself,
 }
 
 /// One link that is up.

@@ -177,17 +177,23 @@ fn start(matches: &ArgMatches) -> Result<(), Failure> {
     init_logs(cli.log_format, &cli.log)?;
     let config = cli.configure(matches)?;
     let show = Show::new(&cli, &config)?;
+    let interval = cli.interval.unwrap_or(config.report_interval);
     let matches = matches.clone();
     let load = move || cli.configure(&matches);
-    node::host::block_on_local(run(config, show, load))
+    node::host::block_on_local(run(config, show, interval, load))
 }
 
-async fn run(config: Config, show: Show, load: impl Fn() -> Result<Config, Failure> + 'static) -> Result<(), Failure> {
+async fn run(
+    config: Config,
+    show: Show,
+    interval: Duration,
+    load: impl Fn() -> Result<Config, Failure> + 'static,
+) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let asked = Arc::new(Notify::new());
-    let live = show.live(&reports, &asked, config.report_interval)?;
-    let shower = tokio::task::spawn_local(show.follow(reports));
+    let live = show.live(&reports, &asked, interval)?;
+    let shower = tokio::task::spawn_local(show.follow(reports, interval, config.report_interval));
     let signals = tokio::task::spawn_local(signals::stop(stop, asked));
     let (read, reloads) = mpsc::channel(1);
     let hangups = tokio::task::spawn_local(signals::reload(read, load));
@@ -218,7 +224,9 @@ impl Cli {
         config.path_mtu = self.path_mtu.or(config.path_mtu);
         config.wait = self.wait.unwrap_or(config.wait);
         config.until_end |= self.until_end;
-        config.report_interval = self.interval.unwrap_or(config.report_interval);
+        // What is served over HTTP is as fresh as configured, however seldom a line is printed.
+        config.report_interval =
+            self.interval.map_or(config.report_interval, |shown| shown.min(config.report_interval));
         config.metrics.listen = self.metrics.or(config.metrics.listen);
         config.metrics.token_file = self.metrics_token_file.clone().or(config.metrics.token_file);
         for stream in &mut config.streams {
@@ -311,9 +319,19 @@ impl Show {
         live.map(Some).map_err(|error| Failure::new(Exit::Io, format!("the terminal: {error}")))
     }
 
-    async fn follow(self, mut reports: watch::Receiver<Report>) {
+    /// Shows a report at every `interval`, of those that come each `renewal`, and the last one.
+    async fn follow(self, mut reports: watch::Receiver<Report>, interval: Duration, renewal: Duration) {
+        let (mut due, mut told) = (tokio::time::Instant::now(), true);
         while reports.changed().await.is_ok() {
-            self.show(&reports.borrow_and_update());
+            let now = tokio::time::Instant::now();
+            told = now + renewal / 2 >= due;
+            if told {
+                self.show(&reports.borrow_and_update());
+                due = (due + interval).max(now);
+            }
+        }
+        if !told {
+            self.show(&reports.borrow());
         }
         match self {
             Show::Line => lines::stderr().put("\n"),

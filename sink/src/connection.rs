@@ -122,26 +122,34 @@ fn seed() -> u64 {
 }
 
 impl Connector {
-    /// Dials the relays in turn, for ever once one has served; returns when there is no use in going on.
+    /// Dials the relays in turn, for ever once one has served; returns when there is no use in going on: at first, or after a connection was cut off
+    /// for want of a right, when all of them have refused.
     pub(crate) async fn run(self) -> Failure {
         let relays = &self.config.relays;
         let give_up_at = self.clock.now() + self.config.wait;
-        let (mut next, mut in_vain, mut refused) = (0, 0, 0);
+        let (mut next, mut in_vain, mut refused, mut struck) = (0, 0, 0, false);
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1, seed());
         loop {
             let relay = &relays[next % relays.len()];
             next += 1;
             match self.serve(relay).await {
                 Served::Lost => {
-                    (in_vain, refused) = (0, 0);
+                    (in_vain, refused, struck) = (0, 0, false);
                     backoff.reset();
                 }
-                Served::Hopeless(failure) => return failure,
+                // One relay's word, or what it was itself struck off for: another may serve.
+                Served::Struck(failure) => {
+                    (in_vain, refused, struck) = (in_vain + 1, refused + 1, true);
+                    if refused >= relays.len() {
+                        return failure;
+                    }
+                }
                 Served::Failed(failure) => {
                     in_vain += 1;
                     refused = if failure.exit == Exit::Refused { refused + 1 } else { 0 };
-                    let late = self.clock.now() >= give_up_at && next >= relays.len();
-                    if (refused >= relays.len() || late) && self.status.first().is_none() {
+                    let first = self.status.first().is_none();
+                    let late = first && self.clock.now() >= give_up_at && next >= relays.len();
+                    if late || refused >= relays.len() && (first || struck) {
                         return failure;
                     }
                 }
@@ -189,7 +197,7 @@ impl Connector {
         let closed = self.until_closed(port).await;
         self.status.fail(&closed.reason);
         if is_final(closed.code) {
-            return Served::Hopeless(Failure::new(Exit::Refused, format!("{relay} refused: {}", closed.reason)));
+            return Served::Struck(Failure::new(Exit::Refused, format!("{relay} refused: {}", closed.reason)));
         }
         tracing::warn!(relay, %name, code = ?closed.code, "connection lost: {}; connecting again", closed.reason);
         if self.clock.now().saturating_since(up) > LASTING {
@@ -240,6 +248,6 @@ enum Served {
     Lost,
     /// It did not answer, refused, or closed at once.
     Failed(Failure),
-    /// No relay will have this sink.
-    Hopeless(Failure),
+    /// The connection was put to an end for a reason that asking this relay again does not change.
+    Struck(Failure),
 }

@@ -195,7 +195,8 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         true => Style::Json,
         false => Style::View(ViewChoice::decide(asked)?),
     };
-    node::host::block_on_local(supervise(config, style))
+    let interval = arguments.interval.unwrap_or(config.report_interval);
+    node::host::block_on_local(supervise(config, style, interval))
 }
 
 /// Defaults, file, environment, flags.
@@ -232,7 +233,9 @@ fn apply(arguments: &Arguments, config: &mut Config) -> Result<(), Failure> {
     set_option(&mut config.target_residual, &arguments.target_residual);
     set(&mut config.connect_timeout, &arguments.connect_timeout);
     set(&mut config.start_delay, &arguments.start_delay);
-    set(&mut config.report_interval, &arguments.interval);
+    // What is served over HTTP is as fresh as configured, however seldom a line is printed.
+    config.report_interval =
+        arguments.interval.map_or(config.report_interval, |shown| shown.min(config.report_interval));
     set_option(&mut config.keys, &arguments.keys);
     set_option(&mut config.name, &arguments.name);
     set_option(&mut config.token_file, &arguments.token_file);
@@ -283,8 +286,7 @@ enum Style {
 }
 
 /// Runs the source, stops it on the first signal, shows its reports.
-async fn supervise(config: Config, style: Style) -> Result<(), Failure> {
-    let interval = config.report_interval;
+async fn supervise(config: Config, style: Style, interval: Duration) -> Result<(), Failure> {
     let (stop, shutdown) = watch::channel(false);
     let (sender, reports) = watch::channel(Report::default());
     let asked = Arc::new(Notify::new());

@@ -3,7 +3,8 @@
 //! A transport stream in RTP (RFC 2250; SMPTE ST 2022-2) is published without its RTP headers: a sink writes fresh ones,
 //! and every other output has no use for them. With the header goes the order it stands for, so the order is restored
 //! here, where the numbers still exist: a packet that came too early waits a little for those before it, copies are
-//! dropped (two legs of ST 2022-7 sent to one port merge into one stream), and what is missing is counted.
+//! dropped (two legs of ST 2022-7 sent to one port merge into one stream, the later of which may be half a second behind),
+//! and what is missing is counted.
 //!
 //! Everything else in RTP needs its header and passes untouched, byte-exact, in the order of arrival.
 
@@ -14,12 +15,20 @@ use link::Instant;
 use node::ts;
 use rtp_types::RtpPacket;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// Payload type of a transport stream (RFC 3551, table 5).
 const TRANSPORT_STREAM: u8 = 33;
 
-/// A number this far from the one expected is a new numbering, not a packet out of order.
-const NEW_NUMBERING: i16 = 512;
+/// A number this far ahead is not waited for: those before it are lost.
+const FAR_AHEAD: i16 = 512;
+
+/// A number this far ahead says nothing of those before it: its sender began anew.
+const NEW_NUMBERING: i16 = 8192;
+
+/// What is behind is a copy, of a leg that takes longer, while the numbers that are expected come; without them for so long (more than the 450 ms
+/// that ST 2022-7 allows two legs to be apart) its sender began anew.
+const LEGS_APART: Duration = Duration::from_millis(500);
 
 /// Takes RTP headers off and restores the order they stand for.
 ///
@@ -98,10 +107,18 @@ impl Unwrapper {
     fn order(&mut self, now: Instant, ssrc: u32, number: u16, payload: Bytes) {
         let (expected_ssrc, expected) = *self.expected.get_or_insert((ssrc, number));
         let ahead = number.wrapping_sub(expected) as i16;
-        if ssrc != expected_ssrc || !(-NEW_NUMBERING..NEW_NUMBERING).contains(&ahead) {
-            // A sender that began anew: what waited of the old numbering goes first.
+        let began_anew = match ahead {
+            ..0 => ahead < -FAR_AHEAD && now.saturating_since(self.latest) >= LEGS_APART,
+            _ => ahead >= NEW_NUMBERING,
+        };
+        if ssrc != expected_ssrc || began_anew || ahead >= FAR_AHEAD {
+            // What waited of the old numbering goes first.
             while !self.early.is_empty() {
                 self.skip();
+            }
+            if ssrc == expected_ssrc && !began_anew {
+                let (_, expected) = self.expected.unwrap_or((ssrc, number));
+                self.counters.rtp_lost += u64::from(number.wrapping_sub(expected));
             }
             self.expected = Some((ssrc, number));
             return self.advance(now, payload);
@@ -258,6 +275,40 @@ mod tests {
             unwrapper.push(at(0), rtp(33, number, &payload(number)));
         }
         assert_eq!(numbers(&mut unwrapper), [10, 12, 30_000, 30_001]);
+    }
+
+    #[test]
+    fn a_leg_that_is_far_behind_adds_nothing_and_takes_over_where_the_first_ends() {
+        let mut unwrapper = unwrapper(RtpHeader::Auto, HOLD);
+        // Four packets a millisecond; the second leg is 450 packets, or 1200, behind, and the first ends after 2000.
+        for behind in [450u16, 1200] {
+            let (ms, begins) = (u64::from(behind) * 100, behind.wrapping_mul(40));
+            for n in 0..2100 + behind {
+                let mut leg = |n: u16| {
+                    let number = begins.wrapping_add(n);
+                    unwrapper.push(at(ms + u64::from(n) / 4), rtp(33, number, &payload(number)));
+                };
+                if n < 2000 {
+                    leg(n);
+                }
+                if n >= behind {
+                    leg(n - behind);
+                }
+            }
+            let expected: Vec<u16> = (0..2100).map(|n| begins.wrapping_add(n)).collect();
+            assert_eq!(numbers(&mut unwrapper), expected, "{behind} behind");
+        }
+        assert_eq!((unwrapper.counters().rtp_dropped, unwrapper.counters().rtp_lost), (4000, 0));
+    }
+
+    #[test]
+    fn a_long_gap_is_lost_and_smaller_numbers_after_a_pause_are_a_new_beginning() {
+        let mut unwrapper = unwrapper(RtpHeader::Auto, HOLD);
+        for (ms, number) in [(0, 40_000), (1, 41_001), (2, 41_002), (400, 20_000), (700, 20_001), (701, 20_002)] {
+            unwrapper.push(at(ms), rtp(33, number, &payload(number)));
+        }
+        assert_eq!(numbers(&mut unwrapper), [40_000, 41_001, 41_002, 20_001, 20_002]);
+        assert_eq!((unwrapper.counters().rtp_lost, unwrapper.counters().rtp_dropped), (1000, 1));
     }
 
     #[test]

@@ -292,9 +292,12 @@ impl<S: fmt::Debug> fmt::Debug for Host<S> {
 
 /// Runs a program on this thread, as a [`Host`] needs it.
 pub fn block_on_local<T>(program: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    local_runtime()
-        .map_err(|error| Failure::new(Exit::Software, format!("cannot start the runtime: {error}")))?
-        .block_on(program)
+    let runtime =
+        local_runtime().map_err(|error| Failure::new(Exit::Software, format!("cannot start the runtime: {error}")))?;
+    let result = runtime.block_on(program);
+    // What another thread is still asked for, a name of a resolver that does not answer or a file that does not open, is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// A runtime whose tasks are all of one thread. They share one queue with quinn's: in a [`LocalSet`](tokio::task::LocalSet) every packet would

@@ -65,7 +65,7 @@ follow(({ overview, chosen }) => {
   drawPanel(chosen, overview);
   draw();
   drawStreams(overview);
-  drawNeighbours(overview.neighbours.filter(neighbour => neighbour.state !== "up"));
+  drawNeighbours(overview.neighbours.filter(neighbour => !["up", "itself"].includes(neighbour.state)));
 });
 
 function drawPanel(chosen, overview) {

@@ -6,7 +6,7 @@ use node::trust::{OpsToken, web_client};
 use serde_json::Value;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,9 @@ const MOST: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct At {
-    /// The relay's operations port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS")]
-    ops: SocketAddr,
+    /// The relay's operations port: HOST:PORT
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480", env = "ANABRANCH_OPS", value_parser = host_port)]
+    ops: String,
     /// File with the token that the operations port asks for, where it does
     #[arg(long, value_name = "FILE", env = "ANABRANCH_OPS_TOKEN_FILE")]
     ops_token_file: Option<PathBuf>,
@@ -50,7 +50,10 @@ impl At {
         let wrong = |what: String| Failure::new(Exit::Config, what);
         let load = |path: &PathBuf| OpsToken::load(path).map_err(|error| wrong(error.to_string()));
         let token = self.ops_token_file.as_ref().map(load).transpose()?;
-        Ok(Ops { address: self.ops, token, tls: self.tls().map_err(wrong)? })
+        let tls = self.tls().map_err(wrong)?;
+        let unknown = |error: io::Error| Failure::new(Exit::Unavailable, format!("--ops {}: {error}", self.ops));
+        let addresses = self.ops.to_socket_addrs().map_err(unknown)?.collect();
+        Ok(Ops { shown: self.ops.clone(), addresses, token, tls })
     }
 
     fn tls(&self) -> Result<Option<Tls>, String> {
@@ -58,7 +61,8 @@ impl At {
         let own = self.ops_tls_certificate.as_deref().zip(self.ops_tls_key.as_deref());
         let config = web_client(authority, own).map_err(|error| error.to_string())?;
         let name = match &self.ops_tls_name {
-            None => ServerName::IpAddress(self.ops.ip().into()),
+            None => ServerName::try_from(host(&self.ops).to_owned())
+                .map_err(|_| format!("--ops: {:?} is not host:port, such as fra.example.net:4480", self.ops))?,
             Some(name) => ServerName::try_from(name.clone())
                 .map_err(|_| format!("--ops-tls-name: {name:?} is no name or address, such as fra.example.net"))?,
         };
@@ -66,10 +70,26 @@ impl At {
     }
 }
 
+/// What names a port: the host need not be known yet.
+fn host_port(text: &str) -> Result<String, String> {
+    let expected = || "expected host:port, such as 10.0.0.5:4480 or fra.example.net:4480".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    if host.is_empty() || !is_port { Err(expected()) } else { Ok(text.to_owned()) }
+}
+
+/// The host of `host:port`.
+fn host(ops: &str) -> &str {
+    let host = ops.rsplit_once(':').map_or(ops, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 /// An operations port.
 #[derive(Clone)]
 pub(super) struct Ops {
-    pub(super) address: SocketAddr,
+    /// As it was given.
+    pub(super) shown: String,
+    addresses: Vec<SocketAddr>,
     token: Option<OpsToken>,
     tls: Option<Tls>,
 }
@@ -88,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 impl fmt::Display for Ops {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
+        f.write_str(&self.shown)
     }
 }
 
@@ -163,9 +183,8 @@ impl Ops {
             Some(body) => ("Content-Type: application/json\r\n", body.to_string()),
             None => ("", String::new()),
         };
-        let mut stream = self.connect().await?;
-        let head =
-            format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n{kind}Content-Length: {}\r\n", self.address, body.len());
+        let (mut stream, host) = self.connect().await?;
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\n{kind}Content-Length: {}\r\n", body.len());
         stream.write_all(head.as_bytes()).await?;
         if let Some(token) = &self.token {
             stream.write_all(b"Authorization: ").await?;
@@ -176,11 +195,13 @@ impl Ops {
         Ok(stream)
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        let stream = TcpStream::connect(self.address).await?;
-        let Some(Tls { connector, name }) = &self.tls else { return Ok(Box::new(stream)) };
+    /// A connection, and to which address of the port: a name need not be known to the relay as one of its own.
+    async fn connect(&self) -> io::Result<(Box<dyn Stream>, SocketAddr)> {
+        let stream = TcpStream::connect(&self.addresses[..]).await?;
+        let address = stream.peer_addr()?;
+        let Some(Tls { connector, name }) = &self.tls else { return Ok((Box::new(stream), address)) };
         let wrong = |error: io::Error| io::Error::new(error.kind(), format!("no TLS with {}: {error}", name.to_str()));
-        Ok(Box::new(connector.connect(name.clone(), stream).await.map_err(wrong)?))
+        Ok((Box::new(connector.connect(name.clone(), stream).await.map_err(wrong)?), address))
     }
 
     pub(super) fn unavailable(&self, what: &str) -> Failure {

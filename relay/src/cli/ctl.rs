@@ -165,7 +165,9 @@ fn summary(report: &Value) -> String {
         overlay["links"],
         overlay["streams"],
     );
-    for neighbour in list(&report["neighbours"]).filter(|neighbour| neighbour["state"] != "up") {
+    for neighbour in
+        list(&report["neighbours"]).filter(|neighbour| neighbour["state"] != "up" && neighbour["state"] != "itself")
+    {
         let link = neighbour["link"].as_str().map_or_else(String::new, |link| format!("~{link}"));
         let who = format!("{}{link} {}", text(&neighbour["name"]), text(&neighbour["address"]));
         let _ = writeln!(out, "neighbour {who}: {} {}", text(&neighbour["state"]), text(&neighbour["last_error"]));

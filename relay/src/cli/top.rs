@@ -30,7 +30,7 @@ impl Top {
         }
         // Where nobody answers at first, that is told as by `ctl`; a relay that is gone later is waited for.
         let ops = self.at.open()?;
-        let mut screen = Screen::new(ops.address);
+        let mut screen = Screen::new(ops.shown.clone());
         screen.take(Ok(ops.get("/api/v1/overlay")?));
         terminal::run(&mut Live { ops, screen }, self.interval)
     }

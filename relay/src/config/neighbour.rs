@@ -17,7 +17,7 @@ pub struct Neighbour {
     /// Where it listens, `host:port`. Without it this relay does not dial and the entry only describes the link.
     #[serde(default)]
     pub address: Option<String>,
-    /// The name its certificate must show. Needed where there is no `address`.
+    /// The name its certificate must show. Needed where there is no `address`, and where there is a `link`.
     #[serde(default)]
     pub name: Option<NodeName>,
     /// Which of several links to that relay this is: a name that both ends use, such as that of the carrier. One link to each relay may do without.
@@ -94,6 +94,10 @@ impl Neighbour {
             (None, None) => return Err(format!("{field}: expected an address to dial, or the name of who will dial")),
             (Some(address), _) if !is_host_port(address) => {
                 return Err(format!("{field}.address: {address:?} is not host:port, such as \"lon.example.net:4400\""));
+            }
+            (Some(_), None) if self.link.is_some() => {
+                // Whom it dials it must know beforehand: a relay from before 1.4 takes any connection for the one link that it keeps.
+                return Err(format!("{field}: a link with a name needs the `name` of the relay it leads to"));
             }
             _ => {}
         }

@@ -55,8 +55,12 @@ impl Dialler {
             match self.connect(name.as_ref(), &backoff).await {
                 Ok(session) => {
                     let (found, port) = self.attach(session);
-                    // It is this relay itself, or one that there is no place for.
-                    if stands(&found).is_none() {
+                    if self.is_itself(&found.relay) {
+                        self.shared.update(self.index, |neighbour| neighbour.state = NeighbourState::Itself);
+                        // The address may become another's.
+                        tokio::time::sleep(REFUSED_EVERY).await;
+                    } else if stands(&found).is_none() {
+                        // There is no place for it.
                         let Closed { code, reason } = self.shared.host.closed(port).await;
                         let error = ConnectError::Refused { address: self.address.clone(), code, reason };
                         tokio::time::sleep(self.pause_after(&error, &mut backoff)).await;
@@ -112,8 +116,13 @@ impl Dialler {
         before.into_iter().filter(|before| *before != found).for_each(|before| self.shared.renew(&before));
         self.shared.renew(&found);
         let port = self.shared.attach(session);
-        self.shared.update(self.index, |neighbour| neighbour.connections += 1);
+        let links = u64::from(!self.is_itself(&found.relay));
+        self.shared.update(self.index, |neighbour| neighbour.connections += links);
         (found, port)
+    }
+
+    fn is_itself(&self, name: &NodeName) -> bool {
+        self.shared.host.with(|_, system, _| system.name() == name)
     }
 
     /// Tells of a failure, once for each change of its reason.

@@ -16,6 +16,10 @@ use topology::{LinkEnd, StreamName};
 /// How often it is looked whether all have answered.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
+/// How often, and how often at most, it is looked whether another entry leads to a neighbour whose entry is gone: five seconds.
+const COME_EVERY: Duration = Duration::from_millis(50);
+const COMING: usize = 100;
+
 impl Relay {
     /// Does what was asked over the operations port.
     pub(super) fn obey(&mut self, order: Order) {
@@ -298,17 +302,25 @@ impl Relay {
             dialler.abort();
         }
         let Some(end) = end else { return };
-        self.shared.renew(&end);
-        let Some(port) = self.shared.host.with(|_, system, _| system.link(&end)) else { return };
-        // A link that the neighbour dialled is by its entry, not by ours.
-        let ours = self.shared.host.with(|_, _, ports| ports.peer(port).is_some_and(|peer| peer.dialled));
-        if !ours {
-            return;
-        }
-        let drained = self.shared.host.with(|now, system, ports| system.drain_link(now, &end, true, ports));
         let shared = self.shared.clone();
         let grace = shared.config.borrow().drain;
         self.tasks.spawn_local(async move {
+            // Another entry may lead to the same relay, by another address or another link: it is given the time to come up.
+            let mut patience = tokio::time::interval(COME_EVERY);
+            for _ in 0..COMING {
+                patience.tick().await;
+                if !shared.is_coming(&end) {
+                    break;
+                }
+            }
+            shared.renew(&end);
+            let Some(port) = shared.host.with(|_, system, _| system.link(&end)) else { return };
+            // A link that the neighbour dialled is by its entry, not by ours.
+            let ours = shared.host.with(|_, _, ports| ports.peer(port).is_some_and(|peer| peer.dialled));
+            if !ours || shared.knows_entry(&end) {
+                return;
+            }
+            let drained = shared.host.with(|now, system, ports| system.drain_link(now, &end, true, ports));
             tokio::time::sleep(grace).await;
             let back = shared.knows_entry(&end);
             shared.host.with(|now, system, ports| {
@@ -356,6 +368,17 @@ impl Shared {
                 && (named || (address && (old.name.is_none() || new_name.is_none())))
         };
         self.neighbours.borrow().iter().enumerate().position(same)
+    }
+
+    /// Whether an entry may yet lead to the relay at the other end of a link: who is there is not known, or the link is not up.
+    fn is_coming(&self, end: &LinkEnd) -> bool {
+        let known = self.neighbours.borrow();
+        let coming = known.iter().filter(|known| !known.gone && known.configured.address.is_some());
+        let mut coming = coming.map(|known| known.report.end());
+        coming.any(|other| match other {
+            None => true,
+            Some(other) => other.relay == end.relay && self.host.with(|_, system, _| system.link(&other).is_none()),
+        })
     }
 
     /// Whether the configuration has an entry for a neighbour.

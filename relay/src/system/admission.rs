@@ -130,7 +130,7 @@ impl RelaySystem {
         if need.rate_kbps == 0 {
             return Ok(());
         }
-        let has = self.carried.get(id).map(Carried::reserved).unwrap_or_default();
+        let has = self.room_held(&id.name);
         let (deadline_us, mode, max_cost) = (publish.deadline_us, publish.mode, publish.wants.max_cost);
         let asked = Asked { deadline_us, mode, life: id.incarnation, need, max_cost, has: &has };
         let Graphs { egresses, unserved, .. } = self.directory.graphs(&id.name, &asked);
@@ -141,6 +141,13 @@ impl RelaySystem {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The links on which a stream that enters here has room: a life has that of the one it follows.
+    pub(super) fn room_held(&self, name: &StreamName) -> Links {
+        let me = self.name();
+        let lives = self.carried.iter().filter(|(id, _)| id.name == *name && id.ingress == *me);
+        lives.flat_map(|(_, carried)| carried.reserved()).collect()
     }
 
     /// Refuses a stream for which the link of a source or sink has no room beside what else goes over it, where the operator says what such links

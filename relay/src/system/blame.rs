@@ -57,11 +57,12 @@ enum Asker {
 }
 
 impl Asker {
-    /// Where the question came in; `None` where it is this relay's own.
-    fn port(&self) -> Option<PortId> {
-        match self {
-            Asker::Sink(_, port) | Asker::Relay { port, .. } => Some(*port),
-            Asker::Test(_) => None,
+    /// Whether it is on the same account: all links of a relay are on one. What this relay asks itself is on none.
+    fn is_one_with(&self, other: &Asker) -> bool {
+        match (self, other) {
+            (Asker::Sink(_, port), Asker::Sink(_, other)) => port == other,
+            (Asker::Relay { link, .. }, Asker::Relay { link: other, .. }) => link.relay == other.relay,
+            _ => false,
         }
     }
 }
@@ -175,7 +176,7 @@ impl RelaySystem {
             self.told(now, id, &asker, &numbers, first.as_ref(), ports);
             return;
         }
-        let room = self.questions.len() < MOST_QUESTIONS && self.open_for(asker.port()) < MOST_OF_ONE;
+        let room = self.questions.len() < MOST_QUESTIONS && self.open_for(&asker) < MOST_OF_ONE;
         let above = self.above(id).filter(|_| hops > 0 && room);
         let Some((port, handle)) = above else {
             self.told(now, id, &asker, &numbers, None, ports);
@@ -188,9 +189,9 @@ impl RelaySystem {
         self.questions.insert(self.next_question, question);
     }
 
-    /// Questions that are open because of what came in at one port.
-    fn open_for(&self, port: Option<PortId>) -> usize {
-        port.map_or(0, |_| self.questions.values().filter(|question| question.asker.port() == port).count())
+    /// Questions that are open because of what one has asked.
+    fn open_for(&self, asker: &Asker) -> usize {
+        self.questions.values().filter(|question| question.asker.is_one_with(asker)).count()
     }
 
     /// The hop from the source of a stream that enters here. What exceeds its rate did come, and is thrown away.

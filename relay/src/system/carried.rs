@@ -81,6 +81,14 @@ impl From<&Install> for Announced {
     }
 }
 
+impl Carried {
+    /// Whether it is announced as this.
+    pub fn is_announced_as(&self, announced: &Announced) -> bool {
+        let Announced { service, content, sealed } = announced;
+        (self.service, self.content, self.sealed) == (*service, *content, *sealed)
+    }
+}
+
 /// A stream carried here.
 #[derive(Debug)]
 pub struct Carried {

@@ -102,7 +102,14 @@ impl RelaySystem {
         let answer = match self.try_publish(now, port, publish, ports) {
             Ok(handle) => {
                 self.note_asked(Direction::Publish, None);
-                Control::Published { name, handle }
+                ports.control(port, Control::Published { name: name.clone(), handle });
+                // Known where its graphs stand from before.
+                if let Some(rest_us) =
+                    self.published.get(&name).map(|published| published.told_rest_us).filter(|rest| *rest > 0)
+                {
+                    ports.control(port, Control::Rest { name, rest_us });
+                }
+                return;
             }
             Err(refusal) => {
                 self.refused.publish += 1;
@@ -122,40 +129,55 @@ impl RelaySystem {
         self.check_last_mile(port, &publish.name, need.rate_kbps)?;
         let (name, ingress) = (publish.name.clone(), self.name().clone());
         let id = StreamId { name: name.clone(), incarnation: publish.incarnation, ingress };
-        self.check_room(&id, &publish, need)?;
+        // To say again what stands is cheap, and costs nothing; all else is computed for, and has its bound.
+        let stands = self.stands(&id, &publish, need);
+        if !stands {
+            self.check_life(now, &right.token)?;
+            self.check_room(&id, &publish, need)?;
+        }
         let no_handle = || refusal(CloseCode::Overload, "no free handle on this connection");
         if !self.forward.has_free_handle(now, port) {
             return Err(no_handle());
         }
-        self.check_life(now, &right.token, &id)?;
         let publisher = self.ports[&port].peer.name.clone();
         let before = self.published.get(&name).and_then(|old| self.carried.get(&old.id));
         let before = before.and_then(|carried| self.forward.police(carried.key));
         let key = self.carry_published(now, &id, Announced::from(&publish), ports)?;
         self.take_over(now, port, &id, ports);
         self.closing.retain(|(_, closing, _)| *closing != id);
-        self.ended.retain(|ended| ended.id != id);
+        self.ended.remove(&id);
         let handle = self.forward.open_source(now, key, port).ok_or_else(no_handle)?;
         self.forward.set_police(key, policed(before, rate));
         self.forward.set_may_go_first(key, publish.high_priority);
         let (incarnation, deadline_us) = (publish.incarnation, publish.deadline_us);
         self.directory.own().publish(StreamState { name: name.clone(), incarnation, deadline_us });
-        let first_mile_us = first_mile_us(now, port, ports);
+        let mut first_mile_us = first_mile_us(now, port, ports);
+        let mut told_rest_us = 0;
         if let Some((old, token)) = self.published.get(&name).map(|old| (old.id.clone(), old.token.clone())) {
             self.close_account(&old, &token);
         }
-        let mut plan = match self.published.remove(&name) {
-            Some(old) if old.id == id => old.plan,
-            Some(old) => old.plan.of_next_life(self.last_epoch),
-            None => Plan::new(self.last_epoch),
+        let (unserved, why);
+        let plan = match self.published.remove(&name) {
+            Some(old) if old.id == id => {
+                let mut plan = old.plan;
+                if stands {
+                    // What has changed of the first mile since is seen when it is measured.
+                    (first_mile_us, told_rest_us) = (old.first_mile_us, old.told_rest_us);
+                } else {
+                    plan.renew();
+                }
+                (unserved, why) = (old.unserved, old.why);
+                plan
+            }
+            old => {
+                (unserved, why) = Default::default();
+                old.map_or_else(|| Plan::new(self.last_epoch), |old| old.plan.of_next_life(self.last_epoch))
+            }
         };
-        plan.outdate();
         let mode = publish.mode;
-        let (source, port_of, gone_since, ending) = (port, Some(port), None, None);
-        let (port, told_rest_us) = (port_of, 0);
+        let (source, port, gone_since, ending) = (port, Some(port), None, None);
         let (wants, token) = (publish.wants, right.token);
         self.note_token(&token);
-        let (unserved, why) = Default::default();
         let published = Published {
             id,
             publisher,
@@ -176,6 +198,16 @@ impl RelaySystem {
         self.note(source, name, right.until);
         self.plan_due = Some(now);
         Ok(handle.0)
+    }
+
+    /// Whether a stream is published here just so.
+    fn stands(&self, id: &StreamId, publish: &Publish, need: Need) -> bool {
+        let published =
+            self.published.get(&id.name).filter(|published| published.id == *id && published.ending.is_none());
+        published.is_some_and(|published| {
+            let asks = (published.mode, published.need) == (publish.mode, need) && published.wants == publish.wants;
+            asks && self.carried.get(id).is_some_and(|carried| carried.is_announced_as(&Announced::from(publish)))
+        })
     }
 
     /// Publishes a stream of this relay's own, beyond all clients' reach.
@@ -338,7 +370,8 @@ impl RelaySystem {
             return;
         };
         let deadline = self.carried.get(&published.id).map(|carried| carried.deadline()).unwrap_or_default();
-        published.ending = Some(now + deadline + LAST_PACKETS);
+        // Said again and again, it ends no later.
+        published.ending.get_or_insert(now + deadline + LAST_PACKETS);
     }
 
     /// The connection of a source is gone without a word.
@@ -528,11 +561,16 @@ impl RelaySystem {
 
     fn compute(&mut self, now: Instant, generation: u64, name: &StreamName, ports: &mut Ports) {
         let Some(published) = self.published.get_mut(name) else { return };
-        let Some(carried) = self.carried.get(&published.id) else { return };
+        let Some(carried) = self.carried.get(&published.id) else {
+            published.plan.skip(generation);
+            return;
+        };
         let deadline_us = carried.deadline_us().saturating_sub(published.first_mile_us);
         let (mode, life, need, max_cost) =
             (published.mode, published.id.incarnation, published.need, published.wants.max_cost);
-        let has = carried.reserved();
+        let me = self.directory.me();
+        let lives = self.carried.iter().filter(|(id, _)| id.name == *name && id.ingress == *me);
+        let has = lives.flat_map(|(_, carried)| carried.reserved()).collect();
         let asked = Asked { deadline_us, mode, life, need, max_cost, has: &has };
         let mut graphs = self.directory.graphs(name, &asked);
         published.why = std::mem::take(&mut graphs.why);

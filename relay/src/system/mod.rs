@@ -74,7 +74,7 @@ use node::{Closed, EndSystem, Peer, PortId, Ports};
 use paced::{Paced, Statement};
 use past::Past;
 use shares::Shares;
-use signals::{Echo, Neighbour as RelayPort};
+use signals::{Echo, Neighbour as RelayPort, Taken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -169,6 +169,8 @@ pub struct RelaySystem {
     shares: Shares,
     /// How much each relay has said to all others.
     paced: Paced,
+    /// What was taken of each relay's signals.
+    taken: BTreeMap<NodeName, Taken>,
     published: BTreeMap<StreamName, Published>,
     /// What is admitted to the links must be counted anew.
     admission_stale: bool,
@@ -178,7 +180,7 @@ pub struct RelaySystem {
     /// Streams to be let go, and whether they ended.
     closing: Vec<(Instant, StreamId, bool)>,
     /// Streams that ended lately: what still comes of them by other ways does not bring them back.
-    ended: Vec<Ended>,
+    ended: BTreeMap<StreamId, Ended>,
     /// Outputs that have just been opened.
     fresh: Vec<(StreamKey, PortId)>,
     /// Announcements to be repeated, by how often they were.
@@ -231,7 +233,6 @@ pub struct RelaySystem {
 #[derive(Debug)]
 struct Ended {
     at: Instant,
-    id: StreamId,
     /// Boot and epoch of its last graph.
     last: Option<(u64, u16)>,
 }
@@ -262,12 +263,13 @@ impl RelaySystem {
             carried: BTreeMap::new(),
             shares: Shares::default(),
             paced: Paced::default(),
+            taken: BTreeMap::new(),
             published: BTreeMap::new(),
             admission_stale: false,
             used: BTreeMap::new(),
             wanted: BTreeMap::new(),
             closing: Vec::new(),
-            ended: Vec::new(),
+            ended: BTreeMap::new(),
             fresh: Vec::new(),
             echoes: Default::default(),
             refused: RefusalCounters::default(),
@@ -496,6 +498,7 @@ impl RelaySystem {
             self.expire_inquiries(now);
             self.accounts.expire(now);
             self.paced.expire(now);
+            self.taken.retain(|_, taken| !taken.is_whole(now));
             self.expire_rights(now, ports);
         }
     }

@@ -5,10 +5,10 @@
 //! A statement is on the account of its origin where that stands behind it: it is the latest of a stream that the origin advertises. Old graphs are
 //! signed as well as new ones, and whoever passes them on again is to use up no allowance but its own: they are on the account of the neighbour.
 
-use super::RelaySystem;
 use super::allowance::{Allowance, Terms};
 use super::carried::{Carried, Installed, StreamId};
 use super::statement::{self, Topic, is_newer};
+use super::{RelaySystem, streams};
 use crate::forward::label;
 use link::Instant;
 use node::control::Control;
@@ -41,8 +41,8 @@ enum Account {
     Links(NodeName),
     Trouble(NodeName),
     Graphs(NodeName),
-    /// Graphs of others that a neighbour brings.
-    Brought(PortId),
+    /// Graphs of others that a neighbour brings, by whichever of its links.
+    Brought(NodeName),
 }
 
 impl Account {
@@ -152,6 +152,10 @@ impl RelaySystem {
     /// Takes in what a relay says to all others, or keeps it for later. `false` where it was out of bounds.
     pub(super) fn take_at_pace(&mut self, now: Instant, statement: Statement, ports: &mut Ports) -> bool {
         let Some(topic) = Topic::of(&statement.said) else { return false };
+        // What waits is counted as it was encoded: empty modules take a byte each, and thirty decoded.
+        if matches!(&statement.said, Control::Install(install) if !streams::is_bounded(install)) {
+            return false;
+        }
         // What is known goes no further.
         if !self.is_news(&statement.said) {
             return self.take_in(now, statement, ports);
@@ -244,10 +248,16 @@ impl RelaySystem {
                 };
                 let is_latest = self.carried.get(&id).and_then(Carried::newest).is_none_or(is_later);
                 let stands = self.directory.advertises(&id.ingress, &id.name, id.incarnation);
-                if is_latest && stands { Account::Graphs(id.ingress) } else { Account::Brought(statement.from) }
+                if is_latest && stands { Account::Graphs(id.ingress) } else { self.brought(statement, &id.ingress) }
             }
-            _ => Account::Brought(statement.from),
+            _ => self.brought(statement, self.name()),
         }
+    }
+
+    /// The account of who brings a statement; of `origin` where that one has gone.
+    fn brought(&self, statement: &Statement, origin: &NodeName) -> Account {
+        let peer = self.ports.get(&statement.from).map(|port| &port.peer.name);
+        Account::Brought(peer.unwrap_or(origin).clone())
     }
 }
 
@@ -319,7 +329,7 @@ mod tests {
         for account in 0..40 {
             for nth in 0..1_000 {
                 let (_, topic, large) = statement(&format!("r{account}-{nth}"), 1, 3_000);
-                let brought = Account::Brought(PortId(account));
+                let brought = Account::Brought(format!("n{account}").parse().expect("valid"));
                 if !paced.wait(brought.clone(), topic, large) {
                     break;
                 }

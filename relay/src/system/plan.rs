@@ -118,7 +118,12 @@ impl Plan {
         self.generation = None;
     }
 
-    /// Asks for a new epoch in any case: the old one was not believed.
+    /// Takes the state that `generation` counts for computed: there is nothing to compute for.
+    pub fn skip(&mut self, generation: u64) {
+        self.generation = Some(generation);
+    }
+
+    /// Asks for a new epoch in any case: the old one was not believed, or what relays are told beside the graphs has changed.
     pub fn renew(&mut self) {
         self.generation = None;
         self.renew = true;
@@ -156,7 +161,11 @@ impl Plan {
         self.epochs.drain(..passed);
         let in_force = &self.epochs[0];
         self.selected = match &in_force.rule {
-            Rule::Fixed(modules) => *modules,
+            Rule::Fixed(modules) => {
+                // What it has left to switch was that of a rule before.
+                self.selector = Selector::default();
+                *modules
+            }
             Rule::Watched(watched) => {
                 let conditions = watched.conditions(troubled);
                 let condition = |edge| {

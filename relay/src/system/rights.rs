@@ -131,7 +131,8 @@ impl RelaySystem {
         published.token = right.token;
         if published.need != need {
             published.need = need;
-            published.plan.outdate();
+            // The links are told even where the graphs stay the same.
+            published.plan.renew();
             self.plan_due = Some(now);
             let before = self.forward.police(key);
             self.forward.set_police(key, policed(before, rate));
@@ -140,7 +141,14 @@ impl RelaySystem {
 
     fn take_right(&mut self, now: Instant, port: PortId, name: StreamName, refusal: Refusal, ports: &mut Ports) {
         match self.ports.get(&port).map(|state| state.peer.role) {
-            Some(Role::Source) => self.unpublish(now, port, &name),
+            Some(Role::Source) => {
+                // What is on its way arrives; nothing more comes in.
+                let published = self.published.get(&name).and_then(|published| self.carried.get(&published.id));
+                if let Some(key) = published.map(|carried| carried.key) {
+                    self.forward.close_source(now, key, port);
+                }
+                self.unpublish(now, port, &name);
+            }
             _ => self.unsubscribe(now, port, &name, ports),
         }
         ports.control(port, Control::StreamRefused { name, refusal });

@@ -96,10 +96,7 @@ impl RelaySystem {
     }
 
     /// Whether a token may begin this life of a stream, which counts as begun then.
-    pub(super) fn check_life(&mut self, now: Instant, token: &str, id: &StreamId) -> Result<(), Refusal> {
-        if self.published.get(&id.name).is_some_and(|published| published.id == *id) {
-            return Ok(());
-        }
+    pub(super) fn check_life(&mut self, now: Instant, token: &str) -> Result<(), Refusal> {
         let at_once = self.options.limits.max_streams_per_token.max(LEAST_AT_ONCE);
         if self.shares.begin(now, token, at_once) {
             return Ok(());

@@ -26,6 +26,9 @@ const PARTS: Terms = Terms { at_once: 16_384, a_second: 16_384 };
 /// Statements among them, whose signatures are checked. The control stream brings them again.
 const STATEMENTS: Terms = Terms { at_once: 2_000, a_second: 500 };
 
+/// Streams announced among them: those of two thousand streams, which are announced three times. The control stream brings them again, too.
+const OPENS: Terms = Terms { at_once: 6_000, a_second: 2_000 };
+
 /// Questions among them, each counted as [`QUESTION`] and [`NUMBER`] for each number it names: those of thousands of streams that all fail at once.
 const QUESTIONS: Terms = Terms { at_once: 8 << 20, a_second: 2 << 20 };
 const QUESTION: usize = 512;
@@ -53,16 +56,17 @@ pub(super) struct Neighbour {
     closed: BTreeMap<u16, Instant>,
     /// When those were let go that it had closed long ago.
     swept: Option<Instant>,
-    taken: Taken,
+    /// Parts of its signals that were taken.
+    parts: Allowance,
     complained: Option<Instant>,
 }
 
-/// How much of a neighbour's signals was taken.
+/// How much of a relay's signals was taken, by whichever of its links, and however often it has dialled.
 #[derive(Debug, Default)]
-struct Taken {
-    parts: Allowance,
+pub(super) struct Taken {
     statements: Allowance,
     questions: Allowance,
+    opens: Allowance,
 }
 
 impl Taken {
@@ -76,8 +80,14 @@ impl Taken {
                 let numbers: usize = pull.missing.iter().map(|(_, count)| usize::from(*count)).sum();
                 self.questions.take(now, QUESTION + NUMBER * numbers.min(MOST_NUMBERS), QUESTIONS)
             }
+            Control::StreamOpen(_) => self.opens.take(now, 1, OPENS),
             _ => true,
         }
+    }
+
+    /// Whether nothing of it is taken.
+    pub(super) fn is_whole(&self, now: Instant) -> bool {
+        [&self.statements, &self.questions, &self.opens].iter().all(|allowance| allowance.is_whole(now))
     }
 }
 
@@ -157,13 +167,20 @@ impl RelaySystem {
         self.echoes.iter().filter_map(|echoes| echoes.front()).map(|echo| echo.due).min()
     }
 
+    fn was_closed(&self, now: Instant, port: PortId, handle: u16) -> bool {
+        match self.ports.get(&port).map(|port| &port.kind) {
+            Some(Kind::Relay(neighbour)) => neighbour.was_closed(now, handle),
+            _ => false,
+        }
+    }
+
     /// Takes a signal in; nothing but what a relay announces travels so.
     pub(super) fn take_signal(&mut self, now: Instant, port: PortId, delivery: &Delivery, ports: &mut Ports) {
         let Some(Kind::Relay(neighbour)) = self.ports.get_mut(&port).map(|port| &mut port.kind) else {
             self.refused.protocol += 1;
             return;
         };
-        if !neighbour.taken.parts.take(now, 1, PARTS) {
+        if !neighbour.parts.take(now, 1, PARTS) {
             self.directory.note_excess();
             return;
         }
@@ -175,7 +192,8 @@ impl RelaySystem {
                 return;
             }
         };
-        if !neighbour.taken.takes(now, &message) {
+        let Some(name) = self.ports.get(&port).map(|port| port.peer.name.clone()) else { return };
+        if !self.taken.entry(name).or_default().takes(now, &message) {
             // Statements are not thrown away: the control stream brings them.
             if matches!(message, Control::Pull(_)) {
                 self.directory.note_excess();
@@ -184,7 +202,7 @@ impl RelaySystem {
         }
         match message {
             Control::StreamOpen(open) => {
-                if !neighbour.was_closed(now, open.handle) {
+                if !self.was_closed(now, port, open.handle) {
                     self.stream_open(now, port, open, ports);
                 }
             }

@@ -7,7 +7,7 @@ use crate::events::What;
 use crate::forward::signal::SIGNAL;
 use crate::forward::{StreamKey, label};
 use link::{Instant, StreamHandle};
-use node::control::{Control, StreamOpen};
+use node::control::{Control, Install, StreamOpen};
 use node::{PortId, Ports};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -27,8 +27,17 @@ const BELIEVED_FOR: Duration = Duration::from_secs(2);
 /// How long a stream that ended stays known as such.
 const ENDED_FOR: Duration = Duration::from_secs(2);
 
+/// Most of them that are known; of those beyond, what is late may bring one back for a moment.
+const MOST_ENDED: usize = 8_192;
+
 /// Most edges in all modules of an installation.
 const MAX_EDGES: usize = 8_192;
+
+/// Whether a graph is no larger than any may be.
+pub(super) fn is_bounded(install: &Install) -> bool {
+    let edges: usize = install.modules.iter().map(|module| module.edges.len()).sum();
+    install.modules.len() <= label::MAX_MODULES && edges <= MAX_EDGES
+}
 
 impl RelaySystem {
     /// The place of a stream in the forwarder; made where it is new. `None` beyond the bounds. Told of by `from`, or here; `signed` where its
@@ -67,8 +76,12 @@ impl RelaySystem {
 
     /// Whether what is said to enter elsewhere is nobody's. A name belongs to who has it: while one relay says that a life enters there and it does
     /// come here, another life gives way (an honest relay refuses to publish it), and so does the same life, as long as it flows from there: a source that
-    /// has moved publishes at one relay at a time.
+    /// has moved publishes at one relay at a time. And where the ingress advertises one life that does come here, another of the same ingress that it
+    /// has signed nothing of is a neighbour's invention.
     fn gives_way(&self, now: Instant, id: &StreamId, carried: &Carried) -> bool {
+        if carried.newest().is_none() && self.has_genuine_life(id) {
+            return true;
+        }
         let elsewhere = self.carried.iter().filter(|(elder, _)| elder.name == id.name && elder.ingress != id.ingress);
         let mut elders = elsewhere.filter(|(_, known)| known.since < carried.since);
         elders.any(|(elder, known)| {
@@ -78,6 +91,15 @@ impl RelaySystem {
             };
             comes && self.directory.holds(&elder.ingress, &elder.name, elder.incarnation)
         })
+    }
+
+    /// Whether the ingress advertises another life of a stream, and not this one, and that other is carried here.
+    fn has_genuine_life(&self, id: &StreamId) -> bool {
+        let holds = |id: &StreamId| self.directory.holds(&id.ingress, &id.name, id.incarnation);
+        let others = self.carried.iter().filter(|(other, _)| other.name == id.name && other.ingress == id.ingress);
+        let mut others =
+            others.filter(|(other, known)| other.incarnation != id.incarnation && known.orphan_since.is_none());
+        others.any(|(other, _)| holds(other)) && !holds(id)
     }
 
     /// Takes from sinks what gives way again: its elder was silent for a while, and is back.
@@ -199,16 +221,17 @@ impl RelaySystem {
         for (port, handle) in self.forward.remove_stream(now, carried.key) {
             ports.control(port, Control::StreamClose { handle: handle.0, ended });
         }
-        if ended {
-            let last = carried.newest().map(|install| (install.boot, install.epoch));
-            self.ended.push(Ended { at: now, id: id.clone(), last });
+        let last = carried.newest().map(|install| (install.boot, install.epoch));
+        if ended && self.ended.len() < MOST_ENDED {
+            self.ended.insert(id.clone(), Ended { at: now, last });
         }
-        self.admission_stale = true;
+        // Without a graph it asked nothing of links.
+        self.admission_stale |= last.is_some();
         self.open_to_sinks(now, &id.name, ports);
     }
 
     fn has_ended(&self, id: &StreamId) -> bool {
-        self.ended.iter().any(|ended| ended.id == *id)
+        self.ended.contains_key(id)
     }
 
     /// A graph computed after the end of a stream: it is published again.
@@ -216,15 +239,16 @@ impl RelaySystem {
         let newer = |last: Option<(u64, u16)>| {
             last.is_some_and(|(known, last)| boot > known || (boot == known && label::later(epoch, last)))
         };
-        self.ended.retain(|ended| ended.id != *id || !newer(ended.last));
+        if self.ended.get(id).is_some_and(|ended| newer(ended.last)) {
+            self.ended.remove(id);
+        }
     }
 
     /// Takes a graph in, from a neighbour or (`None`) of this relay's own making; passes it on along its own edges
     /// and along those it replaces, so that those who are left out hear of it too.
     pub(super) fn install(&mut self, now: Instant, from: Option<PortId>, install: Installed, ports: &mut Ports) {
         let id = StreamId::from(&*install);
-        let edges: usize = install.modules.iter().map(|module| module.edges.len()).sum();
-        if install.modules.len() > label::MAX_MODULES || edges > MAX_EDGES {
+        if !is_bounded(&install) {
             self.refused.protocol += 1;
             return;
         }
@@ -249,6 +273,8 @@ impl RelaySystem {
             }
         }
         self.admission_stale = true;
+        // A life that nobody had vouched for until now.
+        self.open_to_sinks(now, &id.name, ports);
         for port in self.below(&id) {
             if Some(port) != from {
                 self.announce(now, port, (*install.message).clone(), ports);
@@ -303,7 +329,7 @@ impl RelaySystem {
     pub(super) fn let_go(&mut self, now: Instant, ports: &mut Ports) {
         self.mark_orphans(now, None);
         self.settle_shares(now);
-        self.ended.retain(|ended| now.saturating_since(ended.at) < ENDED_FOR);
+        self.ended.retain(|_, ended| now.saturating_since(ended.at) < ENDED_FOR);
         self.let_go_of_published(now);
         let (due, later) = std::mem::take(&mut self.closing).into_iter().partition(|(at, ..)| *at <= now);
         self.closing = later;

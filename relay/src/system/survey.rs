@@ -87,8 +87,11 @@ impl RelaySystem {
         if self.inquiries.contains_key(&key) || self.inquiries.len() >= MOST_QUESTIONS {
             return;
         }
-        let of_one = from.map_or(0, |_| self.inquiries.values().filter(|inquiry| inquiry.from == from).count());
-        if of_one >= MOST_OF_ONE {
+        // All links of a neighbour are on one account.
+        let relay = |port: Option<PortId>| Some(&self.ports.get(&port?)?.peer.name);
+        let of_one =
+            |asker: &NodeName| self.inquiries.values().filter(|inquiry| relay(inquiry.from) == Some(asker)).count();
+        if relay(from).is_some_and(|asker| of_one(asker) >= MOST_OF_ONE) {
             return;
         }
         let is_it = |id: &&StreamId| id.name == survey.name && id.incarnation == survey.incarnation;

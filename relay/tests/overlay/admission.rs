@@ -5,7 +5,7 @@ use anabranch_relay::config::Limits;
 use anabranch_relay::system::LinkOptions;
 use link::Bitrate;
 use link::policy::Policy;
-use node::control::{CloseCode, Dissemination, Wants};
+use node::control::{CloseCode, Control, Dissemination, Wants};
 use node::testing::NodeId;
 use node::trust::{Direction, Grant};
 use std::time::Duration;
@@ -77,6 +77,41 @@ fn a_stream_without_room_is_refused_with_the_link_and_what_it_can_carry() {
     assert_eq!((left[0].admissible, left[0].admitted_normal, left[0].left), (16_000_000, 11_000_000, 5_000_000));
     let sent = play(&mut overlay, first);
     overlay.of_sink(sink, |sink| sink.assert_whole(1, 0..sent));
+}
+
+/// The graph stays as it is, and every relay on it is told of another rate.
+#[test]
+fn room_is_asked_for_at_the_rate_that_is_granted_now() {
+    let mut overlay = line();
+    let sink = overlay.sink("c", "s");
+    let first = overlay.source("a", "one", source(1, STREAM));
+    overlay.run(500);
+    let admitted = |overlay: &mut Overlay| overlay.report("a").capacity[0].admitted_normal;
+    assert_eq!(admitted(&mut overlay), 11_000_000);
+    for rate in [12_000, 2_000, 11_000] {
+        overlay.world.with(first, |_, source: &mut Source, ports| {
+            source.publish.wants.rate_kbps = rate;
+            ports.control(source.port.expect("connected"), Control::Publish(source.publish.clone()));
+        });
+        overlay.run(500);
+        assert_eq!(admitted(&mut overlay), u64::from(rate) * 1000);
+    }
+    let sent = play(&mut overlay, first);
+    overlay.of_sink(sink, |sink| sink.assert_whole(1, 0..sent));
+}
+
+/// A source that was killed comes back before its connection is known to be dead.
+#[test]
+fn a_source_that_begins_anew_has_the_room_of_its_former_life() {
+    let mut overlay = line();
+    let sink = overlay.sink("c", "s");
+    overlay.source("a", "one", source(1, STREAM));
+    overlay.run(500);
+    let new = overlay.source("a", "one", source(2, STREAM));
+    overlay.run(1_000);
+    overlay.of_source(new, |source| assert_eq!(source.reasons, [""; 0]));
+    let sent = play(&mut overlay, new);
+    overlay.of_sink(sink, |sink| sink.assert_whole(2, 0..sent));
 }
 
 #[test]

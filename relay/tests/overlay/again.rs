@@ -121,6 +121,45 @@ fn a_rate_ends_with_its_token_though_another_lasts() {
     overlay.of_source(source, |source| assert_eq!(source.refused, [], "it goes on"));
 }
 
+/// Whoever says again and again that its stream ends does not keep it by that.
+#[test]
+fn an_end_that_is_said_again_comes_no_later() {
+    let mut overlay = Overlay::with_links(&[("a", "b", 10)]);
+    overlay.sink("b", "s");
+    let source = overlay.source("a", "camera", Source::new(1));
+    overlay.run(300);
+    overlay.send(source, true);
+    for _ in 0..20 {
+        overlay.world.with(source, |_, source: &mut Source, ports| {
+            let name = source.publish.name.clone();
+            ports.control(source.port.expect("connected"), Control::Unpublish { name });
+        });
+        overlay.run(100);
+    }
+    assert!(overlay.report("a").streams.is_empty(), "200 ms of deadline, and a tenth of a second");
+}
+
+#[test]
+fn nothing_comes_in_by_a_right_that_has_expired() {
+    let mut overlay = Overlay::with_links(&[("a", "b", 10)]);
+    let sink = overlay.sink("b", "s");
+    let source = Source { publish: Publish { deadline_us: 60_000_000, ..Source::new(1).publish }, ..Source::new(1) };
+    let source = overlay.idle_source(source);
+    overlay.connect_source("a", "camera", source, right(Direction::Publish, "**", 5));
+    overlay.run(300);
+    let handle = overlay.of_source(source, |source| source.handle);
+    overlay.send(source, true);
+    overlay.run(6_500);
+    // It goes on all the same.
+    overlay.of_source(source, |source| {
+        assert_eq!(source.refused, [CloseCode::Expired]);
+        source.handle = handle;
+    });
+    overlay.run(3_500);
+    let came = overlay.of_sink(sink, |sink| sink.count(1));
+    assert!((3_000..6_500).contains(&came), "{came}: a packet a millisecond, for five or six seconds");
+}
+
 /// A new life where there is no room for both takes the place of the one before, and a name that nobody publishes comes free.
 #[test]
 fn at_a_full_relay_a_source_restarts_and_its_name_comes_free_when_it_is_gone() {

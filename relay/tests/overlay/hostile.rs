@@ -39,6 +39,8 @@ pub(crate) enum Vice {
     Impersonate(Advertisement, u32),
     /// It says that it brings the stream from its true ingress, and sends something of its own making from this number on, a packet a millisecond.
     Usurp(u32),
+    /// It says that the source has begun another life at the true ingress, five times a second and each time another, from this one on.
+    Lives(u64),
 }
 
 /// What all payloads of its own making begin with.
@@ -245,6 +247,15 @@ impl EndSystem for Hostile {
                     self.vice = Some(Vice::Impersonate(advertisement, seq + 1));
                     self.make_up(now, seq, ports);
                 }
+                Some(Vice::Lives(life)) => {
+                    self.due = now + Duration::from_millis(200);
+                    self.vice = Some(Vice::Lives(life + 1));
+                    let (handle, incarnation) = (OWN + (life % 1000) as u16, Incarnation(life));
+                    for port in Self::neighbours(ports) {
+                        let open = StreamOpen { handle, incarnation, ..announcement(None) };
+                        ports.control(port, Control::StreamOpen(open));
+                    }
+                }
                 Some(Vice::Usurp(seq)) => {
                     self.vice = Some(Vice::Usurp(seq + 1));
                     self.make_up(now, seq, ports);
@@ -258,7 +269,9 @@ impl EndSystem for Hostile {
     fn poll_timeout(&self) -> Option<Instant> {
         let own = matches!(
             self.vice,
-            Some(Vice::End | Vice::Flood(..) | Vice::Claim(_) | Vice::Impersonate(..) | Vice::Usurp(_))
+            Some(
+                Vice::End | Vice::Flood(..) | Vice::Claim(_) | Vice::Impersonate(..) | Vice::Usurp(_) | Vice::Lives(_)
+            )
         )
         .then_some(self.due);
         let waiting = self.waiting.front().map(|(due, ..)| *due);

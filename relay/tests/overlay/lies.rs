@@ -7,6 +7,7 @@ use crate::failures::Stage;
 use crate::harness::{Overlay, STREAM, Source, ms};
 use crate::hostile::{CLAIMED, MADE_UP, Vice};
 use anabranch_relay::system::LinkOptions;
+use node::control::Control;
 use node::control::Dissemination::{self, Auto, Targeted, Tree};
 use std::time::Duration;
 use topology::lsdb::{Advertisement, Incarnation, LinkState, StreamState};
@@ -114,7 +115,7 @@ fn lies_that_go_on_cost_nothing_when_one_way_is_tried_again() {
 /// Packets that were held back are said to be as young as they came: relays cannot see it in their age.
 #[test]
 fn lies_about_time() {
-    for held in [120, 500] {
+    for held in [120, 145, 150, 160, 180, 250, 500] {
         costs_nothing(&format!("holds all back for {held} ms, unsaid"), &Vice::Delay(ms(held)));
     }
     costs_nothing("holds every other back for 60 ms, unsaid", &Vice::Reorder(ms(60)));
@@ -222,6 +223,39 @@ fn lies_about_bringing_the_stream() {
         assert!(beside > 4_000, "{mode:?}: {beside}");
         let payloads = stage.overlay.of_sink(stage.sink, |sink| sink.payloads.get(&MADE_UP).copied().unwrap_or(0));
         assert!(payloads < 600, "{mode:?}: {payloads} are made up, after the stream's end");
+    }
+}
+
+/// A neighbour of the sink's relay says that the source has begun another life, and another, at its true ingress: a sink that was told of each would take
+/// the true one for long over.
+#[test]
+fn lies_about_other_lives_of_the_stream() {
+    for mode in [Auto, Targeted, Tree] {
+        let mut stage = Stage::new(mode);
+        stage.overlay.start("y");
+        stage.overlay.link("y", "x", 5);
+        stage.run(1000);
+        let from = stage.overlay.of_source(stage.source, |source| source.next_seq);
+        stage.overlay.corrupt("y", Some(Vice::Lives(99)));
+        stage.run(5000);
+        // A true one, while it goes on.
+        stage.overlay.world.with(stage.source, |_, source: &mut Source, ports| {
+            source.publish.incarnation = Incarnation(2);
+            ports.control(source.port.expect("connected"), Control::Publish(source.publish.clone()));
+        });
+        stage.run(100);
+        let again = stage.overlay.of_source(stage.source, |source| source.next_seq);
+        stage.run(2000);
+        let sent = stage.overlay.send(stage.source, false);
+        stage.overlay.run(500);
+        let (opens, missing) = stage.overlay.of_sink(stage.sink, |sink| {
+            let lacks = |life: u64, numbers: std::ops::Range<u32>| {
+                numbers.filter(|n| !sink.got.contains_key(&(life, *n))).count()
+            };
+            (sink.opens, (lacks(1, from..from + 4900), lacks(2, again..sent)))
+        });
+        println!("y says that other lives have begun, {mode:?}: {missing:?} missing");
+        assert_eq!((opens, missing), (2, (0, 0)), "{mode:?}");
     }
 }
 

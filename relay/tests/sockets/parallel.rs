@@ -22,6 +22,7 @@ async fn pair() -> (Net, SocketAddr) {
     let mut net = Net::new();
     let a = net.start("a", &[]).await;
     let fibre = Neighbour {
+        name: Some("a".parse().expect("valid")),
         link: Some("fibre".parse().expect("valid")),
         bind: Some([127, 0, 0, 2].into()),
         repair: RepairMode::Hybrid,
@@ -111,7 +112,8 @@ fn a_link_whose_address_is_not_there_says_so_and_the_other_stands() {
         let a = net.start("a", &[]).await;
         // For documentation (RFC 5737): no machine has it.
         let bind = Some([192, 0, 2, 7].into());
-        let sat = Neighbour { link: Some("sat".parse().expect("valid")), bind, ..Neighbour::at(a.to_string()) };
+        let (name, link) = (Some("a".parse().expect("valid")), Some("sat".parse().expect("valid")));
+        let sat = Neighbour { name, link, bind, ..Neighbour::at(a.to_string()) };
         let both = vec![Neighbour::at(a.to_string()), sat];
         net.start_with("b", |config| config.neighbours = both).await;
         net.linked(2).await;

@@ -54,10 +54,17 @@ impl Outputs {
             Target::File { path, append, framing } => {
                 let opened = stream::open_file(path).and_then(|file| {
                     if *append || again {
-                        Ok(stream::ByteWriter::new(file, *framing))
-                    } else {
-                        stream::ByteWriter::replacing(file, *framing)
+                        return stream::ByteWriter::appending(file, *framing);
                     }
+                    let bytes = file.metadata()?.len();
+                    if bytes > 0 {
+                        tracing::warn!(
+                            output = shown,
+                            bytes,
+                            "the first packet replaces what the file holds; ?append=true keeps it"
+                        );
+                    }
+                    stream::ByteWriter::replacing(file, *framing)
                 });
                 Box::new(opened.map_err(|error| cannot_create(spec, &error))?)
             }

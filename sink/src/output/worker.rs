@@ -23,6 +23,10 @@ pub(super) trait Writer: Send + std::fmt::Debug {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+    /// What was taken and is not written yet.
+    fn waiting(&self) -> Waiting {
+        Waiting::default()
+    }
     /// Whether packets leave at [`Release::at`], not before.
     fn is_paced(&self) -> bool {
         false
@@ -33,6 +37,14 @@ pub(super) trait Writer: Send + std::fmt::Debug {
     fn clients(&self) -> Option<Clients> {
         None
     }
+}
+
+/// What waits to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) packets: u64,
+    /// Of their payloads.
+    pub(super) bytes: u64,
 }
 
 /// Counts of players, shared with the server.
@@ -84,6 +96,7 @@ pub(super) fn start(name: String, clock: Clock, writer: Box<dyn Writer>, gated: 
         gate: gated.then(Gate::default),
         shared: shared.clone(),
         stopped,
+        taken: Waiting::default(),
         failing: false,
     };
     // Names of threads are cut to 15 bytes by the system.
@@ -165,6 +178,8 @@ struct Worker {
     gate: Option<Gate>,
     shared: Arc<Shared>,
     stopped: Arc<Notify>,
+    /// What the writer has taken so far.
+    taken: Waiting,
     /// Whether the last attempt failed; so that a run of failures is logged once.
     failing: bool,
 }
@@ -177,14 +192,24 @@ impl Worker {
             if result.is_ok() && queue.is_empty() {
                 result = self.writer.flush();
             }
+            self.account();
             if result.is_err() {
                 break;
             }
         }
-        if let Err(error) = result.and_then(|()| self.writer.flush()) {
+        let result = result.and_then(|()| self.writer.flush());
+        self.account();
+        if let Err(error) = result {
             self.fail(&error);
         }
         self.stopped.notify_one();
+    }
+
+    /// Tells what has been written: all that was taken but what waits.
+    fn account(&self) {
+        let waiting = self.writer.waiting();
+        self.shared.packets.store(self.taken.packets - waiting.packets, Relaxed);
+        self.shared.bytes.store(self.taken.bytes - waiting.bytes, Relaxed);
     }
 
     fn take(&mut self, release: &Release) -> io::Result<()> {
@@ -204,8 +229,8 @@ impl Worker {
         }
         match self.writer.write(release) {
             Ok(()) => {
-                self.shared.packets.fetch_add(1, Relaxed);
-                self.shared.bytes.fetch_add(release.payload.len() as u64, Relaxed);
+                self.taken.packets += 1;
+                self.taken.bytes += release.payload.len() as u64;
                 self.failing = false;
                 Ok(())
             }

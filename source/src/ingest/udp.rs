@@ -291,7 +291,8 @@ fn warn_of_small_buffer(input: &Input, options: &Socket, socket: &socket2::Socke
     }
 }
 
-/// What the kernel threw away for want of room in a socket's buffer (Linux: the last column of `/proc/net/udp`).
+/// What the kernel threw away for want of room in a socket's buffer (Linux: the last column of `/proc/self/net/udp`, which is there too where
+/// `/proc` shows nothing but processes).
 struct Drops {
     inode: String,
 }
@@ -311,14 +312,14 @@ impl Drops {
     }
 
     fn count(&self) -> Option<u64> {
-        ["/proc/net/udp", "/proc/net/udp6"].iter().find_map(|table| {
+        ["/proc/self/net/udp", "/proc/self/net/udp6"].iter().find_map(|table| {
             let table = std::fs::read_to_string(table).ok()?;
             table.lines().find_map(|line| dropped(line, &self.inode))
         })
     }
 }
 
-/// Reads a line of `/proc/net/udp`: the inode is the tenth column, the drops are the last.
+/// Reads a line of `/proc/self/net/udp`: the inode is the tenth column, the drops are the last.
 fn dropped(line: &str, inode: &str) -> Option<u64> {
     let mut columns = line.split_ascii_whitespace();
     (columns.nth(9) == Some(inode)).then(|| columns.last()?.parse().ok()).flatten()

@@ -8,7 +8,6 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Cell, Row, Table, TableState};
 use serde_json::Value;
 use std::cmp::Ordering;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// By what links are listed.
@@ -25,7 +24,7 @@ pub(super) enum Order {
 /// What is known, and how it is looked at.
 #[derive(Debug)]
 pub(super) struct Screen {
-    ops: SocketAddr,
+    ops: String,
     overview: Value,
     /// Why there is no newer one.
     trouble: Option<String>,
@@ -34,7 +33,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(ops: SocketAddr) -> Screen {
+    pub(super) fn new(ops: String) -> Screen {
         let links = TableState::default().with_selected(0);
         Screen { ops, overview: Value::Null, trouble: None, order: Order::Worst, links }
     }
@@ -208,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_worst_link_stands_first() {
-        let mut screen = Screen::new(([127, 0, 0, 1], 4480).into());
+        let mut screen = Screen::new("127.0.0.1:4480".into());
         screen.take(Ok(overview()));
         let shown = lines(&mut screen, 120);
         assert_eq!(
@@ -225,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_relay_that_is_gone_is_said_and_what_was_known_stays() {
-        let mut screen = Screen::new(([127, 0, 0, 1], 4480).into());
+        let mut screen = Screen::new("127.0.0.1:4480".into());
         screen.take(Ok(overview()));
         screen.take(Err("operations port 127.0.0.1:4480: no answer".into()));
         let shown = lines(&mut screen, 80);
@@ -234,7 +233,7 @@ mod tests {
 
     #[test]
     fn scrolling_ends_at_either_end_and_nothing_known_is_drawn_too() {
-        let mut screen = Screen::new(([127, 0, 0, 1], 4480).into());
+        let mut screen = Screen::new("127.0.0.1:4480".into());
         lines(&mut screen, 20);
         screen.take(Ok(overview()));
         screen.scroll(-3);
