@@ -363,6 +363,7 @@ impl Link {
     pub fn stats(&self) -> LinkStats {
         let arrivals = self.receiver.arrivals.counters();
         let symbols = self.receiver.symbols.counters();
+        let sender = self.sender.stats();
         LinkStats {
             feedback_packets_sent: self.feedback_packets_sent,
             feedback_bytes_sent: self.feedback_bytes_sent,
@@ -375,8 +376,8 @@ impl Link {
             recovered_by_fec: symbols.by_fec,
             unrecovered: symbols.unrecovered,
             repair_unneeded: symbols.unneeded,
-            malformed: self.malformed + symbols.malformed,
-            ..self.sender.stats()
+            malformed: self.malformed + symbols.malformed + sender.malformed,
+            ..sender
         }
     }
 

@@ -58,7 +58,8 @@
 //!
 //! [`SendError`] says why a packet was not taken; what was taken and is dropped before it is sent is counted with
 //! its reason in [`stats::LinkStats`]. Datagrams that are no frames are counted and change nothing. Memory is bounded by
-//! [`LinkConfig::max_history`] in each direction and by fixed tables.
+//! [`LinkConfig::max_history`] in each direction and by fixed tables; what a peer can make this end do, by allowances that time and media earn
+//! (the module `allowance`): symbols that show as missing, work of the decoder, symbols looked through for a report.
 
 pub mod frame;
 pub mod policy;
@@ -67,6 +68,7 @@ pub mod stats;
 pub mod time;
 pub mod units;
 
+mod allowance;
 mod arrivals;
 mod capacity;
 pub mod codec;

@@ -40,7 +40,7 @@ pub struct LinkStats {
     pub dropped_queue_full: u64,
     /// Repair not sent because of the capacity or the ceiling on overhead.
     pub repair_suppressed: u64,
-    /// Datagrams that did not decode.
+    /// Datagrams that did not decode, or would have made more work than a peer may.
     pub malformed: u64,
 }
 

@@ -1,5 +1,6 @@
 //! The symbols that come in: which are known, which are missing, and packets made of them.
 
+use crate::allowance::Allowance;
 use crate::codec::{Arithmetic, Decoder, Galois, Row, coefficient};
 use crate::endpoint::{Delivery, Recovery};
 use crate::frame::{BODY_HEADER, Body, Horizon, Media, Part, Repair};
@@ -14,6 +15,9 @@ use std::time::Duration;
 const MAX_SLOTS: usize = 1 << 15;
 /// Most symbols believed to be missing at the beginning, and after a jump, before the first that came.
 const MAX_EARLIER: u64 = 4096;
+/// Most symbols that may show as missing each second, beyond as many as are remembered: more than any link loses, or reorders. What a
+/// frame brings itself does not count.
+const SHOWN_PER_SECOND: u32 = 250_000;
 /// A symbol missing for so long is given up, whatever the peer says.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A symbol held for so long is forgotten, whatever the peer says: no packet is of use for longer. What it came in may be a slice of
@@ -37,6 +41,8 @@ pub(crate) struct Symbols {
     earliest: u64,
     /// Where the symbols ended, at some moments of late.
     marks: VecDeque<(u64, Instant)>,
+    /// Symbols that may show as missing.
+    shown: Allowance,
     decoder: Decoder,
     solved: Vec<Row>,
     deliveries: VecDeque<Delivery>,
@@ -71,6 +77,7 @@ impl Symbols {
             max_kept,
             earliest: 0,
             marks: VecDeque::new(),
+            shown: Allowance::new(MAX_SLOTS as u32, SHOWN_PER_SECOND),
             decoder: Decoder::default(),
             solved: Vec::new(),
             deliveries: VecDeque::new(),
@@ -94,6 +101,12 @@ impl Symbols {
         self.slots.len() + self.missing.len() + self.decoder.len() + self.deliveries.len()
     }
 
+    /// Work that the peer has made: symbols that showed as missing, and steps of the decoder.
+    #[cfg(test)]
+    pub(crate) fn work(&self) -> (u64, u64) {
+        (self.shown.taken(), self.decoder.work())
+    }
+
     /// Whether anything is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
@@ -103,8 +116,11 @@ impl Symbols {
     pub(crate) fn on_media(&mut self, now: Instant, timing: &Timing, media: &Media<'_>, datagram: &Bytes) {
         let symbol = self.locate(media.symbol);
         self.expect_from(now, symbol);
-        self.expect_until(now, symbol + 1);
+        if !self.expect_until(now, symbol + 1) {
+            return;
+        }
         if self.is_missing(symbol) {
+            self.decoder.earn();
             self.counters.media += 1;
             self.counters.media_bytes += datagram.len() as u64;
             self.know(now, timing, symbol, datagram.slice_ref(media.body), Recovery::None);
@@ -117,10 +133,16 @@ impl Symbols {
         let base = self.locate(repair.symbols.base());
         let last = base + u64::from(repair.symbols.offsets().last().unwrap_or(0));
         self.expect_from(now, base);
-        self.expect_until(now, (base + 1 + u64::from(repair.ahead)).max(last + 1));
+        if !self.expect_until(now, (base + 1 + u64::from(repair.ahead)).max(last + 1)) {
+            return;
+        }
         let recovery = if repair.ahead_of_loss { Recovery::Fec } else { Recovery::Arq };
         if repair.symbols.count() == 1 {
             self.on_copy(now, timing, base, recovery, repair.coded, datagram);
+            return;
+        }
+        if !self.decoder.is_open(now) {
+            self.counters.malformed += 1;
             return;
         }
         let mut row = self.decoder.blank();
@@ -151,8 +173,14 @@ impl Symbols {
             self.expect_until(now, next);
             return;
         }
+        if self.first > 0 && floor > self.end() {
+            // None of what would show could come.
+            self.begin_at(floor);
+        }
         self.expect_from(now, floor);
-        self.expect_until(now, next);
+        if !self.expect_until(now, next) {
+            return;
+        }
         // The peer is done with a first half that is here; this end is not while the second is missing.
         let waits = self.is_missing(floor) && self.is_first_half(floor.saturating_sub(1));
         self.forget_before(floor - u64::from(waits));
@@ -160,14 +188,12 @@ impl Symbols {
 
     /// Gives up what has been missing for far too long, and forgets what has been known for longer still.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((symbol, since)) = self.missing.front().copied() {
-            if now - since < MAX_WAIT {
-                break;
-            }
+        let given_up = self.missing.iter().take_while(|(_, since)| now - *since >= MAX_WAIT).last();
+        if let Some((symbol, _)) = given_up.copied() {
             self.forget_before(symbol + 1);
         }
         if self.marks.back().is_none_or(|(_, marked)| now - *marked >= MARKS) {
-            self.marks.push_back((self.first + self.slots.len() as u64, now));
+            self.marks.push_back((self.end(), now));
         }
         while let Some((end, _)) = self.marks.front().copied().filter(|(_, marked)| now - *marked >= MAX_HELD) {
             self.marks.pop_front();
@@ -180,7 +206,7 @@ impl Symbols {
     pub(crate) fn tell(&self, now: Instant, guard: Duration, runs: &mut Vec<(u32, u32)>, most: usize) -> (u32, u16) {
         runs.clear();
         // Rising runs of (start, length); those that do not fit are left for the next report by telling less far up.
-        let mut up_to = self.first + self.slots.len() as u64;
+        let mut up_to = self.end();
         let mut rising: [(u64, u64); crate::frame::MAX_GAPS] = [(0, 0); crate::frame::MAX_GAPS];
         let most = most.min(rising.len());
         let mut count = 0;
@@ -319,7 +345,7 @@ impl Symbols {
     }
 
     fn locate(&self, wire: u32) -> u64 {
-        if self.first == 0 { seq::first(wire) } else { seq::extend(wire, self.first + self.slots.len() as u64) }
+        if self.first == 0 { seq::first(wire) } else { seq::extend(wire, self.end()) }
     }
 
     /// Counts symbols from `symbol` on as missing where this is news from before the first contact.
@@ -338,34 +364,48 @@ impl Symbols {
         }
     }
 
-    /// Counts symbols before `end` as missing unless they are known.
-    fn expect_until(&mut self, now: Instant, end: u64) {
-        let mut next = self.first + self.slots.len() as u64;
+    /// Counts symbols before `end` as missing unless they are known. Returns whether it does: a peer whose numbers leap further than any
+    /// path loses is not followed for now.
+    fn expect_until(&mut self, now: Instant, end: u64) -> bool {
+        let next = self.end();
         if end <= next {
-            return;
+            return true;
         }
-        if end - next > MAX_SLOTS as u64 {
-            // Nothing that is here belongs with what is there: a new beginning.
-            let first = end - MAX_EARLIER;
-            self.counters.unrecovered += self.missing.len() as u64 + (first - next);
-            self.slots.clear();
-            self.missing.clear();
-            self.decoder.forget_before(first);
-            self.kept = 0;
-            (self.first, self.earliest) = (first, first);
-            next = first;
+        let first = if end - next > MAX_SLOTS as u64 { end - MAX_EARLIER } else { next };
+        let missing = (end - first - 1) as usize;
+        if missing > 0 {
+            if !self.shown.is_open(now) {
+                self.counters.malformed += 1;
+                return false;
+            }
+            self.shown.take(missing);
         }
-        for symbol in next..end {
+        if first > next {
+            // Nothing that is here belongs with what is there.
+            self.begin_at(first);
+        }
+        for symbol in first..end {
             self.slots.push_back(Slot::Missing);
             self.missing.push_back((symbol, now));
         }
         if self.slots.len() > MAX_SLOTS {
             self.forget_before(end - MAX_SLOTS as u64);
         }
+        true
+    }
+
+    /// A new beginning, beyond all that is here.
+    fn begin_at(&mut self, first: u64) {
+        self.counters.unrecovered += self.missing.len() as u64 + (first - self.end());
+        self.slots.clear();
+        self.missing.clear();
+        self.decoder.forget_before(first);
+        self.kept = 0;
+        (self.first, self.earliest) = (first, first);
     }
 
     fn forget_before(&mut self, floor: u64) {
-        let floor = floor.min(self.first + self.slots.len() as u64);
+        let floor = floor.min(self.end());
         if floor <= self.first {
             return;
         }
@@ -382,6 +422,11 @@ impl Symbols {
         }
         self.earliest = self.first;
         self.decoder.forget_before(floor);
+    }
+
+    /// The number after the last that has shown.
+    fn end(&self) -> u64 {
+        self.first + self.slots.len() as u64
     }
 
     fn is_first_half(&self, symbol: u64) -> bool {

@@ -1,6 +1,11 @@
 //! Gaussian elimination that takes one equation at a time.
 
 use super::{Arithmetic, Galois, inverse, product};
+use crate::allowance::Allowance;
+use crate::time::Instant;
+
+/// Bytes that are added up in about the time that a term takes.
+const VECTOR: usize = 32;
 
 /// One equation: the sum of `coefficient × symbol` over `terms` is `data`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,6 +79,11 @@ impl Row {
         Galois::add_multiple(factor, &other.data, &mut self.data);
     }
 
+    /// Steps that adding a multiple of `other` takes.
+    fn cost_of_adding(&self, other: &Row) -> usize {
+        self.terms.len() + other.terms.len() + other.data.len() / VECTOR
+    }
+
     fn normalise(&mut self) {
         let Some((_, first)) = self.terms.first() else { return };
         if *first == 1 {
@@ -90,12 +100,26 @@ impl Row {
 /// The equations held, in reduced echelon form: each row's pivot is its lowest symbol, has coefficient one and occurs in no
 /// other row. A row with one term left is solved, and leaves.
 ///
-/// Work and memory are bounded by [`Decoder::MAX_ROWS`] rows of at most [`Decoder::MAX_TERMS`] terms each.
-#[derive(Debug, Default)]
+/// Memory is bounded by [`Decoder::MAX_ROWS`] rows of at most [`Decoder::MAX_TERMS`] terms each, work by an allowance: equations over symbols
+/// that never come are no work to send, and go through every row.
+#[derive(Debug)]
 pub(crate) struct Decoder {
     rows: Vec<Row>,
     scratch: Vec<(u64, u8)>,
     spare: Vec<Row>,
+    /// In terms, and vectors of the right-hand side, that are looked at or added up.
+    work: Allowance,
+}
+
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder {
+            rows: Vec::new(),
+            scratch: Vec::new(),
+            spare: Vec::new(),
+            work: Allowance::new(Decoder::MOST_WORK, Decoder::WORK_PER_SECOND),
+        }
+    }
 }
 
 impl Decoder {
@@ -104,6 +128,21 @@ impl Decoder {
     /// Most unknown symbols of one: with more, all that are held would not solve it. Rows that share a symbol with the next would
     /// otherwise grow by all that follow.
     pub(crate) const MAX_TERMS: usize = Self::MAX_ROWS;
+    /// Work at once: twice what it takes to solve as many equations as are held.
+    const MOST_WORK: u32 = 2 * (Self::MAX_ROWS * Self::MAX_ROWS * Self::MAX_ROWS) as u32;
+    /// Work for each second, and for each symbol that comes as first sent.
+    const WORK_PER_SECOND: u32 = 8_000_000;
+    const WORK_PER_SYMBOL: u32 = 1_000;
+
+    /// Whether another equation may be added at `now`.
+    pub(crate) fn is_open(&mut self, now: Instant) -> bool {
+        self.work.is_open(now)
+    }
+
+    /// A symbol came as first sent.
+    pub(crate) fn earn(&mut self) {
+        self.work.earn(Self::WORK_PER_SYMBOL);
+    }
 
     /// An empty row with what memory a former one left.
     pub(crate) fn blank(&mut self) -> Row {
@@ -128,9 +167,11 @@ impl Decoder {
                 break;
             }
             if let Some(factor) = known.pivot().and_then(|pivot| row.coefficient_of(pivot)) {
+                self.work.take(row.cost_of_adding(known));
                 row.add_multiple(factor, known, &mut self.scratch);
             }
         }
+        self.work.take(2 * self.rows.len());
         if row.terms.len() > Self::MAX_TERMS {
             self.recycle(row);
             return true;
@@ -143,6 +184,7 @@ impl Decoder {
         for place in (0..self.rows.len()).rev() {
             let other = &mut self.rows[place];
             let Some(factor) = other.coefficient_of(pivot) else { continue };
+            self.work.take(other.cost_of_adding(&row));
             other.add_multiple(factor, &row, &mut self.scratch);
             if other.terms.len() > Self::MAX_TERMS {
                 let other = self.rows.swap_remove(place);
@@ -167,10 +209,12 @@ impl Decoder {
         if self.rows.is_empty() {
             return;
         }
+        self.work.take(self.rows.len());
         let mut orphan = None;
         for place in (0..self.rows.len()).rev() {
             let row = &mut self.rows[place];
             let Ok(term) = row.terms.binary_search_by_key(&symbol, |term| term.0) else { continue };
+            self.work.take(row.terms.len() + row.data.len() / VECTOR);
             row.substitute(term, parts);
             if term == 0 {
                 // A pivot stands in one row only.
@@ -201,6 +245,12 @@ impl Decoder {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Work done since the start.
+    #[cfg(test)]
+    pub(crate) fn work(&self) -> u64 {
+        self.work.taken()
     }
 
     fn take_solved(&mut self, solved: &mut Vec<Row>) {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 mod busy;
 mod targets;
+mod work;
 
 /// What one direction of the path does.
 #[derive(Clone, Debug)]

@@ -22,8 +22,13 @@ impl Sender {
         if up_to > self.history.next() {
             return;
         }
+        if !self.reading.is_open(now) {
+            self.stats.malformed += 1;
+            return;
+        }
         self.read_missing(up_to, feedback);
-        self.acknowledge(up_to - u64::from(feedback.known_span), up_to);
+        let looked = self.acknowledge(up_to - u64::from(feedback.known_span), up_to);
+        self.reading.take(looked + self.missing.len());
         let missing = std::mem::take(&mut self.missing);
         for symbol in missing.iter().rev() {
             self.answer(now, *symbol, settled);
@@ -156,15 +161,16 @@ impl Sender {
         }
     }
 
-    /// Marks what the peer knows: everything in the range that is not in `missing`, which is in falling order.
-    pub(super) fn acknowledge(&mut self, from: u64, up_to: u64) {
+    /// Marks what the peer knows: everything in the range that is not in `missing`, which is in falling order. Returns how many symbols it
+    /// looked at.
+    pub(super) fn acknowledge(&mut self, from: u64, up_to: u64) -> usize {
         let mut missing = self.missing.iter().rev().copied().peekable();
-        let mut still = 0;
-        let mut looked = 0;
+        let first = self.unacked.partition_point(|symbol| *symbol < from);
+        let (mut still, mut looked) = (first, first);
         while let Some(symbol) = self.unacked.get(looked).copied().filter(|symbol| *symbol < up_to) {
             looked += 1;
             while missing.next_if(|missing| *missing < symbol).is_some() {}
-            if symbol < from || missing.next_if(|missing| *missing == symbol).is_some() {
+            if missing.next_if(|missing| *missing == symbol).is_some() {
                 self.unacked[still] = symbol;
                 still += 1;
             } else if let Some(sent) = self.history.get_mut(symbol) {
@@ -172,5 +178,6 @@ impl Sender {
             }
         }
         self.unacked.drain(still..looked);
+        looked - first
     }
 }
