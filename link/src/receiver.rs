@@ -1,7 +1,7 @@
 //! The receiving side: takes transmissions in, and decides when to report.
 
 use crate::arrivals::{Arrival, Arrivals};
-use crate::frame::{Echo, Feedback, Frame, Horizon, MAX_GAPS};
+use crate::frame::{Echo, Feedback, Frame, Horizon};
 use crate::ids::LinkSeq;
 use crate::symbols::Symbols;
 use crate::time::Instant;
@@ -34,7 +34,7 @@ const SHARE: f64 = 0.012;
 const SHARE_IN_NEED: f64 = 0.0188;
 const SHARE_PER_SECOND: f64 = 0.1;
 const LEAST_SHARE_IN_NEED: f64 = 0.0125;
-/// Runs told in a report.
+/// Runs of transmissions told in a report.
 const RUNS: usize = 24;
 /// Bytes of a usual report, until some have been sent.
 const USUAL: f64 = 56.0;
@@ -211,7 +211,7 @@ impl Receiver {
         let settled = self.arrivals.settled()?;
         let start = out.len();
         self.arrivals.tell(&mut self.runs, RUNS);
-        let known = self.symbols.tell(now, self.arrivals.guard(), &mut self.gaps, MAX_GAPS.min(RUNS));
+        let known = self.symbols.tell(now, self.arrivals.guard(), &mut self.gaps);
         let lateness = (timing.lateness(0.001).as_micros() / 10).min(u128::from(u16::MAX)) as u16;
         Feedback::put(out, number, stamp(now), horizon, self.echo, lateness, settled, &self.runs, known, &self.gaps);
         if let Some(pause) = self.pause(timing, quiet) {

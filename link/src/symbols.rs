@@ -3,7 +3,7 @@
 use crate::allowance::Allowance;
 use crate::codec::{Arithmetic, Decoder, Galois, Row, coefficient};
 use crate::endpoint::{Delivery, Recovery};
-use crate::frame::{BODY_HEADER, Body, Horizon, Media, Part, Repair};
+use crate::frame::{BODY_HEADER, Body, Horizon, MAX_GAPS, Media, Part, Repair};
 use crate::seq;
 use crate::time::Instant;
 use crate::timing::Timing;
@@ -18,6 +18,8 @@ const MAX_EARLIER: u64 = 4096;
 /// Most symbols that may show as missing each second, beyond as many as are remembered: more than any link loses, or reorders. What a
 /// frame brings itself does not count.
 const SHOWN_PER_SECOND: u32 = 250_000;
+/// Most missing symbols that a report tells of; the next one goes on.
+const MAX_TOLD: usize = 4096;
 /// A symbol missing for so long is given up, whatever the peer says.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A symbol held for so long is forgotten, whatever the peer says: no packet is of use for longer. What it came in may be a slice of
@@ -34,6 +36,8 @@ pub(crate) struct Symbols {
     first: u64,
     /// Unknown ones, in rising order.
     missing: VecDeque<(u64, Instant)>,
+    /// The first of those that the last report had no room for.
+    untold: Option<u64>,
     /// Bytes of bodies kept.
     kept: usize,
     max_kept: usize,
@@ -73,6 +77,7 @@ impl Symbols {
             slots: VecDeque::new(),
             first: 0,
             missing: VecDeque::new(),
+            untold: None,
             kept: 0,
             max_kept,
             earliest: 0,
@@ -201,30 +206,34 @@ impl Symbols {
         }
     }
 
-    /// Writes the runs of symbols that are missing for at least `guard`, downwards: how many to skip, how many
-    /// are missing. Returns the number from which to go down, and how far in all.
-    pub(crate) fn tell(&self, now: Instant, guard: Duration, runs: &mut Vec<(u32, u32)>, most: usize) -> (u32, u16) {
+    /// Writes runs of symbols that are missing for at least `guard`, downwards: how many to skip, how many are missing. Returns the number
+    /// from which to go down, and how far in all.
+    ///
+    /// What does not fit is told first by the next report: if each began with the oldest, nothing would be heard of the newest for as long as
+    /// the oldest are under repair.
+    pub(crate) fn tell(&mut self, now: Instant, guard: Duration, runs: &mut Vec<(u32, u32)>) -> (u32, u16) {
         runs.clear();
-        // Rising runs of (start, length); those that do not fit are left for the next report by telling less far up.
+        let from = self.untold.take().map_or(self.first, |untold| untold.max(self.first));
         let mut up_to = self.end();
-        let mut rising: [(u64, u64); crate::frame::MAX_GAPS] = [(0, 0); crate::frame::MAX_GAPS];
-        let most = most.min(rising.len());
+        // Rising runs of (start, length).
+        let mut rising = [(0u64, 0u64); MAX_GAPS];
         let mut count = 0;
-        for (symbol, since) in &self.missing {
+        let place = self.missing.partition_point(|(symbol, _)| *symbol < from);
+        for (told, (symbol, since)) in self.missing.range(place..).enumerate() {
             if now - *since < guard {
                 up_to = *symbol;
                 break;
             }
-            match rising[..count].last_mut() {
-                Some((start, length)) if *start + *length == *symbol => *length += 1,
-                _ if count == most => {
-                    up_to = *symbol;
-                    break;
-                }
-                _ => {
-                    rising[count] = (*symbol, 1);
-                    count += 1;
-                }
+            let run = rising[..count].last_mut().filter(|(start, length)| *start + *length == *symbol);
+            if told == MAX_TOLD || run.is_none() && count == MAX_GAPS {
+                (up_to, self.untold) = (*symbol, Some(*symbol));
+                break;
+            }
+            if let Some((_, length)) = run {
+                *length += 1;
+            } else {
+                rising[count] = (*symbol, 1);
+                count += 1;
             }
         }
         let mut above = up_to;
@@ -232,7 +241,7 @@ impl Symbols {
             runs.push(((above - start - length) as u32, *length as u32));
             above = *start;
         }
-        (up_to as u32, (up_to - self.first).min(u64::from(u16::MAX)) as u16)
+        (up_to as u32, (up_to - from).min(u64::from(u16::MAX)) as u16)
     }
 
     fn on_copy(
@@ -521,6 +530,51 @@ mod tests {
         symbols.expire(at(29_999) + MARKS + MAX_HELD);
         assert_eq!((symbols.held(), symbols.kept), (0, 0));
         assert_eq!(symbols.counters().unrecovered, 0);
+    }
+
+    /// What a report tells: the numbers spoken of, and those of them that are missing.
+    fn told(symbols: &mut Symbols, now: Instant) -> (std::ops::Range<u32>, Vec<u32>) {
+        let (mut runs, mut missing) = (Vec::new(), Vec::new());
+        let (up_to, span) = symbols.tell(now, Duration::ZERO, &mut runs);
+        let mut above = up_to;
+        for (skip, length) in runs {
+            above -= skip;
+            missing.extend((above - length..above).rev());
+            above -= length;
+        }
+        missing.reverse();
+        (up_to - u32::from(span)..up_to, missing)
+    }
+
+    #[test]
+    fn what_a_report_has_no_room_for_the_next_one_tells() {
+        const GAPS: u32 = 2 * MAX_GAPS as u32 + 10;
+        let mut symbols = Symbols::new(1 << 20);
+        (0..=GAPS).for_each(|gap| media(&mut symbols, at(0), 2 * gap));
+        for _ in 0..3 {
+            let mut next = 0;
+            for gaps in [MAX_GAPS, MAX_GAPS, 10] {
+                let (span, missing) = told(&mut symbols, at(1));
+                assert_eq!((span.start, missing.len()), (next, gaps));
+                assert_eq!(missing, span.clone().filter(|symbol| symbol % 2 == 1).collect::<Vec<u32>>());
+                next = span.end;
+            }
+            assert_eq!(next, 2 * GAPS + 1);
+        }
+        told(&mut symbols, at(1));
+        symbols.forget_before(seq::first(4 * MAX_GAPS as u32));
+        let all = told(&mut symbols, at(1));
+        assert_eq!((all.0.start, all.1.len()), (4 * MAX_GAPS as u32, 10));
+        assert_eq!(told(&mut symbols, at(1)), all, "where there is room for all, each tells all");
+    }
+
+    #[test]
+    fn a_run_of_losses_too_long_for_a_report_is_told_by_several() {
+        let mut symbols = Symbols::new(1 << 20);
+        media(&mut symbols, at(0), 0);
+        media(&mut symbols, at(0), 10_000);
+        let lengths = [(); 4].map(|()| told(&mut symbols, at(1)).1.len());
+        assert_eq!(lengths, [MAX_TOLD, MAX_TOLD, 9_999 - 2 * MAX_TOLD, MAX_TOLD]);
     }
 
     #[test]

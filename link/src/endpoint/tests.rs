@@ -275,6 +275,21 @@ fn everything_arrives_once_over_a_lossy_path() {
     }
 }
 
+/// More runs of losses are under repair at a time than a report has room for.
+#[test]
+fn a_quick_lossy_link_hears_of_each_loss_in_time() {
+    for mbps in [200, 600] {
+        let weather = Weather { delay: Duration::from_millis(40), ..lossy() };
+        let mut world = World::new(mbps, config(RepairMode::Auto), [weather.clone(), weather]);
+        let count = 100 * mbps as u32;
+        world.stream(count, Duration::from_micros(8 * 1316 / mbps), |_| 1316);
+        assert_eq!(world.missed(count), 0, "{mbps} Mbit/s");
+        let stats = world.links[0].stats();
+        let overhead = (stats.arq_bytes_sent + stats.fec_bytes_sent) as f64 / stats.media_bytes_sent as f64;
+        assert!(overhead < 0.12, "{mbps} Mbit/s: overhead {overhead}, {stats:?}");
+    }
+}
+
 #[test]
 fn without_repair_what_is_lost_is_counted() {
     let mut world = World::new(3, config(RepairMode::Off), [lossy(), lossy()]);
