@@ -333,8 +333,8 @@ impl Link {
     }
 
     /// Changes the repair policy from the next packet on.
-    pub fn set_policy(&mut self, _now: Instant, policy: Policy) {
-        self.sender.set_policy(policy);
+    pub fn set_policy(&mut self, now: Instant, policy: Policy) {
+        self.sender.set_policy(now, policy);
     }
 
     /// The repair policy in force.

@@ -14,14 +14,25 @@ pub(crate) struct Pacer {
 
 /// How far sending may run ahead of the rate: what a driver with a clock of one millisecond needs.
 const BURST: Duration = Duration::from_millis(2);
+/// How much may be owed: what does not wait for the pace (reports, probes) may be more than the rate for long, and media is not to wait for
+/// all of that once the rate is raised.
+const MOST_OWED: Duration = Duration::from_millis(100);
 
 impl Pacer {
     pub(crate) fn new(rate: Option<Bitrate>) -> Pacer {
         Pacer { rate: rate.filter(|rate| *rate > Bitrate::ZERO), clear: Instant::ORIGIN }
     }
 
-    pub(crate) fn set_rate(&mut self, rate: Option<Bitrate>) {
-        self.rate = rate.filter(|rate| *rate > Bitrate::ZERO);
+    /// Holds frames to another rate from `now` on.
+    pub(crate) fn set_rate(&mut self, now: Instant, rate: Option<Bitrate>) {
+        let rate = rate.filter(|rate| *rate > Bitrate::ZERO);
+        if rate.is_none() {
+            self.clear = now;
+        } else if rate > self.rate {
+            // One frame at the rate before may have taken longer.
+            self.clear = self.clear.min(now + MOST_OWED);
+        }
+        self.rate = rate;
     }
 
     /// The rate held.
@@ -37,7 +48,10 @@ impl Pacer {
     /// Notes that a frame has left.
     pub(crate) fn on_sent(&mut self, now: Instant, bytes: usize) {
         if let Some(rate) = self.rate {
-            self.clear = self.clear.max(now) + rate.time_for(bytes as u64).min(Duration::from_secs(1));
+            let time = rate.time_for(bytes as u64).min(Duration::from_secs(1));
+            // One frame takes what it takes, however low the rate.
+            let most = now + BURST + MOST_OWED.max(time);
+            self.clear = self.clear.max((self.clear.max(now) + time).min(most));
         }
     }
 }
@@ -93,9 +107,59 @@ mod tests {
     #[test]
     fn paces_to_the_rate() {
         let mut pacer = Pacer::new(Some(Bitrate::mbps(8)));
-        let mut now = Instant::from_micros(1_000_000);
+        let sent = sent_alone(&mut pacer, Duration::from_secs(1));
+        assert!((1_000_000..1_004_000).contains(&sent), "{sent}");
+    }
+
+    /// Sends frames of 1,000 bytes for ten seconds, beside reports of 50 bytes every 5 ms that do not wait; returns the bytes of frames.
+    fn sent_beside_reports(pacer: &mut Pacer, start: Instant) -> usize {
         let mut sent = 0;
-        while now < Instant::from_micros(2_000_000) {
+        for millis in 0..10_000 {
+            let now = start + Duration::from_millis(millis);
+            if millis % 5 == 0 {
+                pacer.on_sent(now, 50);
+            }
+            while pacer.ready_at() <= now {
+                pacer.on_sent(now, 1000);
+                sent += 1000;
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn what_was_owed_at_a_low_rate_is_soon_forgotten() {
+        let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
+        // Reports take 80 kbit/s.
+        for rate in [Bitrate::bps(20_000), Bitrate::bps(70_000)] {
+            for after in [None, Some(Bitrate::bps(100_000)), Some(Bitrate::mbps(10))] {
+                let mut pacer = Pacer::new(Some(rate));
+                (1..400).for_each(|start| assert!(sent_beside_reports(&mut pacer, at(10 * start)) <= 2_000));
+                assert!(pacer.ready_at() <= at(4_000) + MOST_OWED);
+                pacer.set_rate(at(4_000), after);
+                let owed = after.map_or(Duration::ZERO, |_| MOST_OWED);
+                assert!(pacer.ready_at() <= at(4_000) + owed, "{rate:?} to {after:?}");
+            }
+        }
+        let mut pacer = Pacer::new(Some(Bitrate::bps(20_000)));
+        pacer.on_sent(at(1), 2_000);
+        assert_eq!(pacer.ready_at() + BURST, at(1) + Duration::from_millis(800));
+        pacer.set_rate(at(1), Some(Bitrate::mbps(10)));
+        assert_eq!(pacer.ready_at() + BURST, at(1) + MOST_OWED);
+    }
+
+    #[test]
+    fn a_frame_that_takes_long_is_waited_for() {
+        let mut pacer = Pacer::new(Some(Bitrate::bps(20_000)));
+        let sent = sent_alone(&mut pacer, Duration::from_secs(100));
+        assert!((250_000..=252_000).contains(&sent), "{sent}");
+    }
+
+    /// Sends frames of 1,000 bytes for so long; returns their bytes.
+    fn sent_alone(pacer: &mut Pacer, span: Duration) -> usize {
+        let start = Instant::from_micros(1_000_000);
+        let (mut now, mut sent) = (start, 0);
+        while now - start < span {
             if pacer.ready_at() <= now {
                 pacer.on_sent(now, 1000);
                 sent += 1000;
@@ -103,7 +167,7 @@ mod tests {
                 now = pacer.ready_at();
             }
         }
-        assert!((1_000_000..1_004_000).contains(&sent), "{sent}");
+        sent
     }
 
     #[test]

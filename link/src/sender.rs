@@ -195,9 +195,9 @@ impl Sender {
         self.policy
     }
 
-    pub(crate) fn set_policy(&mut self, policy: Policy) {
+    pub(crate) fn set_policy(&mut self, now: Instant, policy: Policy) {
         self.policy = policy;
-        self.pacer.set_rate(policy.capacity.or(self.capacity.rate()));
+        self.pacer.set_rate(now, policy.capacity.or(self.capacity.rate()));
         self.limit_repair();
     }
 
@@ -336,7 +336,7 @@ impl Sender {
             self.limit_repair();
         }
         if self.policy.capacity.is_none() {
-            self.pacer.set_rate(self.capacity.rate());
+            self.pacer.set_rate(now, self.capacity.rate());
         }
     }
 
