@@ -51,9 +51,9 @@ pub(crate) enum Overflow {
 
 #[derive(Debug, Default)]
 struct Level {
-    /// By stream handle.
+    /// By place.
     flows: Vec<Flow>,
-    /// Streams that have something, in the order of their turns.
+    /// Places of the streams that have something, in the order of their turns.
     turns: VecDeque<u16>,
 }
 
@@ -141,14 +141,14 @@ impl Queue {
 
 impl Level {
     fn push(&mut self, waiting: Waiting) {
-        let handle = waiting.packet.stream.0;
-        let place = usize::from(handle);
-        if self.flows.len() <= place {
-            self.flows.resize_with(place + 1, Flow::default);
+        // Handles are counted from 65,535 on, which is nobody's and in use on nearly every link.
+        let place = waiting.packet.stream.0.wrapping_add(1);
+        if self.flows.len() <= place.into() {
+            self.flows.resize_with(usize::from(place) + 1, Flow::default);
         }
-        let flow = &mut self.flows[place];
+        let flow = &mut self.flows[usize::from(place)];
         if flow.waiting.is_empty() {
-            self.turns.push_back(handle);
+            self.turns.push_back(place);
             flow.deficit = 0;
             flow.slow_since = None;
         }
@@ -158,8 +158,8 @@ impl Level {
 
     fn pop(&mut self) -> Option<Waiting> {
         loop {
-            let handle = *self.turns.front()?;
-            let flow = &mut self.flows[usize::from(handle)];
+            let place = *self.turns.front()?;
+            let flow = &mut self.flows[usize::from(place)];
             let size = flow.waiting.front().map_or(0, |waiting| waiting.packet.payload.len());
             if size > flow.deficit {
                 flow.deficit += QUANTUM;
@@ -176,11 +176,11 @@ impl Level {
     }
 
     fn drop_oldest_of_largest(&mut self) -> Option<usize> {
-        let handle = *self.turns.iter().max_by_key(|handle| self.flows[usize::from(**handle)].bytes)?;
-        let flow = &mut self.flows[usize::from(handle)];
+        let place = *self.turns.iter().max_by_key(|place| self.flows[usize::from(**place)].bytes)?;
+        let flow = &mut self.flows[usize::from(place)];
         let size = flow.take().map_or(0, |waiting| waiting.packet.payload.len());
         if flow.waiting.is_empty() {
-            self.turns.retain(|other| *other != handle);
+            self.turns.retain(|other| *other != place);
         }
         Some(size)
     }
@@ -188,8 +188,8 @@ impl Level {
     fn drop_late(&mut self, now: Instant) -> (u64, usize) {
         let (mut count, mut bytes) = (0, 0);
         let flows = &mut self.flows;
-        self.turns.retain(|handle| {
-            let flow = &mut flows[usize::from(*handle)];
+        self.turns.retain(|place| {
+            let flow = &mut flows[usize::from(*place)];
             while flow.waiting.front().is_some_and(|waiting| waiting.packet.recover_until < now) {
                 count += 1;
                 bytes += flow.take().map_or(0, |waiting| waiting.packet.payload.len());
@@ -201,8 +201,8 @@ impl Level {
 
     fn drop_standing(&mut self, now: Instant) -> (u64, usize) {
         let (mut count, mut bytes) = (0, 0);
-        for handle in &self.turns {
-            let flow = &mut self.flows[usize::from(*handle)];
+        for place in &self.turns {
+            let flow = &mut self.flows[usize::from(*place)];
             let waited = flow.waiting.front().map_or(Duration::ZERO, |waiting| now - waiting.since);
             if waited <= STANDING {
                 continue;
@@ -306,6 +306,20 @@ mod tests {
     #[test]
     fn a_burst_that_is_served_in_time_stays() {
         assert_eq!(steps(|step| if step % 50 == 0 { 40 } else { 0 }, |_| 2), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn handles_at_both_ends_of_their_range_take_little_room() {
+        let mut queue = Queue::new();
+        for stream in [u16::MAX, 0, 3] {
+            for seq in 0..2 {
+                queue.push(waiting(stream, seq, 1500, true, 100), usize::MAX);
+            }
+        }
+        assert_eq!((queue.high.flows.len(), queue.low.flows.len()), (5, 0));
+        assert_eq!(order(&mut queue), [(u16::MAX, 0), (0, 0), (3, 0), (u16::MAX, 1), (0, 1), (3, 1)]);
+        queue.push(waiting(u16::MAX - 1, 0, 10, true, 100), usize::MAX);
+        assert_eq!(order(&mut queue), [(u16::MAX - 1, 0)]);
     }
 
     #[test]
