@@ -73,6 +73,8 @@ pub(crate) enum Arrival {
     New,
     /// Its number came before.
     Duplicate,
+    /// Its number lies before all that are remembered: whether it came before cannot be told.
+    Old,
 }
 
 impl Arrivals {
@@ -238,7 +240,7 @@ impl Arrivals {
     fn on_overtaken(&mut self, now: Instant, number: u64) -> Arrival {
         let depth = self.next() - 1 - number;
         let Some(place) = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok()) else {
-            return Arrival::Duplicate;
+            return Arrival::Old;
         };
         match self.slots.get(place).copied() {
             Some(Slot::Missing(since)) => {
@@ -419,6 +421,18 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_before_all_that_is_remembered_is_old_and_measured_nowhere() {
+        let mut arrivals = Arrivals::new();
+        arrive(&mut arrivals, 5000, 2 * KEPT as u32);
+        let (counters, reordering) = (arrivals.counters(), arrivals.reordering());
+        for number in [4999, 5000, 5000 + KEPT as u32 - 1] {
+            assert_eq!(arrivals.on_arrival(at(1), LinkSeq(number)), Arrival::Old);
+        }
+        assert_eq!(arrivals.on_arrival(at(1), LinkSeq(5000 + KEPT as u32)), Arrival::Duplicate);
+        assert_eq!((arrivals.counters(), arrivals.reordering()), (counters, reordering));
+    }
+
+    #[test]
     fn reordering_that_is_over_is_forgotten() {
         let mut arrivals = Arrivals::new();
         arrive(&mut arrivals, 0, 10);
@@ -438,7 +452,7 @@ mod tests {
             for (tick, number) in numbers.iter().enumerate() {
                 let number = if near { number % 300 } else { *number };
                 arrivals.on_arrival(at(tick as u64), LinkSeq(number));
-                prop_assert_eq!(arrivals.on_arrival(at(tick as u64), LinkSeq(number)), Arrival::Duplicate);
+                prop_assert_ne!(arrivals.on_arrival(at(tick as u64), LinkSeq(number)), Arrival::New);
                 arrivals.tell(&mut runs, 16);
                 prop_assert!(runs.len() <= 16);
                 prop_assert!(arrivals.slots.len() <= 2 * KEPT + 2);

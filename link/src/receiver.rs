@@ -105,8 +105,18 @@ impl Receiver {
             Frame::Path(_) => return false,
         };
         let settled = self.arrivals.settled();
-        if self.arrivals.on_arrival(now, link_seq) == Arrival::Duplicate {
-            return false;
+        match self.arrivals.on_arrival(now, link_seq) {
+            Arrival::New => {}
+            Arrival::Duplicate => return false,
+            Arrival::Old => {
+                // It measures nothing any more, but a symbol that it brings may be missing still.
+                match frame {
+                    Frame::Media(media) => self.symbols.on_media(now, timing, media, datagram),
+                    Frame::Repair(repair) => self.symbols.on_repair(now, timing, repair, datagram),
+                    Frame::Feedback(_) | Frame::Probe(_) | Frame::Path(_) => {}
+                }
+                return false;
+            }
         }
         self.measure_rate(now, datagram.len());
         timing.on_arrival(now, sent);

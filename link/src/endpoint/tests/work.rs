@@ -96,6 +96,41 @@ fn equations_that_never_solve_take_no_more_work_than_time_allows() {
 }
 
 #[test]
+fn what_was_overtaken_by_more_than_is_remembered_still_counts_once() {
+    const OTHERS: u32 = 3_000;
+    let (mut now, mut link) = start();
+    // Symbol 2 is late, and so is the repair of symbol 3, which is lost.
+    let repair = |number: u32, symbol: u32| {
+        let mut out = BytesMut::new();
+        frame::Repair::put_set(&mut out, LinkSeq(number), 0, true, 0, [symbol].into_iter());
+        out.extend_from_slice(&(frame::BODY_HEADER as u16).to_be_bytes());
+        out.extend_from_slice(&[0; frame::BODY_HEADER]);
+        out.freeze()
+    };
+    let late = [media(2, 2), repair(5, 3)];
+    let mut came = 0;
+    for number in (0..OTHERS).filter(|number| ![2, 3, 5].contains(number)) {
+        now += APART;
+        link.handle_datagram(now, media(number, number - u32::from(number > 5)));
+        came += std::iter::from_fn(|| link.poll_delivery()).count();
+    }
+    assert_eq!(came as u32, OTHERS - 3);
+    let (received, quality) = (link.stats().wire_received, link.quality(now));
+    let mut old = |frame: &Bytes| {
+        link.handle_datagram(now, frame.clone());
+        std::iter::from_fn(|| link.poll_delivery()).count()
+    };
+    assert_eq!(late.each_ref().map(&mut old), [1, 1]);
+    for number in 0..OTHERS {
+        assert_eq!(old(&media(number, number)) + old(&window(number, number)), 0);
+    }
+    assert_eq!(late.each_ref().map(&mut old), [0, 0]);
+    let (shown, work) = link.receiver.symbols.work();
+    assert_eq!((shown, work), (2, 0), "what is known makes no work");
+    assert_eq!((link.stats().wire_received, link.quality(now)), (received, quality));
+}
+
+#[test]
 fn reports_of_nothing_but_losses_are_read_no_more_than_time_allows() {
     const PACKETS: u32 = 1 << 15;
     let (mut now, mut link) = start();
