@@ -16,7 +16,7 @@
 //! A *symbol* is one unit of the code: a media packet or half of one. Symbols have numbers of their own, one after the other,
 //! so that the receiver counts exactly what it lacks and a window of the code is two numbers. The coded part
 //! of a repair is the linear combination, over GF(256), of its symbols' `length, body`, each padded with zeros; the
-//! coefficients follow from the repair's own link sequence number ([`crate::codec::coefficient`]). A repair over a set of one symbol has
+//! coefficients follow from the repair's own link sequence number ([`crate::codec::coefficient`]). A repair of one symbol, set or window, has
 //! coefficient one: a plain copy, which ends where the body does.
 
 use crate::ids::{Flags, Label, LinkSeq, MediaTime, StreamHandle, StreamSeq};
