@@ -65,6 +65,8 @@ const STALL: Duration = Duration::from_millis(30);
 const REGROWTH: f64 = 0.05;
 /// Rates below this are not taken for an estimate of anything.
 const LEAST: f64 = 64e3;
+/// Where less than this arrives at best, it tells of no capacity: probes alone fill no queue, and are lost by chance.
+const THIN: f64 = 4.0 * LEAST;
 /// A bound that was not felt for so long is lifted.
 const LIFTED: Duration = Duration::from_secs(10);
 
@@ -251,7 +253,16 @@ impl Capacity {
         self.others_known.is_some_and(|known| now - known < KNOWN)
     }
 
+    /// Whether too little is sent to fill any queue.
+    fn is_thin(&self) -> bool {
+        self.served.best() < THIN
+    }
+
     fn slow_down(&mut self, now: Instant) {
+        if self.is_thin() {
+            self.standing = None;
+            return;
+        }
         let known = self.others_are_known(now);
         let (share, most) = if known { (KNOWN_PROVOKED, 1) } else { (PROVOKED, UNPROVOKED) };
         let provoked = self.rate.is_none_or(|rate| rate > share * self.served.sustained());
@@ -266,6 +277,10 @@ impl Capacity {
 
     /// Watches what a queue does while less is sent than it was served.
     fn drain(&mut self, now: Instant, brake: Brake, rtt: Duration) {
+        if self.is_thin() {
+            self.brake = None;
+            return;
+        }
         let since = now - brake.since;
         if since < rtt {
             // What was sent before still arrives.
@@ -294,7 +309,7 @@ impl Capacity {
     /// Others fill the queue: takes no delay for a reason to send less.
     fn yield_no_more(&mut self, now: Instant) {
         (self.others, self.others_known) = (Some(now), Some(now));
-        self.rate = Some(EASE * self.served.sustained());
+        self.rate = (!self.is_thin()).then(|| LEAST.max(EASE * self.served.sustained()));
         (self.brake, self.standing, self.unprovoked) = (None, None, 0);
         self.span = (self.queue, self.queue, now);
     }
@@ -336,7 +351,7 @@ impl Capacity {
         let held = self.queue.saturating_sub(standing.queue).div_duration_f64(span);
         let arrived = (sample.arrived_in_all - standing.arrived) as f64;
         let due = (1.0 - standing.loss) * sent as f64 * (1.0 - held);
-        if arrived < (1.0 - BESIDE_WANTING) * due {
+        if arrived < (1.0 - BESIDE_WANTING) * due && !self.is_thin() {
             // It may be ours after all; what drains tells.
             self.others = None;
             self.knee = FIRM * self.served.recent();

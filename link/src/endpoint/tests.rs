@@ -389,6 +389,26 @@ fn between_bursts_a_lossy_link_is_probed_only_where_turns_are_few() {
 }
 
 #[test]
+fn what_probes_lose_by_chance_bounds_no_link() {
+    for seed in 0..4 {
+        let weather = Weather { loss: 0.1, ..Weather::default() };
+        let mut world = World::new(seed, config(RepairMode::Auto), [weather.clone(), weather]);
+        world.before = Duration::from_millis(90);
+        for round in 0..60 {
+            // The path is longer for a while, as if a queue stood on it.
+            for way in &mut world.ways {
+                way.weather.delay = Duration::from_millis(if round % 2 == 0 { 15 } else { 45 });
+            }
+            for _ in 0..10 {
+                world.run_until(world.now + Duration::from_millis(500));
+                let capacity = [0, 1].map(|end| world.links[end].quality(world.local(end)).capacity);
+                assert_eq!(capacity, [None, None], "seed {seed}, round {round}");
+            }
+        }
+    }
+}
+
+#[test]
 fn refuses_what_it_cannot_carry() {
     let mut world = World::new(1, config(RepairMode::Auto), [Weather::default(), Weather::default()]);
     assert!(matches!(world.send(0, 1, 0, 2049), Err(SendError::TooLarge { size: 2049, most: 2048 })));
