@@ -123,6 +123,8 @@ pub struct LinkConfig {
     pub idle_probe_interval: Duration,
     /// Most bytes of media kept for repair, and again for decoding.
     pub max_history: usize,
+    /// Whether the peer may send media. From one that has none to send they count as malformed, and are not looked at.
+    pub takes_media: bool,
 }
 
 impl LinkConfig {
@@ -149,6 +151,7 @@ impl Default for LinkConfig {
             probe_interval: LinkConfig::PROBES,
             idle_probe_interval: LinkConfig::PROBES,
             max_history: 16 << 20,
+            takes_media: true,
         }
     }
 }
@@ -203,7 +206,7 @@ impl Link {
     fn with_first_numbers(now: Instant, config: LinkConfig, first: [u32; 2]) -> Link {
         Link {
             sender: Sender::new(now, config.policy, config.max_frame, config.max_history, first),
-            receiver: Receiver::new(now, config.max_history),
+            receiver: Receiver::new(now, config.max_history, config.takes_media),
             timing: Timing::new(),
             max_frame: config.max_frame,
             asked: None,
@@ -240,10 +243,15 @@ impl Link {
             self.on_path_probe(probe, datagram.len());
             return;
         }
+        let is_media = matches!(frame, Frame::Media(_) | Frame::Repair(_));
+        if is_media && !self.receiver.takes_media() {
+            self.malformed += 1;
+            return;
+        }
         if !self.receiver.on_frame(now, &mut self.timing, &frame, &datagram) {
             return;
         }
-        if let Frame::Media(_) | Frame::Repair(_) = frame {
+        if is_media {
             self.media_at = now;
         }
         if let Frame::Feedback(feedback) = frame {

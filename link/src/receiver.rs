@@ -36,6 +36,11 @@ const SHARE_PER_SECOND: f64 = 0.1;
 const LEAST_SHARE_IN_NEED: f64 = 0.0125;
 /// Runs of transmissions told in a report.
 const RUNS: usize = 24;
+/// Bytes a second, received, of a link that is quick (50 Mbit/s): there more runs are under repair at a time than a report has room for, though it
+/// loses no more than a few in a hundred.
+const QUICK: f64 = 6.25e6;
+/// The time over which the rate received is measured.
+const RATE_OVER: Duration = Duration::from_millis(200);
 /// Bytes of a usual report, until some have been sent.
 const USUAL: f64 = 56.0;
 
@@ -69,10 +74,12 @@ pub(crate) struct Receiver {
     report_size: f64,
     runs: Vec<u32>,
     gaps: Vec<(u32, u32)>,
+    /// Whether the peer may send media.
+    takes_media: bool,
 }
 
 impl Receiver {
-    pub(crate) fn new(now: Instant, max_kept: usize) -> Receiver {
+    pub(crate) fn new(now: Instant, max_kept: usize, takes_media: bool) -> Receiver {
         Receiver {
             arrivals: Arrivals::new(),
             symbols: Symbols::new(max_kept),
@@ -92,6 +99,7 @@ impl Receiver {
             report_size: USUAL,
             runs: Vec::new(),
             gaps: Vec::new(),
+            takes_media,
         }
     }
 
@@ -135,9 +143,9 @@ impl Receiver {
                 self.media_came = true;
                 self.symbols.on_repair(now, timing, repair, datagram);
             }
-            Frame::Feedback(feedback) => self.symbols.on_horizon(now, feedback.horizon),
+            Frame::Feedback(feedback) => self.expect(now, feedback.horizon),
             Frame::Probe(probe) => {
-                self.symbols.on_horizon(now, probe.horizon);
+                self.expect(now, probe.horizon);
                 // The peer keeps what it does not know to have come: the report that said so may be lost, or waits.
                 self.asked |= probe.horizon.kept > 0;
                 self.media_came |= self.asked;
@@ -146,6 +154,11 @@ impl Receiver {
         }
         self.loss_found |= self.skipped(settled) && !self.symbols.is_complete();
         true
+    }
+
+    /// Whether the peer may send media.
+    pub(crate) fn takes_media(&self) -> bool {
+        self.takes_media
     }
 
     /// Takes the share lost of what this end sends: where reports are lost, more of them are needed.
@@ -221,7 +234,7 @@ impl Receiver {
         let settled = self.arrivals.settled()?;
         let start = out.len();
         self.arrivals.tell(&mut self.runs, RUNS);
-        let known = self.symbols.tell(now, self.arrivals.guard(), &mut self.gaps);
+        let known = self.symbols.tell(now, self.arrivals.guard(), self.is_quick(), &mut self.gaps);
         let lateness = (timing.lateness(0.001).as_micros() / 10).min(u128::from(u16::MAX)) as u16;
         Feedback::put(out, number, stamp(now), horizon, self.echo, lateness, settled, &self.runs, known, &self.gaps);
         if let Some(pause) = self.pause(timing, quiet) {
@@ -259,9 +272,20 @@ impl Receiver {
         Duration::from_secs_f64((self.report_size / (share * self.rate)).min(1.0)).clamp(least, most)
     }
 
+    /// Whether more comes than [`QUICK`], or will have when the rate is measured next.
+    fn is_quick(&self) -> bool {
+        self.rate.max(self.rate_bytes as f64 / RATE_OVER.as_secs_f64()) >= QUICK
+    }
+
+    fn expect(&mut self, now: Instant, horizon: Horizon) {
+        if self.takes_media {
+            self.symbols.on_horizon(now, horizon);
+        }
+    }
+
     fn measure_rate(&mut self, now: Instant, bytes: usize) {
         let span = now - self.rate_since;
-        if span >= Duration::from_millis(200) {
+        if span >= RATE_OVER {
             self.rate = self.rate_bytes as f64 / span.as_secs_f64();
             (self.rate_since, self.rate_bytes) = (now, 0);
         }

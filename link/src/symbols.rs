@@ -209,15 +209,23 @@ impl Symbols {
     /// Writes runs of symbols that are missing for at least `guard`, downwards: how many to skip, how many are missing. Returns the number
     /// from which to go down, and how far in all.
     ///
-    /// What does not fit is told first by the next report: if each began with the oldest, nothing would be heard of the newest for as long as
-    /// the oldest are under repair.
-    pub(crate) fn tell(&mut self, now: Instant, guard: Duration, runs: &mut Vec<(u32, u32)>) -> (u32, u16) {
+    /// What does not fit is told first by the next report, on a link that is `quick`: if each began with the oldest, nothing would be heard of the newest
+    /// for as long as the oldest are under repair. On a slow one so many runs at a time are those of a queue that overflows, and to have
+    /// all of it repaired at once would keep it full.
+    pub(crate) fn tell(
+        &mut self,
+        now: Instant,
+        guard: Duration,
+        quick: bool,
+        runs: &mut Vec<(u32, u32)>,
+    ) -> (u32, u16) {
         runs.clear();
         let from = self.untold.take().map_or(self.first, |untold| untold.max(self.first));
         let mut up_to = self.end();
         // Rising runs of (start, length).
         let mut rising = [(0u64, 0u64); MAX_GAPS];
         let mut count = 0;
+        let most = if quick { MAX_GAPS } else { MAX_GAPS / 2 };
         let place = self.missing.partition_point(|(symbol, _)| *symbol < from);
         for (told, (symbol, since)) in self.missing.range(place..).enumerate() {
             if now - *since < guard {
@@ -225,8 +233,9 @@ impl Symbols {
                 break;
             }
             let run = rising[..count].last_mut().filter(|(start, length)| *start + *length == *symbol);
-            if told == MAX_TOLD || run.is_none() && count == MAX_GAPS {
-                (up_to, self.untold) = (*symbol, Some(*symbol));
+            if told == MAX_TOLD || run.is_none() && count == most {
+                up_to = *symbol;
+                self.untold = (quick || told == MAX_TOLD).then_some(*symbol);
                 break;
             }
             if let Some((_, length)) = run {
@@ -535,7 +544,7 @@ mod tests {
     /// What a report tells: the numbers spoken of, and those of them that are missing.
     fn told(symbols: &mut Symbols, now: Instant) -> (std::ops::Range<u32>, Vec<u32>) {
         let (mut runs, mut missing) = (Vec::new(), Vec::new());
-        let (up_to, span) = symbols.tell(now, Duration::ZERO, &mut runs);
+        let (up_to, span) = symbols.tell(now, Duration::ZERO, true, &mut runs);
         let mut above = up_to;
         for (skip, length) in runs {
             above -= skip;

@@ -464,6 +464,7 @@ impl Shared {
             // Weyl's sequence: each link of each life of this relay has coefficients of its own.
             seed: self.boot.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             max_history: self.config.borrow().limits.max_history,
+            takes_media: session.peer.role != Role::Sink,
             ..usual
         };
         self.host.attach(session, config)

@@ -167,3 +167,13 @@ fn reports_of_nothing_but_losses_are_read_no_more_than_time_allows() {
     let work = link.sender.work();
     assert!(work < 10_000_000, "{work} symbols looked at");
 }
+
+#[test]
+fn media_of_a_peer_that_has_none_to_send_are_not_looked_at() {
+    let now = Instant::from_micros(10_000_000);
+    let mut link = Link::new(now, LinkConfig { takes_media: false, ..config(RepairMode::Auto) });
+    let frames = [probe(1, 5, 5), media(2, 5), window(3, 6)];
+    frames.into_iter().for_each(|frame| link.handle_datagram(now, frame));
+    assert_eq!((link.receiver.symbols.held(), link.stats().malformed), (0, 2));
+    assert!(link.poll_delivery().is_none());
+}
