@@ -265,7 +265,13 @@ const LINK: &[Of<LinkReport>] = &[
         ),
         |l| l.repair.left,
     ),
-    (counter("anabranch_link_malformed_total", "Datagrams that did not decode"), |l| l.stats.malformed as f64),
+    (
+        counter(
+            "anabranch_link_malformed_total",
+            "Datagrams that did not decode, or would have made more work than a peer may",
+        ),
+        |l| l.stats.malformed as f64,
+    ),
 ];
 
 /// Of each link, labelled as above and with `mode`.

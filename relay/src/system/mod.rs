@@ -476,6 +476,11 @@ impl RelaySystem {
             }
             self.follow_plans(now, ports);
         }
+        self.replay_to_fresh(now, ports);
+    }
+
+    /// Sends what has lately come of a stream to where it has begun to leave.
+    fn replay_to_fresh(&mut self, now: Instant, ports: &mut Ports) {
         for (key, port) in std::mem::take(&mut self.fresh) {
             self.forward.replay(now, key, port, &mut self.line.tap(ports));
         }

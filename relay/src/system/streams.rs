@@ -176,6 +176,8 @@ impl RelaySystem {
         }
         self.forward.open_input(key, port, handle);
         self.expect_inputs(&id);
+        // What follows leaves by these outputs of itself.
+        self.replay_to_fresh(now, ports);
         let Some(Kind::Relay(neighbour)) = self.ports.get_mut(&port).map(|port| &mut port.kind) else { return };
         self.refused.unknown_handle += neighbour.held.expire(now);
         for delivery in neighbour.held.release(now, handle) {
