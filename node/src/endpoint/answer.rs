@@ -1,13 +1,16 @@
-//! Answering: handshakes side by side, bounded in number, time and per address.
+//! Answering: handshakes side by side, bounded in number, time, per address, and in how many may fail.
 
+use super::admission::{Admission, Verdict};
+use super::complaints::Complaints;
 use super::handshake::{self, Failed, Session, closed_by};
 use super::{Inner, path};
-use crate::control::CloseCode;
+use crate::clock::Clock;
+use crate::control::{CloseCode, Refusal};
 use crate::network::network;
+use crate::ports::Closed;
 use crate::trust::Verifier;
 use quinn::{Connecting, Connection, Incoming, VarInt};
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,24 +20,28 @@ use topology::NodeName;
 /// Most handshakes at a time. What comes on top waits with its sender, which repeats itself.
 pub(super) const MAX_HANDSHAKES: usize = 256;
 
-/// From here on a dialler must first show that it can be reached at its address (Retry, RFC 9000 section 8.1).
-const RETRY_ABOVE: usize = 32;
-
-/// Most handshakes at a time of one IPv4 address, or one IPv6 network of 64 bits.
-pub(super) const MAX_PER_NETWORK: usize = 64;
-
 /// From the first datagram to the welcome.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The handshakes of an endpoint that are under way.
-#[derive(Default)]
 pub(super) struct Answering {
     handshakes: tokio::sync::Mutex<JoinSet<Option<Session>>>,
-    networks: Arc<Networks>,
-    peers: AtomicU64,
+    clock: Clock,
+    admission: Admission,
+    complaints: Arc<Mutex<Complaints>>,
+    /// Counts those that were begun.
+    pub(super) begun: AtomicU64,
+    /// Counts those that were not answered, because more than may are under way or have failed.
+    pub(super) put_off: AtomicU64,
 }
 
 impl Answering {
+    pub(super) fn new() -> Answering {
+        let (handshakes, complaints) = (tokio::sync::Mutex::default(), Arc::default());
+        let (admission, begun, put_off) = (Admission::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Answering { handshakes, clock: Clock::start(), admission, complaints, begun, put_off }
+    }
+
     /// The next session, or `None` when the endpoint is closed. Loses nothing when dropped half-way.
     pub(super) async fn next(&self, endpoint: &Inner, own: &NodeName, verifier: &Verifier) -> Option<Session> {
         let mut handshakes = self.handshakes.lock().await;
@@ -64,15 +71,21 @@ impl Answering {
         handshakes: &mut JoinSet<Option<Session>>,
     ) {
         let address = incoming.remote_address();
-        if handshakes.len() >= RETRY_ABOVE && incoming.may_retry() {
-            // It fails only where a retry was sent already, which was asked just now.
-            let _ = incoming.retry();
-            return;
-        }
-        let Some(counted) = Networks::enter(&self.networks, address) else {
-            tracing::debug!(%address, "handshake put off: {MAX_PER_NETWORK} from this network are under way");
-            incoming.ignore();
-            return;
+        let address = SocketAddr::from((address.ip().to_canonical(), address.port()));
+        let begun = match self.admission.judge(self.clock.now(), network(address.ip()), !incoming.may_retry()) {
+            Verdict::Begin(begun) => begun,
+            Verdict::Prove => {
+                // It fails only where a retry was sent already, which was asked just now.
+                let _ = incoming.retry();
+                return;
+            }
+            Verdict::PutOff(why) => {
+                incoming.ignore();
+                self.put_off.fetch_add(1, Ordering::Relaxed);
+                let failure = Failure { what: "handshake put off", code: CloseCode::Overload, reason: why.to_owned() };
+                self.telling(address).tell(&failure);
+                return;
+            }
         };
         let Some(config) = endpoint.answer_at(path::announced(&incoming.orig_dst_cid())) else {
             incoming.refuse();
@@ -85,26 +98,58 @@ impl Answering {
                 return;
             }
         };
-        let nth = self.peers.fetch_add(1, Ordering::Relaxed);
+        let (nth, telling) = (self.begun.fetch_add(1, Ordering::Relaxed), self.telling(address));
         let (own, verifier, carrier) = (own.clone(), verifier.clone(), endpoint.places[place].carrier.clone());
         handshakes.spawn(async move {
-            let _counted = counted;
-            let mut session = answer(connecting, address, &own, &verifier, nth).await?;
-            session.wire.carrier = carrier;
-            Some(session)
+            match answer(connecting, &own, &verifier, nth).await {
+                Ok(mut session) => {
+                    begun.succeeded();
+                    let (peer, agent) = (&session.peer, &session.agent);
+                    tracing::info!(%address, peer = %peer.name, role = %peer.role, %agent, "connected");
+                    session.wire.carrier = carrier;
+                    Some(session)
+                }
+                Err(failure) => {
+                    telling.tell(&failure);
+                    None
+                }
+            }
         });
+    }
+
+    fn telling(&self, address: SocketAddr) -> Telling {
+        Telling { complaints: self.complaints.clone(), clock: self.clock, address }
     }
 }
 
-/// One handshake; a failure is logged with its reason.
-async fn answer(
-    connecting: Connecting,
+/// Why there is no session with who dialled.
+struct Failure {
+    what: &'static str,
+    code: CloseCode,
+    reason: String,
+}
+
+/// Tells of failures in the log, as often as may be.
+struct Telling {
+    complaints: Arc<Mutex<Complaints>>,
+    clock: Clock,
     address: SocketAddr,
-    own: &NodeName,
-    verifier: &Verifier,
-    nth: u64,
-) -> Option<Session> {
-    let address = SocketAddr::from((address.ip().to_canonical(), address.port()));
+}
+
+impl Telling {
+    fn tell(&self, failure: &Failure) {
+        let (Failure { what, code, reason }, address) = (failure, self.address);
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        match complaints.next(self.clock.now(), network(address.ip())) {
+            Some(0) => tracing::warn!(%address, ?code, %reason, "{what}"),
+            Some(left_out) => tracing::warn!(%address, ?code, %reason, left_out, "{what}"),
+            None => tracing::debug!(%address, ?code, %reason, "{what}"),
+        }
+    }
+}
+
+/// One handshake.
+async fn answer(connecting: Connecting, own: &NodeName, verifier: &Verifier, nth: u64) -> Result<Session, Failure> {
     let mut connected: Option<Connection> = None;
     let shake = async {
         let connection = connecting.await.map_err(Failed::Lost)?;
@@ -112,82 +157,21 @@ async fn answer(
         handshake::answer(connection, own, verifier, nth).await
     };
     match tokio::time::timeout(TIME_LIMIT, shake).await {
-        Ok(Ok(session)) => {
-            let (peer, agent) = (&session.peer, &session.agent);
-            tracing::info!(%address, peer = %peer.name, role = %peer.role, %agent, "connected");
-            return Some(session);
-        }
-        Ok(Err(Failed::Unacceptable(refusal))) => {
-            tracing::warn!(%address, code = ?refusal.code, reason = %refusal.reason, "peer refused");
-        }
-        Ok(Err(Failed::Refused(refusal))) => {
-            tracing::warn!(%address, reason = %refusal.reason, "the peer refuses this relay");
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(Failed::Unacceptable(Refusal { code, reason }))) => Err(Failure { what: "peer refused", code, reason }),
+        Ok(Err(Failed::Refused(Refusal { code, reason }))) => {
+            Err(Failure { what: "the peer refuses this relay", code, reason })
         }
         Ok(Err(Failed::Lost(error))) => {
-            let closed = closed_by(&error);
-            tracing::warn!(%address, code = ?closed.code, reason = %closed.reason, "handshake failed");
+            let Closed { code, reason } = closed_by(&error);
+            Err(Failure { what: "handshake failed", code, reason })
         }
         Err(_) => {
+            let code = CloseCode::Protocol;
             if let Some(connection) = connected {
-                let code = VarInt::from_u32(CloseCode::Protocol.to_wire());
-                connection.close(code, b"no hello in time");
+                connection.close(VarInt::from_u32(code.to_wire()), b"no hello in time");
             }
-            tracing::warn!(%address, "handshake failed: not done in {TIME_LIMIT:?}");
+            Err(Failure { what: "handshake failed", code, reason: format!("not done in {TIME_LIMIT:?}") })
         }
-    }
-    None
-}
-
-/// How many handshakes each network has under way.
-#[derive(Default)]
-struct Networks(Mutex<HashMap<IpAddr, usize>>);
-
-/// A handshake in the count, given back when it is dropped.
-struct Counted {
-    networks: Arc<Networks>,
-    network: IpAddr,
-}
-
-impl Networks {
-    fn enter(networks: &Arc<Networks>, address: SocketAddr) -> Option<Counted> {
-        let network = network(address.ip());
-        let mut counts = networks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network).or_default();
-        if *count >= MAX_PER_NETWORK {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { networks: networks.clone(), network })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = self.networks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_network_cannot_take_all_places() {
-        let networks = Arc::<Networks>::default();
-        let from = |text: &str| Networks::enter(&networks, text.parse().unwrap());
-        let places: Vec<Counted> = (0..MAX_PER_NETWORK).filter_map(|_| from("[2001:db8::1]:1")).collect();
-        assert_eq!(places.len(), MAX_PER_NETWORK);
-        assert!(from("[2001:db8::ffff:2]:9").is_none());
-        assert!(from("[2001:db8:0:1::1]:1").is_some());
-        assert!(from("192.0.2.1:1").is_some());
-        drop(places);
-        assert!(from("[2001:db8::ffff:2]:9").is_some());
-        assert!(networks.0.lock().unwrap().is_empty());
     }
 }

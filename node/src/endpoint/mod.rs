@@ -1,6 +1,9 @@
 //! QUIC endpoints: binding, dialling, answering, and the handshake of the overlay.
 
+mod admission;
+mod allowance;
 mod answer;
+mod complaints;
 mod dial;
 mod handshake;
 mod path;
@@ -157,7 +160,7 @@ impl Endpoint {
             server: server.map(|config| Mutex::new(Server { config, changes })),
             paths: Arc::new(Paths::new()),
             local,
-            answering: answer::Answering::default(),
+            answering: answer::Answering::new(),
         };
         Ok(Endpoint { inner: Arc::new(inner) })
     }
@@ -183,6 +186,11 @@ impl Endpoint {
     pub async fn accept(&self, verifier: &Verifier) -> Option<Session> {
         let (own, _) = self.inner.credentials.identity()?;
         self.inner.answering.next(&self.inner, &own, verifier).await
+    }
+
+    /// Handshakes that were not answered, because more than may are under way, or have failed.
+    pub fn handshakes_put_off(&self) -> u64 {
+        self.inner.answering.put_off.load(Ordering::Relaxed)
     }
 
     /// Moves to another local address; connections go on from there (RFC 9000 section 9). For endpoints of one thread.

@@ -338,7 +338,7 @@ fn silent_diallers_neither_pile_up_nor_keep_others_out() {
         let mut relay = relay(&authority, "r");
         // As many as one address may have; all shake hands in TLS, and then say nothing.
         let mut rude_ones = Vec::new();
-        for _ in 0..answer::MAX_PER_NETWORK {
+        for _ in 0..admission::MAX_PER_NETWORK {
             let (endpoint, connection) = rude(&relay, 9, &authority).await;
             rude_ones.push((endpoint, connection.expect("there is room")));
         }
@@ -353,6 +353,86 @@ fn silent_diallers_neither_pile_up_nor_keep_others_out() {
         for (_, connection) in &rude_ones {
             assert_eq!(closed_by(&connection.closed().await).reason, "no hello in time");
         }
+    });
+}
+
+/// Shakes hands over and over, and closes as soon as it is answered: it believes no authority of this overlay.
+async fn hit_and_run(from: u8, to: &str, dials: usize) {
+    let mut endpoint = quinn::Endpoint::client((Ipv4Addr::new(127, 0, 0, from), 0).into()).unwrap();
+    let tls = authority().credentials(None).unwrap().client_tls().unwrap();
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    endpoint.set_default_client_config(ClientConfig::new(Arc::new(tls)));
+    for _ in 0..dials {
+        let connecting = endpoint.connect(to.parse().unwrap(), "x").unwrap();
+        assert!(!matches!(tokio::time::timeout(Duration::from_millis(200), connecting).await, Ok(Ok(_))));
+    }
+}
+
+#[test]
+fn handshakes_that_fail_at_once_are_held_to_a_rate_and_others_connect_meanwhile() {
+    local(async {
+        let authority = authority();
+        let mut relay = relay(&authority, "r");
+        let clock = crate::clock::Clock::start();
+        let begun = clock.now();
+        let mut hitting: tokio::task::JoinSet<()> = (0..20)
+            .map(|_| {
+                let to = relay.address.clone();
+                async move { hit_and_run(9, &to, 50).await }
+            })
+            .collect();
+        let token = token(&authority, "t", Direction::Subscribe, unix_seconds() + 60);
+        let mut others = 0;
+        loop {
+            tokio::select! {
+                hit = hitting.join_next() => match hit {
+                    Some(hit) => hit.unwrap(),
+                    None => break,
+                },
+                () = tokio::time::sleep(Duration::from_millis(100)) => {
+                    let bearer = dialler(authority.credentials(None).unwrap());
+                    let sink = hello(Role::Sink, std::slice::from_ref(&token));
+                    bearer.connect(&relay.address, sink).await.unwrap();
+                    assert_eq!(relay.sessions.recv().await.unwrap().peer.role, Role::Sink);
+                    others += 1;
+                }
+            }
+        }
+        let took = (clock.now() - begun).as_secs_f64();
+        let shaken = relay.endpoint.inner.answering.begun.load(Ordering::Relaxed) - others;
+        assert!(others > 0 && relay.endpoint.handshakes_put_off() > 0);
+        // Without an address that is shown to be real 64 and 20 a second, and with it 128 and 50 a second.
+        let most = 64.0 + 128.0 + took * 70.0;
+        assert!(shaken as f64 <= most, "{shaken} of 1000 in {took} s");
+    });
+}
+
+#[test]
+fn a_crowd_that_has_the_right_to_come_is_not_slowed() {
+    local(async {
+        let authority = authority();
+        let mut relay = relay(&authority, "r");
+        let token = token(&authority, "t", Direction::Subscribe, unix_seconds() + 60);
+        let bearer = dialler(authority.credentials(None).unwrap());
+        let mut crowd: tokio::task::JoinSet<Session> = (0..30)
+            .map(|_| {
+                let (bearer, to) = (bearer.clone(), relay.address.clone());
+                let sink = hello(Role::Sink, std::slice::from_ref(&token));
+                async move {
+                    for _ in 0..9 {
+                        bearer.connect(&to, sink.clone()).await.unwrap();
+                    }
+                    bearer.connect(&to, sink).await.unwrap()
+                }
+            })
+            .collect();
+        let mut answered = Vec::new();
+        while answered.len() < 300 {
+            // A session that is dropped ends its connection, maybe before the other end has heard the welcome.
+            answered.push(relay.sessions.recv().await.unwrap());
+        }
+        while crowd.join_next().await.is_some() {}
+        assert_eq!(relay.endpoint.handshakes_put_off(), 0);
     });
 }
 
