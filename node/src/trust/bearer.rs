@@ -1,7 +1,6 @@
 //! The tokens that a source or sink shows.
 
-use super::credentials::{FileState, file_state};
-use super::files::{self, content};
+use super::files::{self, FileState, content};
 use super::{LOOK_EVERY, TrustError};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ pub struct TokenFile {
     path: Option<PathBuf>,
     fixed: Vec<String>,
     tokens: Vec<String>,
-    seen: FileState,
+    seen: Option<FileState>,
 }
 
 impl TokenFile {
@@ -19,7 +18,7 @@ impl TokenFile {
     pub fn open(path: Option<&Path>, fixed: impl IntoIterator<Item = String>) -> Result<TokenFile, TrustError> {
         let fixed: Vec<String> = fixed.into_iter().flat_map(|text| words(&text)).collect();
         let mut file = TokenFile { path: path.map(Path::to_owned), fixed, tokens: Vec::new(), seen: None };
-        file.seen = path.and_then(file_state);
+        file.seen = path.and_then(FileState::of);
         file.tokens = file.read()?;
         Ok(file)
     }
@@ -33,7 +32,7 @@ impl TokenFile {
     pub async fn changed(&mut self) -> Vec<String> {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let state = self.path.as_deref().and_then(file_state);
+            let state = self.path.as_deref().and_then(FileState::of);
             if state == self.seen {
                 continue;
             }

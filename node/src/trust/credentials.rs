@@ -2,7 +2,7 @@
 
 use super::authorities::Authorities;
 use super::certificate::{self, fingerprint, peer_identity, public_key};
-use super::files::content;
+use super::files::{FileState, content};
 use super::revocation::{self, Lists, Revocations};
 use super::seal::Seal;
 use super::{Identity, Role, TrustError, Verifier};
@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::watch;
 use topology::NodeName;
 
@@ -40,7 +40,7 @@ struct Shared {
     /// Where it is read from, and whose it is; `None` where a program that embeds the node gave it.
     directory: Option<(PathBuf, Option<NodeName>)>,
     /// What its files were like before they were first read.
-    first: Vec<FileState>,
+    first: Vec<Option<FileState>>,
     followed: AtomicBool,
 }
 
@@ -97,7 +97,7 @@ impl Credentials {
         loaded: Loaded,
         lists: Lists,
         directory: Option<(PathBuf, Option<NodeName>)>,
-        first: Vec<FileState>,
+        first: Vec<Option<FileState>>,
     ) -> Credentials {
         let (loaded, revocations) = (watch::Sender::new(Arc::new(loaded)), Revocations::new(lists));
         let followed = AtomicBool::new(false);
@@ -142,7 +142,7 @@ impl Credentials {
     }
 
     /// Reads the files where one has changed since `seen`. What is wrong with them is logged once; what is in force stays.
-    fn look(&self, seen: &mut Option<Vec<FileState>>) {
+    fn look(&self, seen: &mut Option<Vec<Option<FileState>>>) {
         let Some((directory, name)) = &self.shared.directory else { return };
         let state = states(directory, name.as_ref());
         if seen.as_ref() == Some(&state) {
@@ -264,20 +264,11 @@ impl Credentials {
     }
 }
 
-/// What tells whether a file has changed.
-pub(super) type FileState = Option<(SystemTime, u64)>;
-
-/// What a file is like now; `None` where there is none.
-pub(super) fn file_state(path: &Path) -> FileState {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
-}
-
-/// Of each file that is followed.
-fn states(directory: &Path, name: Option<&NodeName>) -> Vec<FileState> {
+/// Of each file that is followed, where it is there.
+fn states(directory: &Path, name: Option<&NodeName>) -> Vec<Option<FileState>> {
     let own = name.iter().flat_map(|name| [format!("{name}.crt"), format!("{name}.key")]).collect::<Vec<_>>();
     let files = ["authority.crt".to_owned(), revocation::FILE.to_owned()].into_iter().chain(own);
-    files.map(|file| file_state(&directory.join(file))).collect()
+    files.map(|file| FileState::of(&directory.join(file))).collect()
 }
 
 /// Tells of changes of [`Credentials`].

@@ -6,10 +6,32 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Larger files are no keys.
-const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
+
+/// By what a change of a file is noticed. What is changed of its rights alone, as where it could not be read and now can, shows in the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileState {
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    /// What it is like now; `None` where there is none.
+    pub(super) fn of(path: &Path) -> Option<FileState> {
+        let meta = fs::metadata(path).ok()?;
+        Some(FileState {
+            inode: meta.ino(),
+            length: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+}
 
 pub(super) fn read(path: &Path) -> Result<String, TrustError> {
     let wrap = |cause| TrustError::File { path: path.to_owned(), cause };

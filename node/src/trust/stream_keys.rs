@@ -11,7 +11,7 @@
 //! source seal with what a sink does not have yet: [`rotate`] adds an epoch that nobody seals with, [`switch`] puts it in use, [`retire`] lets
 //! go of the others. Errors never quote the file.
 
-use super::files::{self, content};
+use super::files::{self, FileState, content};
 use super::{TrustError, hex};
 use crate::payload::Secret;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -19,10 +19,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -220,22 +218,19 @@ fn secret_of(text: &str) -> Option<Secret> {
 #[derive(Clone, Debug)]
 struct KeyFile {
     path: PathBuf,
-    seen: Option<State>,
+    seen: Option<FileState>,
 }
-
-/// By what a change is noticed: time, size and which file it is.
-type State = (SystemTime, u64, u64);
 
 impl KeyFile {
     /// Reads it for the first time.
     fn open(path: &Path) -> Result<(KeyFile, StreamKeys), TrustError> {
-        let seen = state(path);
+        let seen = FileState::of(path);
         Ok((KeyFile { path: path.to_owned(), seen }, StreamKeys::load(path)?))
     }
 
     /// The keys, where the file has changed since it was last looked at. What is wrong with it is logged once: the ones in force stay.
     fn look(&mut self) -> Option<StreamKeys> {
-        let state = state(&self.path);
+        let state = FileState::of(&self.path);
         if state == self.seen {
             return None;
         }
@@ -252,11 +247,6 @@ impl KeyFile {
             }
         }
     }
-}
-
-fn state(path: &Path) -> Option<State> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
 /// Key files that are followed, and who uses each.
@@ -334,7 +324,7 @@ fn malformed(reason: impl Into<String>) -> TrustError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn folder() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -427,5 +417,19 @@ mod tests {
         assert_eq!(file.look(), None);
         create(&path, fixed(3)).unwrap();
         assert_eq!(file.look().unwrap().secret_in_use(), &Secret::new([3; 32]));
+    }
+
+    /// What the refusal asks for changes neither size nor time of what is in the file.
+    #[test]
+    fn a_file_that_is_closed_to_others_after_all_is_read() {
+        let (_folder, path) = folder();
+        create(&path, fixed(1)).unwrap();
+        let (mut file, _) = KeyFile::open(&path).unwrap();
+        rotate(&path, fixed(2)).unwrap();
+        let allow = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        allow(0o640);
+        assert_eq!(file.look(), None, "others can read it");
+        allow(0o600);
+        assert_eq!(file.look().unwrap().epochs().collect::<Vec<_>>(), [1, 2]);
     }
 }
