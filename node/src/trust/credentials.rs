@@ -105,10 +105,28 @@ impl Credentials {
     }
 
     /// Reads the files of the key directory again; whether anything but the list of revocations has changed. An error where one of them is
-    /// not as it should be, or makes this node another one: then what was in force stays.
+    /// not as it should be, or makes this node another one: then of keys and certificates, or of the list, whichever it is, what was in force
+    /// stays, and the other comes to be in force all the same.
     pub fn reload(&self) -> Result<bool, TrustError> {
-        let Some((directory, name)) = &self.shared.directory else { return Ok(false) };
-        let new = Loaded::read(directory, name.as_ref())?;
+        match self.read_again() {
+            (Err(keys), Err(list)) => Err(TrustError::Both(Box::new(keys), Box::new(list))),
+            (Err(one), _) | (_, Err(one)) => Err(one),
+            (Ok(changed), Ok(_)) => Ok(changed),
+        }
+    }
+
+    /// Of the keys and certificates, and of the list of revocations, whether what is in force has changed. What is wrong with the one must not keep
+    /// back the other: least of all half a key pair what was revoked. The list comes second, for it may be signed by a new authority.
+    fn read_again(&self) -> (Result<bool, TrustError>, Result<bool, TrustError>) {
+        let Some((directory, name)) = &self.shared.directory else { return (Ok(false), Ok(false)) };
+        let keys = self.read_keys(directory, name.as_ref());
+        let believed = &self.loaded().authorities;
+        let lists = revocation::load(directory, believed);
+        (keys, lists.and_then(|lists| self.shared.revocations.replace(lists, believed)))
+    }
+
+    fn read_keys(&self, directory: &Path, name: Option<&NodeName>) -> Result<bool, TrustError> {
+        let new = Loaded::read(directory, name)?;
         let old = self.loaded();
         if let (Some(new), Some(old)) = (&new.identity, &old.identity)
             && new.role != old.role
@@ -117,7 +135,6 @@ impl Credentials {
             let expected = "a certificate of the same role as before";
             return Err(content(&path, expected, format!("it is that of a {}, and this is a {}", new.role, old.role)));
         }
-        self.shared.revocations.replace(revocation::load(directory, &new.authorities)?, &new.authorities)?;
         let changed = !new.is_as(&old);
         if changed {
             self.shared.loaded.send_replace(Arc::new(new));
@@ -149,12 +166,15 @@ impl Credentials {
             return;
         }
         *seen = Some(state);
-        match self.reload() {
-            Ok(true) => {
-                tracing::info!("the keys have changed: the new ones are in force for every handshake from now on")
-            }
-            Ok(false) => tracing::info!(number = self.shared.revocations.number(), "list of revocations in force"),
-            Err(error) => tracing::error!(%error, "the keys are not read again: those in force stay"),
+        let (keys, list) = self.read_again();
+        for error in [keys.as_ref().err(), list.as_ref().err()].into_iter().flatten() {
+            tracing::error!(%error, "the keys are not read again: those in force stay");
+        }
+        if let Ok(true) = keys {
+            tracing::info!("the keys have changed: the new ones are in force for every handshake from now on");
+        }
+        if let Ok(true) = list {
+            tracing::info!(number = self.shared.revocations.number(), "list of revocations in force");
         }
     }
 
@@ -167,7 +187,7 @@ impl Credentials {
     /// that one stays.
     pub fn set_revocations(&self, text: &str) -> Result<(), TrustError> {
         let loaded = self.loaded();
-        self.shared.revocations.replace(revocation::open(text, &loaded.authorities)?, &loaded.authorities)
+        self.shared.revocations.replace(revocation::open(text, &loaded.authorities)?, &loaded.authorities).map(drop)
     }
 
     pub(super) fn loaded(&self) -> Arc<Loaded> {

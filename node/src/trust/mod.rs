@@ -142,6 +142,9 @@ pub enum TrustError {
         /// What is wrong.
         reason: String,
     },
+    /// Two files are wrong, each in its own way.
+    #[error("{0}; {1}")]
+    Both(Box<TrustError>, Box<TrustError>),
     /// Something received or typed is not what it claims to be.
     #[error("not a {what}: {reason}")]
     Malformed {

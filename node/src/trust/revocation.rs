@@ -122,11 +122,11 @@ impl Revocations {
         Revocations(Arc::new(watch::Sender::new(lists)))
     }
 
-    /// Puts these in force; the list of an authority that is still believed and has none among them stays. An error where one is older than the
-    /// one in force of the same authority; then all stay.
-    pub(super) fn replace(&self, mut new: Lists, believed: &Authorities) -> Result<(), TrustError> {
+    /// Puts these in force, and says whether they are others than before; the list of an authority that is still believed and has none among
+    /// them stays. An error where one is older than the one in force of the same authority; then all stay.
+    pub(super) fn replace(&self, mut new: Lists, believed: &Authorities) -> Result<bool, TrustError> {
         let mut result = Ok(());
-        self.0.send_if_modified(|lists| {
+        let changed = self.0.send_if_modified(|lists| {
             let older = new.iter().find_map(|(key, new)| {
                 let known = lists.get(key).filter(|known| new.number < known.number)?;
                 Some((new.number, known.number))
@@ -143,7 +143,7 @@ impl Revocations {
             *lists = std::mem::take(&mut new);
             changed
         });
-        result
+        result.map(|()| changed)
     }
 
     /// The number of the newest issue in force.

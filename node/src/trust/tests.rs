@@ -220,6 +220,40 @@ fn every_file_of_a_key_directory_is_told_and_no_secret_shown() {
 }
 
 #[test]
+fn keys_and_the_list_of_revocations_come_to_be_in_force_each_without_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    init(keys, "acme", NOW, DAY).unwrap();
+    issue_node(keys, &name("a"), Role::Relay, NOW, DAY).unwrap();
+    let token = issue_token(keys, &claims(Direction::Publish)).unwrap();
+    let node = Credentials::load(keys, Some(&name("a"))).unwrap();
+    let (first, key) = (node.fingerprint(), std::fs::read(keys.join("a.key")).unwrap());
+
+    // Half of a pair was copied, and then a token is revoked.
+    rotate_node(keys, &name("a"), NOW, DAY).unwrap();
+    std::fs::write(keys.join("a.key"), key).unwrap();
+    revoke(keys, &[Revoked::Token("t-1".to_owned())]).unwrap();
+    let older = std::fs::read(keys.join(REVOCATIONS)).unwrap();
+    let error = node.reload().unwrap_err().to_string();
+    assert!(error.contains("a.key: expected the key of the certificate beside it"), "{error}");
+    assert!(matches!(node.verifier().token(&token, NOW), Err(TrustError::Revoked(_))), "the list is in force");
+    assert_eq!(node.fingerprint(), first, "the keys are not");
+
+    // An older list lies beside a new pair.
+    revoke(keys, &[Revoked::Token("t-2".to_owned())]).unwrap();
+    assert!(node.reload().is_err());
+    std::fs::write(keys.join(REVOCATIONS), older).unwrap();
+    rotate_node(keys, &name("a"), NOW, DAY).unwrap();
+    let error = node.reload().unwrap_err().to_string();
+    assert!(error.contains("older than issue 2"), "{error}");
+    assert_ne!(node.fingerprint(), first, "the keys are in force");
+
+    std::fs::write(keys.join("a.key"), "rubbish").unwrap();
+    let error = node.reload().unwrap_err().to_string();
+    assert!(error.contains("a.key") && error.contains("older than issue 2"), "both are told: {error}");
+}
+
+#[test]
 fn what_was_revoked_stays_so_when_the_file_goes_or_the_authority_is_another() {
     let directory = tempfile::tempdir().unwrap();
     let keys = directory.path();
