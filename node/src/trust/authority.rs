@@ -18,6 +18,12 @@ use topology::NodeName;
 /// Signed this long into the past, for nodes whose clocks lag.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
+/// The file of an authority's key.
+pub(super) const KEY: &str = "authority.key";
+
+/// The file of the next authority's key, until it takes the place of [`KEY`].
+pub(super) const NEXT_KEY: &str = "authority.next.key";
+
 /// The one that vouches for everything in an overlay: an ed25519 key and its self-signed certificate.
 pub struct Authority {
     certificate: CertificateDer<'static>,
@@ -53,8 +59,18 @@ impl Authority {
 
     /// The authority whose `authority.crt` and `authority.key` lie in `directory`.
     pub fn load(directory: &Path) -> Result<Authority, TrustError> {
+        let loaded = Authority::load_with(directory, KEY);
+        if loaded.is_err() && Authority::load_with(directory, NEXT_KEY).is_ok() {
+            let reason = format!("{NEXT_KEY} is: a rotation was interrupted; `keys rotate authority` again ends it");
+            return Err(content(&directory.join(KEY), "the key of authority.crt beside it", reason));
+        }
+        loaded
+    }
+
+    /// As [`Authority::load`], with its key in a file of this name.
+    pub(super) fn load_with(directory: &Path, key: &str) -> Result<Authority, TrustError> {
         let certificate = files::certificate(&directory.join("authority.crt"))?;
-        let key_path = directory.join("authority.key");
+        let key_path = directory.join(key);
         let key = KeyPair::from_pem(&files::read(&key_path)?)
             .map_err(|reason| content(&key_path, "an ed25519 key in PEM", reason.to_string()))?;
         if public_key(&certificate)?.as_slice() != key.public_key_raw() {
@@ -66,7 +82,7 @@ impl Authority {
 
     /// Writes `authority.crt` and `authority.key`; never over what is there.
     pub fn save(&self, directory: &Path) -> Result<(), TrustError> {
-        files::write_new(&directory.join("authority.key"), &self.key_pem(), true)?;
+        files::write_new(&directory.join(KEY), &self.key_pem(), true)?;
         files::write_new(&directory.join("authority.crt"), &self.certificate_pem(), false)
     }
 

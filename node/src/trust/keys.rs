@@ -1,7 +1,7 @@
 //! What `anabranch-relay keys` does: a key directory made, and looked into, in one step each.
 
 use super::authorities::Authorities;
-use super::authority::pem;
+use super::authority::{KEY, NEXT_KEY, pem};
 use super::certificate::{common_name, expires, fingerprint, peer_identity};
 use super::files::{self, content};
 use super::revocation::{self, RevocationList};
@@ -78,8 +78,16 @@ pub fn revoke(directory: &Path, what: &[Revoked]) -> Result<RevocationList, Trus
 /// Puts a new authority above the one in `directory`, and a new key that signs tokens: from now on it issues everything, and who has the new
 /// `authority.crt`, which holds both, believes both. What the old one has revoked the new one revokes, too. The keys of the old one are
 /// moved to `authority.old.key` and `token.old.key`.
+///
+/// The new key is there before its certificate counts, and takes the place of the old one last. Where that is interrupted, the next call ends it.
 pub fn rotate_authority(directory: &Path, now: u64, lifetime: Duration) -> Result<(), TrustError> {
-    let old = Authority::load(directory)?;
+    let old = match Authority::load_with(directory, KEY) {
+        Ok(old) => old,
+        Err(error) => {
+            let Ok(new) = Authority::load_with(directory, NEXT_KEY) else { return Err(error) };
+            return hand_over(directory, &new, now, lifetime);
+        }
+    };
     let path = directory.join("authority.crt");
     let believed = Authorities::load(&path)?;
     if believed.certificates().len() > 1 {
@@ -88,18 +96,34 @@ pub fn rotate_authority(directory: &Path, now: u64, lifetime: Duration) -> Resul
     }
     let new = Authority::create(old.overlay(), now, lifetime)?;
     let lists = revocation::load(directory, &believed)?;
-    for (file, kept) in [("authority.key", "authority.old.key"), ("token.key", "token.old.key")] {
-        let (file, kept) = (directory.join(file), directory.join(kept));
-        if file.exists() {
-            files::write_new(&kept, &files::read(&file)?, true)?;
-        }
+    let revoked = lists.values().next().map(|list| text_of_revocations(directory, &new, list)).transpose()?;
+    for (file, kept) in [(KEY, "authority.old.key"), ("token.key", "token.old.key")] {
+        keep(&directory.join(file), &directory.join(kept))?;
     }
-    if let Some(list) = lists.values().next() {
-        write_revocations(directory, &new, list)?;
+    files::write_new(&directory.join(NEXT_KEY), &new.key_pem(), true)?;
+    if let Some(text) = revoked {
+        files::replace(&directory.join(revocation::FILE), &text, false)?;
     }
     files::replace(&path, &(new.certificate_pem() + &old.certificate_pem()), false)?;
-    files::replace(&directory.join("authority.key"), &new.key_pem(), true)?;
-    new.token_issuer(now, lifetime)?.replace(directory)
+    hand_over(directory, &new, now, lifetime)
+}
+
+/// Copies a key that something else will take the place of. One that is there already, from a rotation that was interrupted, is as good.
+fn keep(file: &Path, kept: &Path) -> Result<(), TrustError> {
+    if !file.exists() {
+        return Ok(());
+    }
+    let text = files::read(file)?;
+    match files::write_new(kept, &text, true) {
+        Err(TrustError::Exists(_)) if files::read(kept)? == text => Ok(()),
+        written => written,
+    }
+}
+
+/// The new authority, whose certificate counts and whose key lies beside the old one, takes over.
+fn hand_over(directory: &Path, new: &Authority, now: u64, lifetime: Duration) -> Result<(), TrustError> {
+    new.token_issuer(now, lifetime)?.replace(directory)?;
+    files::rename(&directory.join(NEXT_KEY), &directory.join(KEY))
 }
 
 /// Ends a rotation: from now on who has the new `authority.crt` believes the new authority alone.
@@ -135,6 +159,11 @@ fn authorities(directory: &Path) -> Result<Authorities, TrustError> {
 
 /// Puts the list of an authority first in the file. The lines of the others stay.
 fn write_revocations(directory: &Path, authority: &Authority, list: &RevocationList) -> Result<(), TrustError> {
+    files::replace(&directory.join(revocation::FILE), &text_of_revocations(directory, authority, list)?, false)
+}
+
+/// What that file is to hold then. An error where nobody would read it.
+fn text_of_revocations(directory: &Path, authority: &Authority, list: &RevocationList) -> Result<String, TrustError> {
     let path = directory.join(revocation::FILE);
     let mut text = authority.sign_revocations(list)?;
     let own = Authorities::new(vec![authority.certificate().clone()])?;
@@ -144,7 +173,15 @@ fn write_revocations(directory: &Path, authority: &Authority, list: &RevocationL
             text.push('\n');
         }
     }
-    files::replace(&path, &text, false)
+    if text.len() as u64 > files::MAX_FILE {
+        let reason = format!(
+            "it would be {} bytes, which no node reads, and was left as it is: end a rotation of the authority that is under way \
+             (keys rotate authority --finish), or revoke by making a new overlay",
+            text.len()
+        );
+        return Err(content(&path, "a list of at most 1 MiB", reason));
+    }
+    Ok(text)
 }
 
 /// Says in words what a file of a key directory, or a token (its text, or a file that holds it), is: name, role, expiry (UTC), and the
@@ -194,7 +231,7 @@ fn describe_key(path: &Path) -> Result<String, TrustError> {
             _ => "private key; its certificate is not beside it".to_owned(),
         }
     };
-    let warning = if files::open_to_others(path) { "; OTHERS CAN READ IT: chmod 600" } else { "" };
+    let warning = if files::open_beyond_group(path) { "; OTHERS CAN READ IT: chmod 600, or 640" } else { "" };
     Ok(said + warning)
 }
 

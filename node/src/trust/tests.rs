@@ -215,8 +215,12 @@ fn every_file_of_a_key_directory_is_told_and_no_secret_shown() {
         let secret = text.lines().find(|line| !line.starts_with("-----")).unwrap();
         assert!(!said.contains(secret), "{said}");
     }
-    std::fs::set_permissions(keys.join("fra.key"), std::fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(inspect(keys.join("fra.key").to_str().unwrap()).unwrap().contains("OTHERS CAN READ IT"));
+    // The group is that of the service.
+    for (mode, warned) in [(0o600, false), (0o640, false), (0o660, true), (0o644, true), (0o602, true), (0o604, true)] {
+        std::fs::set_permissions(keys.join("fra.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+        let said = inspect(keys.join("fra.key").to_str().unwrap()).unwrap();
+        assert_eq!(said.contains("OTHERS CAN READ IT"), warned, "{mode:o}: {said}");
+    }
 }
 
 #[test]
@@ -251,6 +255,61 @@ fn keys_and_the_list_of_revocations_come_to_be_in_force_each_without_the_other()
     std::fs::write(keys.join("a.key"), "rubbish").unwrap();
     let error = node.reload().unwrap_err().to_string();
     assert!(error.contains("a.key") && error.contains("older than issue 2"), "both are told: {error}");
+}
+
+#[test]
+fn a_rotation_of_the_authority_that_was_interrupted_loses_no_key_and_is_ended_by_the_next_one() {
+    let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copy = |from: &std::path::Path, file: &str, to: &std::path::Path, name: &str| {
+        std::fs::copy(from.join(file), to.join(name)).unwrap();
+    };
+    init(before.path(), "acme", NOW, DAY).unwrap();
+    for file in ["authority.crt", "authority.key", "token.key"] {
+        copy(before.path(), file, after.path(), file);
+    }
+    rotate_authority(after.path(), NOW, DAY).unwrap();
+    assert!(!after.path().join("authority.next.key").exists());
+
+    // The new certificate counts, and the new key has not taken its place.
+    let cut = tempfile::tempdir().unwrap();
+    for file in ["authority.crt", "authority.old.key", "token.old.key"] {
+        copy(after.path(), file, cut.path(), file);
+    }
+    for file in ["authority.key", "token.key"] {
+        copy(before.path(), file, cut.path(), file);
+    }
+    copy(after.path(), "authority.key", cut.path(), "authority.next.key");
+    let error = issue_node(cut.path(), &name("a"), Role::Relay, NOW, DAY).unwrap_err().to_string();
+    assert!(error.contains("authority.key") && error.contains("`keys rotate authority` again"), "{error}");
+    rotate_authority(cut.path(), NOW, DAY).unwrap();
+    let read = |folder: &tempfile::TempDir, file: &str| std::fs::read(folder.path().join(file)).unwrap();
+    assert_eq!(read(&cut, "authority.key"), read(&after, "authority.key"));
+    let token = issue_token(cut.path(), &claims(Direction::Publish)).unwrap();
+    finish_authority(cut.path()).unwrap();
+    assert!(Credentials::load(cut.path(), None).unwrap().verifier().token(&token, NOW).is_ok(), "by the new one");
+
+    // Only the old keys were kept: it begins again.
+    copy(before.path(), "authority.key", before.path(), "authority.old.key");
+    rotate_authority(before.path(), NOW, DAY).unwrap();
+    issue_node(before.path(), &name("a"), Role::Relay, NOW, DAY).unwrap();
+}
+
+#[test]
+fn a_list_of_revocations_that_nobody_would_read_is_not_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path();
+    init(keys, "acme", NOW, DAY).unwrap();
+    let tokens = |count: usize| (0..count).map(|nth| Revoked::Token(format!("{nth:064}"))).collect::<Vec<_>>();
+    revoke(keys, &tokens(10_000)).unwrap();
+    let before = std::fs::read(keys.join(REVOCATIONS)).unwrap();
+    let error = revoke(keys, &tokens(13_000)).unwrap_err().to_string();
+    assert!(error.contains("revoked.list: expected a list of at most 1 MiB"), "{error}");
+    assert_eq!(std::fs::read(keys.join(REVOCATIONS)).unwrap(), before);
+    // With the list of the new authority it would be twice as large.
+    let error = rotate_authority(keys, NOW, DAY).unwrap_err().to_string();
+    assert!(error.contains("at most 1 MiB"), "{error}");
+    issue_node(keys, &name("a"), Role::Relay, NOW, DAY).unwrap();
+    Credentials::load(keys, None).unwrap();
 }
 
 #[test]
