@@ -93,6 +93,7 @@ pub fn out_of_place(message: &Control, takes_tokens: bool) -> Option<&'static st
     match message {
         Control::Hello(_) | Control::Welcome(_) => Some("a second handshake"),
         Control::Tokens { .. } if !takes_tokens => Some("tokens from a relay"),
+        Control::Renewed { .. } if takes_tokens => Some("an answer to tokens, and none were shown"),
         _ => None,
     }
 }
@@ -163,6 +164,15 @@ fn wrong_version(theirs: Version) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_shown_by_who_dials_and_answered_by_the_other_end() {
+        let (shown, answered) = (Control::Tokens { tokens: Vec::new() }, Control::Renewed { refusal: None });
+        for answers in [true, false] {
+            assert_eq!(out_of_place(&shown, answers).is_none(), answers);
+            assert_eq!(out_of_place(&answered, answers).is_none(), !answers);
+        }
+    }
 
     #[test]
     fn a_link_with_a_name_needs_both_ends_to_know_of_names() {

@@ -34,6 +34,10 @@ const SIGNATURE: u64 = 4096;
 /// What it costs to begin or to end a stream for a source or a sink: rights and bounds are looked through, and what is kept of it may be sent.
 const STREAM: u64 = 4096;
 
+/// What it costs to announce a stream on a link, or to end it there: a table or two are looked through, and media that waited for it is passed on. Less than
+/// [`STREAM`], because a relay says it of each of its streams, thousands, when a link comes up or ways change.
+const ANNOUNCEMENT: u64 = 1024;
+
 /// What it costs to look for packets in what is kept of a stream.
 const SEARCH: u64 = 2048;
 
@@ -50,6 +54,9 @@ const TURN: u64 = 128 << 10;
 /// Messages of one peer before others have their turn, however little they cost.
 const MOST_IN_TURN: u64 = 32;
 
+/// How often one thing is told of one connection.
+const SELDOM: Duration = Duration::from_secs(10);
+
 /// When a peer will have earned all of [`BURST`] again: the generic cell rate algorithm (ITU-T I.371).
 #[derive(Debug, Default)]
 pub(super) struct ControlPace {
@@ -62,8 +69,9 @@ pub(super) struct ControlPace {
 pub(super) fn cost(message: &Control, size: usize) -> u64 {
     let work = match message {
         Control::Signed(_) => SIGNATURE,
-        // Whether the authority has signed it, and whether it has taken it back.
-        Control::Tokens { tokens } => 2 * SIGNATURE * (tokens.len() as u64).min(MOST_TOKENS),
+        // Whether the authority has signed it, and whether it has taken it back. To come without any is to give all rights up, which is work as well.
+        Control::Tokens { tokens } => 2 * SIGNATURE * (tokens.len() as u64).clamp(1, MOST_TOKENS),
+        Control::StreamOpen(_) | Control::StreamClose { .. } => ANNOUNCEMENT,
         Control::Publish(_) | Control::Unpublish { .. } | Control::Subscribe { .. } | Control::Unsubscribe { .. } => {
             STREAM
         }
@@ -160,6 +168,21 @@ impl SharedPaces {
     }
 }
 
+/// Lets through one of what may come often, and then none for a while: for lines in the log that a peer can cause.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Whether this one is let through.
+    pub(super) fn lets(&mut self, now: Instant) -> bool {
+        let lets = self.0.is_none_or(|last| now.saturating_since(last) >= SELDOM);
+        if lets {
+            self.0 = Some(now);
+        }
+        lets
+    }
+}
+
 fn time_for(bytes: u64, rate: u64) -> Duration {
     Duration::from_micros(bytes.saturating_mul(1_000_000) / rate)
 }
@@ -167,7 +190,7 @@ fn time_for(bytes: u64, rate: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Lost, Receipt, Signed, Whence, encoded_size};
+    use crate::control::{Content, Lost, Receipt, Signed, StreamOpen, Whence, encoded_size};
     use topology::lsdb::Incarnation;
 
     fn plain() -> Control {
@@ -252,6 +275,8 @@ mod tests {
         }
         let token = "x".repeat(280);
         let renewal = Control::Tokens { tokens: vec![token; 64] };
+        let none = Control::Tokens { tokens: Vec::new() };
+        assert!((read(cost_of(&none)) - BURST / (8 << 10)) / 10 <= 256, "no tokens are looked at as one is");
         // 128 signatures each: no more than 512 of them a second.
         assert!((read(cost_of(&renewal)) - BURST / (512 << 10)) / 10 <= 4);
         let beyond = receipt(vec![(0, u16::MAX); 1000]);
@@ -384,6 +409,42 @@ mod tests {
         for cost in all {
             assert_eq!(pace.before(Instant::from_micros(5), cost), Duration::ZERO);
         }
+    }
+
+    fn announced() -> [Control; 2] {
+        let open = StreamOpen {
+            handle: 1,
+            name: "tenant/channel/rendition".parse().expect("valid"),
+            incarnation: Incarnation(u64::MAX),
+            ingress: "fra".parse().expect("valid"),
+            deadline_us: 200_000,
+            content: Content::Datagrams,
+            sealed: false,
+            target_ppb: 1_000,
+        };
+        [Control::StreamOpen(open), Control::StreamClose { handle: 1, ended: false }]
+    }
+
+    /// A relay that carries five thousand streams, all of which come to go over a link, or leave it for another.
+    #[test]
+    fn all_streams_of_a_relay_are_announced_at_once_and_none_without_end() {
+        for message in announced() {
+            let mut pace = ControlPace::default();
+            for _ in 0..5_000 {
+                assert_eq!(pace.before(Instant::from_micros(5), cost_of(&message)), Duration::ZERO);
+            }
+            let a_second = (read(cost_of(&message)) - BURST / cost_of(&message)) / 10;
+            assert!((1_500..=2_000).contains(&a_second), "{a_second} {message:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_often_is_told_seldom() {
+        let (mut seldom, mut told) = (Seldom::default(), 0);
+        for ms in 0..60_000 {
+            told += u32::from(seldom.lets(Instant::from_micros(5_000_000 + ms * 1000)));
+        }
+        assert_eq!(told, 6);
     }
 
     /// A link on which five hundred streams lose something three times in two seconds.

@@ -7,7 +7,7 @@
 
 use super::Inner;
 use super::carriage::{Arrivals, Copies, Waiting};
-use super::control_pace::{self, ControlPace};
+use super::control_pace::{self, ControlPace, Seldom};
 use super::lag;
 use crate::clock::unix_seconds;
 use crate::control::{self, CloseCode, CodecError, Control, LENGTH, Refusal};
@@ -210,7 +210,7 @@ async fn read_control<S: EndSystem>(
     let mut body = Vec::new();
     let mut pace = ControlPace::default();
     let accounts = inner.core.borrow().engine.ports.peer(port).map(control_pace::accounts).unwrap_or_default();
-    let mut told = false;
+    let mut told = Told::default();
     loop {
         let mut cost = 0;
         let message = match next_message(&mut receive, &mut body).await {
@@ -229,18 +229,27 @@ async fn read_control<S: EndSystem>(
         let held_back = pace.before(now, cost).max(together);
         if !held_back.is_zero() {
             let spent = Spent { inner: &inner, accounts: &accounts, cost };
-            hold_back(&inner, port, held_back, !std::mem::replace(&mut told, true)).await;
+            hold_back(&inner, port, held_back, !std::mem::replace(&mut told.held_back, true)).await;
             std::mem::forget(spent);
         }
         match message {
             Ok(Control::Tokens { tokens }) => {
                 if let Some(renewal) = &renewal {
-                    renew(&inner, port, &standing, renewal.check(&tokens, unix_seconds()));
+                    renew(&inner, port, &standing, renewal.check(&tokens, unix_seconds()), &mut told);
                 }
             }
-            Ok(Control::Renewed { refusal: None }) => tracing::info!("the relay has taken the new tokens"),
+            Ok(Control::Renewed { refusal: None }) => {
+                if told.taken.lets(now) {
+                    tracing::info!("the relay has taken the new tokens");
+                }
+            }
             Ok(Control::Renewed { refusal: Some(Refusal { reason, .. }) }) => {
-                tracing::error!(reason = printable(&reason), "the relay refuses the new tokens: those before stand");
+                if told.refused.lets(now) {
+                    tracing::error!(
+                        reason = printable(&reason),
+                        "the relay refuses the new tokens: those before stand"
+                    );
+                }
             }
             Ok(message) => inner.turn(|core, now| core.engine.handle_control(now, port, message)),
             Err(reason) => {
@@ -252,6 +261,15 @@ async fn read_control<S: EndSystem>(
             yield_now().await;
         }
     }
+}
+
+/// What was told of a connection, which its peer must not have repeated as often as it likes.
+#[derive(Default)]
+struct Told {
+    held_back: bool,
+    /// Of tokens shown anew, whichever end showed them.
+    taken: Seldom,
+    refused: Seldom,
 }
 
 /// What a message costs that waits; given back where its connection ends before it is handled.
@@ -279,16 +297,28 @@ async fn hold_back<S: EndSystem>(inner: &Inner<S>, port: PortId, wait: Duration,
 }
 
 /// A peer has shown other tokens: they take the place of those it came with, or those stay.
-fn renew<S: EndSystem>(inner: &Inner<S>, port: PortId, standing: &Standing, checked: Result<Vec<Grant>, Refusal>) {
+fn renew<S: EndSystem>(
+    inner: &Inner<S>,
+    port: PortId,
+    standing: &Standing,
+    checked: Result<Vec<Grant>, Refusal>,
+    told: &mut Told,
+) {
+    let now = inner.clock.now();
     let refusal = match checked {
         Ok(grants) => {
-            tracing::info!(?port, tokens = grants.len(), "peer has shown other tokens");
+            if told.taken.lets(now) {
+                tracing::info!(?port, tokens = grants.len(), "peer has shown other tokens");
+            }
             standing.renew(grants.iter().map(|grant| grant.id.clone()).collect());
             inner.turn(|core, now| core.engine.handle_rights(now, port, grants));
             None
         }
         Err(refusal) => {
-            tracing::warn!(?port, reason = %refusal.reason, "other tokens of a peer refused: those it came with stand");
+            if told.refused.lets(now) {
+                let reason = &refusal.reason;
+                tracing::warn!(?port, %reason, "other tokens of a peer refused: those it came with stand");
+            }
             Some(refusal)
         }
     };
