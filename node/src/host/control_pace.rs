@@ -11,6 +11,7 @@ use link::Instant;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
+use topology::NodeName;
 
 /// What may be read of a peer in a second, in bytes: an overlay of a thousand relays says less when all of it changes.
 const RATE: u64 = 2 << 20;
@@ -24,6 +25,12 @@ const RATE_OF_MANY: u64 = 8 * RATE;
 
 /// What may be read of them at once: that an audience of thousands comes back.
 const BURST_OF_MANY: u64 = 2 * BURST;
+
+/// What may be read in a second of all links to one relay, which may have several, and dial anew as often as it likes.
+const RATE_OF_RELAY: u64 = 2 * RATE;
+
+/// What may be read of them at once: that a relay introduces a large overlay on each of several links, or again on one that comes and goes.
+const BURST_OF_RELAY: u64 = 4 * BURST;
 
 /// What a message costs beyond its bytes: it is a turn of the host.
 const EACH: u64 = 64;
@@ -111,53 +118,67 @@ impl ControlPace {
 /// On whose account messages are read, beside that of their connection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Account {
+    /// Of sources and sinks.
     Network(IpAddr),
     /// By its id.
     Token(String),
+    /// By the name in its certificate: all its links together.
+    Relay(NodeName),
 }
 
-/// The accounts of a source or sink. A relay has none but that of its connection: there is one to each.
+impl Account {
+    fn rate(&self) -> u64 {
+        match self {
+            Account::Network(_) | Account::Token(_) => RATE_OF_MANY,
+            Account::Relay(_) => RATE_OF_RELAY,
+        }
+    }
+
+    fn burst(&self) -> u64 {
+        match self {
+            Account::Network(_) | Account::Token(_) => BURST_OF_MANY,
+            Account::Relay(_) => BURST_OF_RELAY,
+        }
+    }
+}
+
+/// The accounts of a peer.
 pub(super) fn accounts(peer: &Peer) -> Vec<Account> {
     if peer.role == Role::Relay {
-        return Vec::new();
+        return vec![Account::Relay(peer.name.clone())];
     }
     let tokens = peer.grants.iter().map(|grant| Account::Token(grant.id.clone()));
     tokens.chain([Account::Network(network(peer.address.ip()))]).collect()
 }
 
-/// What was read of all connections of a network or a token together. It outlasts them: who comes anew does not begin anew.
+/// What was read of all connections of a network, a token or a relay together. It outlasts them: who comes anew does not begin anew.
 #[derive(Debug, Default)]
 pub(super) struct SharedPaces {
-    /// When each will have earned all of [`BURST_OF_MANY`] again, as [`ControlPace`] has it.
+    /// When each will have earned all of its burst again, as [`ControlPace`] has it.
     full: BTreeMap<Account, Instant>,
 }
 
 impl SharedPaces {
     /// How long to wait before a message of this cost is handled, on all of these accounts.
     pub(super) fn before(&mut self, now: Instant, accounts: &[Account], cost: u64) -> Duration {
-        let mut latest = now;
+        let mut longest = Duration::ZERO;
         for account in accounts {
-            let taken = time_for(cost, RATE_OF_MANY);
+            let (rate, burst) = (account.rate(), account.burst());
+            let full = self.full.get(account).map_or(now, |full| now.max(*full)) + time_for(cost, rate);
             match self.full.get_mut(account) {
-                Some(full) => {
-                    *full = now.max(*full) + taken;
-                    latest = latest.max(*full);
-                }
-                None => {
-                    latest = latest.max(now + taken);
-                    self.full.insert(account.clone(), now + taken);
-                }
+                Some(known) => *known = full,
+                None => drop(self.full.insert(account.clone(), full)),
             }
+            longest = longest.max(full.saturating_since(now).saturating_sub(time_for(burst, rate)));
         }
-        latest.saturating_since(now).saturating_sub(time_for(BURST_OF_MANY, RATE_OF_MANY))
+        longest
     }
 
     /// A message of this cost is not handled after all: its connection ended while it waited. Others need not wait for it.
     pub(super) fn give_back(&mut self, accounts: &[Account], cost: u64) {
         for account in accounts {
             if let Some(full) = self.full.get_mut(account) {
-                let back = full.saturating_since(Instant::ORIGIN).saturating_sub(time_for(cost, RATE_OF_MANY));
-                *full = Instant::ORIGIN + back;
+                *full = full.saturating_sub(time_for(cost, account.rate()));
             }
         }
     }
@@ -310,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_has_no_account_with_others() {
+    fn a_relay_is_known_by_its_name_and_others_by_where_and_by_what_they_come() {
         let grant = |id: &str| crate::trust::Grant {
             id: id.to_owned(),
             streams: "**".parse().expect("valid"),
@@ -327,9 +348,42 @@ mod tests {
             features: 0,
             link: None,
         };
-        assert!(accounts(&peer(Role::Relay)).is_empty());
+        assert_eq!(accounts(&peer(Role::Relay)), [Account::Relay("p".parse().expect("valid"))]);
         let network = Account::Network("2001:db8::".parse().expect("valid"));
         assert_eq!(accounts(&peer(Role::Sink)), [Account::Token("t".to_owned()), network]);
+    }
+
+    fn of_relay(name: &str) -> Vec<Account> {
+        vec![Account::Relay(name.parse().expect("valid"))]
+    }
+
+    #[test]
+    fn a_relay_that_dials_again_and_again_gets_no_more_read_than_one_with_several_links() {
+        let dear = cost(&signed(), 256 * 1024);
+        let (mut paces, mut now) = (SharedPaces::default(), Instant::from_micros(5));
+        let (mut read, end) = (0, now + Duration::from_secs(10));
+        while now < end {
+            let mut pace = ControlPace::default();
+            for _ in 0..BURST / dear {
+                now += pace.before(now, dear).max(paces.before(now, &of_relay("hostile"), dear));
+                read += dear;
+            }
+            paces.expire(now);
+        }
+        assert!(read <= BURST_OF_RELAY + 12 * RATE_OF_RELAY, "{read}");
+        assert_eq!(paces.before(now, &of_relay("other"), dear), Duration::ZERO, "others do not pay for it");
+        paces.expire(now + Duration::from_secs(60));
+        assert!(paces.full.is_empty(), "who is silent is forgotten");
+    }
+
+    /// All that it says on one link, on four at once.
+    #[test]
+    fn a_relay_with_several_links_introduces_a_large_overlay_on_each_at_once() {
+        let (mut paces, now) = (SharedPaces::default(), Instant::from_micros(5));
+        let (links, trouble) = (cost(&signed(), 2_500), cost(&signed(), 700));
+        for cost in [links; 4 * 500].into_iter().chain([trouble; 4 * 500]) {
+            assert_eq!(paces.before(now, &of_relay("near"), cost), Duration::ZERO);
+        }
     }
 
     #[test]
