@@ -1,26 +1,37 @@
 //! A UDP socket for quinn that wakes its thread only for what arrives.
 //!
 //! The kernel tells whoever waits for a socket to become writable after every datagram that has left, and a socket that is registered for both, as
-//! tokio's are, looks at its events once more for each burst it sends. Here the socket waits to be readable alone, and a copy of it waits
-//! to be writable for as long as its buffer is full. A receive that brings less than it had room for is also taken for the last one of
+//! tokio's are, looks at its events once more for each burst it sends. Here the socket waits to be readable alone, and a copy of it, the same for
+//! all connections, waits to be writable for as long as its buffer is full. A receive that brings less than it had room for is also taken for the last one of
 //! its waking, so that the kernel is not asked another time: what comes later makes a new event. For single packets that halves the calls.
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::Socket;
+use std::borrow::Borrow;
+use std::fmt;
 use std::io::{Error, ErrorKind, IoSliceMut};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// When room is looked for again where the runtime cannot watch for it.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct UdpSocket {
     socket: AsyncFd<Socket>,
+    /// The same under another descriptor, made at once: when it is needed there may be none left.
+    copy: Arc<Socket>,
+    /// That copy, for as long as somebody waits for room.
+    watched: Mutex<Weak<AsyncFd<Arc<Socket>>>>,
     state: UdpSocketState,
     local: SocketAddr,
     /// The kernel's buffer was full at the last attempt.
@@ -33,7 +44,31 @@ impl UdpSocket {
         let not_ip = || Error::new(ErrorKind::InvalidInput, "not an IP socket");
         let local = socket.local_addr()?.as_socket().ok_or_else(not_ip)?;
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(UdpSocket { socket: registered(socket, Interest::READABLE)?, state, local, full: AtomicBool::new(false) })
+        let copy = Arc::new(socket.try_clone()?);
+        let socket = registered(socket, Interest::READABLE)?;
+        Ok(UdpSocket { socket, copy, watched: Mutex::default(), state, local, full: AtomicBool::new(false) })
+    }
+
+    /// Its copy, watched for room.
+    fn watched(&self) -> Result<Arc<AsyncFd<Arc<Socket>>>, Error> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = watched.upgrade() {
+            return Ok(watched);
+        }
+        let new = Arc::new(registered(self.copy.clone(), Interest::WRITABLE)?);
+        *watched = Arc::downgrade(&new);
+        Ok(new)
+    }
+
+    /// Returns when there may be room again. An error only where the runtime ends: quinn gives up a connection at any, without telling it.
+    async fn room(self: Arc<UdpSocket>) -> Result<(), Error> {
+        match self.watched() {
+            // What has been told is used up. The flag goes with it: who finds the buffer full again waits for what the kernel tells next.
+            Ok(watched) => watched.writable().await?.clear_ready(),
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+        self.full.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -42,9 +77,9 @@ impl UdpSocket {
     unsafe_code,
     reason = "tokio cannot know of every type that its descriptor stays what it is; of this one we do"
 )]
-fn registered(socket: Socket, interest: Interest) -> Result<AsyncFd<Socket>, Error> {
+fn registered<S: Borrow<Socket> + AsRawFd>(socket: S, interest: Interest) -> Result<AsyncFd<S>, Error> {
     // SAFETY: a `Socket` owns its descriptor, never exchanges it, and closes it only when it is dropped, which the `AsyncFd` that
-    // owns it from here on does after it is no longer watched.
+    // holds it, alone or with others, from here on does after it is no longer watched.
     Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
 }
 
@@ -99,27 +134,29 @@ impl AsyncUdpSocket for UdpSocket {
     }
 }
 
-/// Waits for room in the kernel's buffer, and is registered for no longer than that.
-#[derive(Debug)]
+/// Waits for room in the kernel's buffer.
 struct Writable {
     socket: Arc<UdpSocket>,
-    waiting: Option<AsyncFd<Socket>>,
+    waiting: Option<Pin<Box<dyn Future<Output = Result<(), Error>> + Send + Sync>>>,
 }
 
 impl UdpPoller for Writable {
     fn poll_writable(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let waiting = match self.waiting.take() {
-            Some(waiting) => waiting,
-            // quinn asks before it sends, every time.
-            None if !self.socket.full.load(Ordering::Relaxed) => return Poll::Ready(Ok(())),
-            None => registered(self.socket.socket.get_ref().try_clone()?, Interest::WRITABLE)?,
-        };
-        if waiting.poll_write_ready(context)?.is_ready() {
-            self.socket.full.store(false, Ordering::Relaxed);
+        let Writable { socket, waiting } = &mut *self;
+        // quinn asks before it sends, every time.
+        if waiting.is_none() && !socket.full.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        self.waiting = Some(waiting);
-        Poll::Pending
+        let room = waiting.get_or_insert_with(|| Box::pin(socket.clone().room()));
+        let found = ready!(room.as_mut().poll(context));
+        *waiting = None;
+        Poll::Ready(found)
+    }
+}
+
+impl fmt::Debug for Writable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writable").field("waits", &self.waiting.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -181,6 +218,33 @@ mod tests {
                 from.try_send(&transmit(&to)).unwrap();
             }
             assert_eq!(receive(&to).await, 4);
+            Ok(())
+        };
+        block_on_local(test).unwrap();
+    }
+
+    #[test]
+    fn all_who_wait_for_room_watch_one_descriptor_and_all_are_woken() {
+        let test = async {
+            let from = socket();
+            for _ in 0..3 {
+                from.full.store(true, Ordering::Relaxed);
+                let mut pollers: Vec<_> = (0..100).map(|_| from.clone().create_io_poller()).collect();
+                let watched = || from.watched.lock().unwrap().strong_count();
+                poll_fn(|context| {
+                    for poller in &mut pollers {
+                        assert!(poller.as_mut().poll_writable(context).is_pending());
+                    }
+                    Poll::Ready(())
+                })
+                .await;
+                assert_eq!(watched(), 100, "of one and the same");
+                for poller in &mut pollers {
+                    let writable = poll_fn(|context| poller.as_mut().poll_writable(context));
+                    tokio::time::timeout(Duration::from_secs(5), writable).await.expect("woken").unwrap();
+                }
+                assert_eq!(watched(), 0, "nobody watches where nobody waits");
+            }
             Ok(())
         };
         block_on_local(test).unwrap();
