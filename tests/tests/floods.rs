@@ -356,7 +356,10 @@ fn a_thousand_half_open_handshakes() {
             let left_out =
                 |line: &str| line.split_once("left_out=")?.1.split_whitespace().next()?.parse::<usize>().ok();
             let failed = told + log.lines().filter_map(left_out).sum::<usize>();
-            println!("{} dialled, {failed} given up or put off by the relay so far, {told} in words in its log", flood.done());
+            println!(
+                "{} dialled, {failed} given up or put off by the relay so far, {told} in words in its log",
+                flood.done()
+            );
             assert!(failed > 100, "they were half open");
             assert!(told < 100, "they do not fill the log");
         },

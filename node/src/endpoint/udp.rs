@@ -134,10 +134,15 @@ impl AsyncUdpSocket for UdpSocket {
     }
 }
 
+/// Room in the kernel's buffer, waited for ([`UdpSocket::room`]).
+trait Room: Future<Output = Result<(), Error>> + Send + Sync {}
+
+impl<F: Future<Output = Result<(), Error>> + Send + Sync> Room for F {}
+
 /// Waits for room in the kernel's buffer.
 struct Writable {
     socket: Arc<UdpSocket>,
-    waiting: Option<Pin<Box<dyn Future<Output = Result<(), Error>> + Send + Sync>>>,
+    waiting: Option<Pin<Box<dyn Room>>>,
 }
 
 impl UdpPoller for Writable {
