@@ -74,6 +74,13 @@ const RELAY: &[Of<Report>] = &[
     ),
     (
         counter(
+            "anabranch_relay_handshakes_put_off_total",
+            "Handshakes not answered: more than may were under way, or had come to nothing",
+        ),
+        |r| r.refused.handshakes as f64,
+    ),
+    (
+        counter(
             "anabranch_relay_receipts_refused_total",
             "Receipts of sinks of which no account is kept: as many sinks and streams are as may be",
         ),

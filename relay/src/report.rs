@@ -561,6 +561,8 @@ pub struct RefusalCounters {
     pub graphs: u64,
     /// Times that a peer's next control message was read later, because it sends more of them than one may.
     pub held_back: u64,
+    /// Handshakes that were not answered: more than may were under way, or had come to nothing.
+    pub handshakes: u64,
     /// Receipts of sinks of which no account is kept: there are as many as there may be.
     pub receipts: u64,
 }

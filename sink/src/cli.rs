@@ -7,6 +7,7 @@ use crate::output::{OutputSpec, Start, Target};
 use crate::report::{ConnectionState, Report, StreamReport};
 use crate::screen::Screen;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use node::clock::Clock;
 use node::exit::{Exit, Failure};
 use node::lines;
 use node::telemetry::{LogFormat, init_logs};
@@ -321,9 +322,10 @@ impl Show {
 
     /// Shows a report at every `interval`, of those that come each `renewal`, and the last one.
     async fn follow(self, mut reports: watch::Receiver<Report>, interval: Duration, renewal: Duration) {
-        let (mut due, mut told) = (tokio::time::Instant::now(), true);
+        let clock = Clock::start();
+        let (mut due, mut told) = (clock.now(), true);
         while reports.changed().await.is_ok() {
-            let now = tokio::time::Instant::now();
+            let now = clock.now();
             told = now + renewal / 2 >= due;
             if told {
                 self.show(&reports.borrow_and_update());

@@ -227,7 +227,7 @@ pub(crate) struct LinkStats {
     dropped_queue_full: u64,
     /// Repair not sent because of the capacity or the ceiling on overhead.
     repair_suppressed: u64,
-    /// Datagrams that did not decode.
+    /// Datagrams that did not decode, or would have made more work than a peer may.
     malformed: u64,
 }
 

@@ -389,6 +389,7 @@ impl Relay {
         report.ops = self.ops_address;
         report.reloads = self.reloads.clone();
         report.refused.held_back = self.shared.host.control_held_back();
+        report.refused.handshakes = self.endpoints.iter().map(Endpoint::handshakes_put_off).sum();
         report.ops_refused = self.tally.refusals();
         report.lines_dropped = node::lines::dropped();
         for link in report.links.iter_mut().filter(|link| link.role == Role::Relay) {
