@@ -2,8 +2,9 @@
 //!
 //! Each takes the thread that forwards media for an exchange of keys and a signature, whoever asks for it, and who closes as soon as it is answered
 //! frees its place at once. So handshakes have a bound not only in how many are under way, but in how many come to nothing: each takes from
-//! an allowance of its network and from that of all, and one that ends in a session gives back what it took. A crowd that has the right to come is
-//! not slowed by it, however large.
+//! an allowance of its network and from that of all, and one that ends in a session gives back what it took, and as much again: who has not heard
+//! for a second dials a second time beside it, with smaller packets, and drops the attempt that comes second. A crowd that has the right to come
+//! is not slowed by it, however large, and however busy the node.
 //!
 //! What is beyond is not answered: that costs nothing, tells nothing to an address that may not be the sender's, and who works asks again within a
 //! second by itself (RFC 9002 section 6.2), while a refusal would end its attempt.
@@ -147,18 +148,18 @@ impl Drop for Begun {
         let mut accounts = self.admission.lock();
         let accounts = &mut *accounts;
         accounts.under_way -= 1;
-        if self.succeeded {
-            accounts.of_all.give_back(OF_ALL);
-        }
-        if self.succeeded && !self.proven {
-            accounts.of_unproven.give_back(OF_UNPROVEN);
-        }
         let Some(account) = accounts.networks.get_mut(&self.network) else { return };
         account.under_way -= 1;
-        match (self.proven, self.succeeded) {
-            (true, true) => account.failures.give_back(OF_NETWORK),
-            (true, false) => account.failed = Some(accounts.now),
-            (false, _) => {}
+        if self.succeeded {
+            let own = u32::from(self.proven);
+            account.failures.give_back(own, OF_NETWORK);
+            accounts.of_unproven.give_back(1 - own, OF_UNPROVEN);
+            // Of an attempt beside it, where one of its network has failed.
+            let beside = u32::from(!account.failures.is_whole(accounts.now));
+            account.failures.give_back(beside, OF_NETWORK);
+            accounts.of_all.give_back(1 + beside, OF_ALL);
+        } else if self.proven {
+            account.failed = Some(accounts.now);
         }
     }
 }
@@ -224,7 +225,13 @@ mod tests {
             let side_by_side: Vec<Begun> = (0..MAX_PER_NETWORK)
                 .map(|_| begun(admission.judge(now, of("127.0.0.1"), true)).expect("it is begun"))
                 .collect();
-            side_by_side.into_iter().for_each(Begun::succeeded);
+            // Half of them are the second attempts of the others.
+            for (nth, begun) in side_by_side.into_iter().enumerate() {
+                match nth < MAX_PER_NETWORK / 2 {
+                    true => drop(begun),
+                    false => begun.succeeded(),
+                }
+            }
         }
         assert!(admission.lock().of_all.is_whole(now));
     }

@@ -27,9 +27,9 @@ impl Allowance {
         self.0 = self.0.max(now) + terms.apart;
     }
 
-    /// What was taken does not count after all.
-    pub(super) fn give_back(&mut self, terms: Terms) {
-        self.0 = self.0.saturating_sub(terms.apart);
+    /// So many that were taken do not count after all.
+    pub(super) fn give_back(&mut self, many: u32, terms: Terms) {
+        self.0 = self.0.saturating_sub(terms.apart * many);
     }
 
     /// Whether nothing of it is taken.
