@@ -200,6 +200,25 @@ fn a_relay_that_restarts_is_found_again() {
     assert_eq!(last.streams[0].packets.lives, 1);
 }
 
+/// What one relay says of a right need not be so: it may have been broken into, or the sink itself may believe it no more.
+#[test]
+fn a_relay_that_cuts_it_off_is_left_for_the_next() {
+    let Scene { overlay, relay, directory } = scene(ENDLESS);
+    let next = overlay.relay(([127, 0, 0, 1], 0).into(), Script { first: 1_000_000, ..ENDLESS });
+    let relays = [relay.address, next.address].map(|address| address.to_string()).to_vec();
+    let mut relay = Some(relay);
+    let last = watch_until(config(&overlay, relays, &directory.path().join("x.bin")), |report| {
+        let on_time = report.streams[0].packets.on_time;
+        if on_time > 200
+            && let Some(relay) = relay.take()
+        {
+            relay.cut_off();
+        }
+        report.connection.connections >= 2 && report.streams[0].state == StreamState::Live && on_time > 1_000
+    });
+    assert_eq!(last.connection.relay, Some(next.address.to_string()));
+}
+
 #[test]
 fn the_second_relay_serves_where_the_first_does_not() {
     let scene = scene(ENDLESS);

@@ -70,7 +70,7 @@ impl Overlay {
         let name = "stub".parse().unwrap();
         let identity = self.authority.issue(&name, Role::Relay, unix_seconds(), DAY).unwrap();
         let credentials = self.authority.credentials(Some(&identity)).unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<CloseCode>();
         let (bound, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let serve = async move {
@@ -84,11 +84,11 @@ impl Overlay {
                         host.attach(session, LinkConfig::default());
                     }
                 };
-                tokio::select! {
-                    () = accept => {}
-                    _ = stopped => {}
-                }
-                endpoint.close(CloseCode::Stopping, "the stub is stopping").await;
+                let code = tokio::select! {
+                    () = accept => CloseCode::Stopping,
+                    code = stopped => code.unwrap_or(CloseCode::Stopping),
+                };
+                endpoint.close(code, "the stub is stopping").await;
                 Ok(())
             };
             node::host::block_on_local(serve).unwrap();
@@ -100,8 +100,16 @@ impl Overlay {
 /// A stub relay that runs until it is dropped.
 pub(crate) struct StubRelay {
     pub(crate) address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<CloseCode>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl StubRelay {
+    /// Ends it, and tells whoever is connected that it has no right to be.
+    pub(crate) fn cut_off(mut self) {
+        let told = self.stop.take().map(|stop| stop.send(CloseCode::Forbidden));
+        assert_eq!(told, Some(Ok(())), "it runs");
+    }
 }
 
 impl Drop for StubRelay {
