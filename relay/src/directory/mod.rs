@@ -453,6 +453,11 @@ impl Directory {
         claims.any(|claim| claim.node == ingress && claim.state.incarnation == incarnation)
     }
 
+    /// The life of a stream that a relay says is published there.
+    pub fn advertised(&self, ingress: &NodeName, name: &StreamName) -> Option<Incarnation> {
+        self.database.claims(name).find(|claim| claim.node == ingress).map(|claim| claim.state.incarnation)
+    }
+
     /// As [`Directory::advertises`], of a relay that can be reached.
     pub fn holds(&self, ingress: &NodeName, name: &StreamName, incarnation: Incarnation) -> bool {
         let holds = |claim: &Ingress<'_>| claim.node == ingress && claim.state.incarnation == incarnation;

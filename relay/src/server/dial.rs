@@ -18,6 +18,9 @@ const LASTING: Duration = Duration::from_secs(5);
 /// Pauses between attempts, at first and at most. The chance in them keeps two ends that dial each other from meeting half-way for ever.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
+/// Within this the two ends of a connection to oneself have both been seen.
+const MEETING: Duration = Duration::from_millis(500);
+
 /// How long a relay that was chosen may take to answer.
 const ONCE: Duration = Duration::from_secs(5);
 
@@ -55,12 +58,12 @@ impl Dialler {
             match self.connect(name.as_ref(), &backoff).await {
                 Ok(session) => {
                     let (found, port) = self.attach(session);
-                    if self.is_itself(&found.relay) {
+                    if self.has_met_itself(&found.relay).await {
                         self.shared.update(self.index, |neighbour| neighbour.state = NeighbourState::Itself);
                         // The address may become another's.
                         tokio::time::sleep(REFUSED_EVERY).await;
                     } else if stands(&found).is_none() {
-                        // There is no place for it.
+                        // There is no place for it, or another relay has the name of this one.
                         let Closed { code, reason } = self.shared.host.closed(port).await;
                         let error = ConnectError::Refused { address: self.address.clone(), code, reason };
                         tokio::time::sleep(self.pause_after(&error, &mut backoff)).await;
@@ -121,8 +124,20 @@ impl Dialler {
         (found, port)
     }
 
+    /// Whether a relay of this name can be this one alone, or one that bears its name.
     fn is_itself(&self, name: &NodeName) -> bool {
         self.shared.host.with(|_, system, _| system.name() == name)
+    }
+
+    /// Whether this relay has come to the other end of the connection that it has just dialled.
+    async fn has_met_itself(&self, name: &NodeName) -> bool {
+        if !self.is_itself(name) {
+            return false;
+        }
+        let dialled = self.shared.clock.now();
+        tokio::time::sleep(MEETING).await;
+        let met = self.shared.host.with(|_, system, _| system.met_itself());
+        met.is_some_and(|met| met + MEETING >= dialled)
     }
 
     /// Tells of a failure, once for each change of its reason.

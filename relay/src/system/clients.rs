@@ -132,13 +132,14 @@ impl RelaySystem {
         // To say again what stands is cheap, and costs nothing; all else is computed for, and has its bound.
         let stands = self.stands(&id, &publish, need);
         if !stands {
-            self.check_life(now, &right.token)?;
+            self.check_search(now, &right.token)?;
             self.check_room(&id, &publish, need)?;
         }
         let no_handle = || refusal(CloseCode::Overload, "no free handle on this connection");
         if !self.forward.has_free_handle(now, port) {
             return Err(no_handle());
         }
+        self.check_life(now, &right.token, &id)?;
         let publisher = self.ports[&port].peer.name.clone();
         let before = self.published.get(&name).and_then(|old| self.carried.get(&old.id));
         let before = before.and_then(|carried| self.forward.police(carried.key));

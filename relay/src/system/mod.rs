@@ -169,6 +169,8 @@ pub struct RelaySystem {
     shares: Shares,
     /// How much each relay has said to all others.
     paced: Paced,
+    /// When it last took a connection of a relay that has its own name.
+    met_itself: Option<Instant>,
     /// What was taken of each relay's signals.
     taken: BTreeMap<NodeName, Taken>,
     published: BTreeMap<StreamName, Published>,
@@ -263,6 +265,7 @@ impl RelaySystem {
             carried: BTreeMap::new(),
             shares: Shares::default(),
             paced: Paced::default(),
+            met_itself: None,
             taken: BTreeMap::new(),
             published: BTreeMap::new(),
             admission_stale: false,
@@ -304,6 +307,11 @@ impl RelaySystem {
     /// Its name.
     pub fn name(&self) -> &NodeName {
         self.directory.me()
+    }
+
+    /// When it last took a connection of a relay that has its own name: it has dialled itself, unless another has that name.
+    pub fn met_itself(&self) -> Option<Instant> {
+        self.met_itself
     }
 
     /// The port of a neighbouring relay, where a link to it stands; of several links the first, by their names.

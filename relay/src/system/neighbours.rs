@@ -27,6 +27,9 @@ const SILENT: Duration = Duration::from_millis(500);
 impl RelaySystem {
     pub(super) fn open_relay(&mut self, now: Instant, port: PortId, peer: Peer, ports: &mut Ports) {
         if peer.name == *self.name() {
+            if !peer.dialled {
+                self.met_itself = Some(now);
+            }
             ports.close(port, CloseCode::Protocol, "this relay has the same name");
             return;
         }

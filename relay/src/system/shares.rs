@@ -17,6 +17,9 @@ use topology::{NodeName, StreamName};
 /// Lives of streams that a token may begin a second, in the long run. Each has every relay on its way take in graphs, and may begin with a burst.
 const A_SECOND: u64 = 2;
 
+/// Searches for graphs with room that a token may ask for a second, in the long run: each takes milliseconds in a large overlay.
+const SEARCHES_A_SECOND: u64 = 20;
+
 /// Lives that a token may begin at once, however few streams it may have.
 const LEAST_AT_ONCE: usize = 32;
 
@@ -27,6 +30,8 @@ pub(super) struct Shares {
     streams: BTreeMap<NodeName, usize>,
     /// What is left to each token of the lives that it may begin.
     lives: BTreeMap<String, Allowance>,
+    /// What is left to each token of the searches for graphs with room that it may ask for.
+    searches: BTreeMap<String, Allowance>,
 }
 
 impl Shares {
@@ -43,6 +48,12 @@ impl Shares {
     fn begin(&mut self, now: Instant, token: &str, at_once: usize) -> bool {
         let terms = Terms { at_once: at_once as u64, a_second: A_SECOND };
         self.lives.entry(token.to_owned()).or_default().take(now, 1, terms)
+    }
+
+    /// Counts a search that a token asks for, where it may.
+    fn search(&mut self, now: Instant, token: &str, at_once: usize) -> bool {
+        let terms = Terms { at_once: at_once as u64, a_second: SEARCHES_A_SECOND };
+        self.searches.entry(token.to_owned()).or_default().take(now, 1, terms)
     }
 
     /// Takes one off an account.
@@ -77,6 +88,7 @@ impl RelaySystem {
     /// Streams whose ingress has spoken of them since go over to its account, as far as there is room on it.
     pub(super) fn settle_shares(&mut self, now: Instant) {
         self.shares.lives.retain(|_, lives| !lives.is_whole(now));
+        self.shares.searches.retain(|_, searches| !searches.is_whole(now));
         let most = self.options.limits.max_streams_per_relay;
         for (id, carried) in &mut self.carried {
             if carried.payer != id.ingress
@@ -96,13 +108,28 @@ impl RelaySystem {
     }
 
     /// Whether a token may begin this life of a stream, which counts as begun then.
-    pub(super) fn check_life(&mut self, now: Instant, token: &str) -> Result<(), Refusal> {
+    pub(super) fn check_life(&mut self, now: Instant, token: &str, id: &StreamId) -> Result<(), Refusal> {
+        if self.published.get(&id.name).is_some_and(|published| published.id == *id) {
+            return Ok(());
+        }
         let at_once = self.options.limits.max_streams_per_token.max(LEAST_AT_ONCE);
         if self.shares.begin(now, token, at_once) {
             return Ok(());
         }
         let reason = format!(
             "streams were begun here by token {token} too often: one may begin {at_once} at once, then two a second"
+        );
+        Err(refusal(CloseCode::Overload, reason))
+    }
+
+    /// Whether a token may have it looked for room again.
+    pub(super) fn check_search(&mut self, now: Instant, token: &str) -> Result<(), Refusal> {
+        let at_once = self.options.limits.max_streams_per_token.max(LEAST_AT_ONCE);
+        if self.shares.search(now, token, at_once) {
+            return Ok(());
+        }
+        let reason = format!(
+            "streams were asked for here by token {token} too often: {at_once} at once, then {SEARCHES_A_SECOND} a second"
         );
         Err(refusal(CloseCode::Overload, reason))
     }

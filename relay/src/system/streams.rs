@@ -79,7 +79,7 @@ impl RelaySystem {
     /// has moved publishes at one relay at a time. And where the ingress advertises one life that does come here, another of the same ingress that it
     /// has signed nothing of is a neighbour's invention.
     fn gives_way(&self, now: Instant, id: &StreamId, carried: &Carried) -> bool {
-        if carried.newest().is_none() && self.has_genuine_life(id) {
+        if id.ingress != *self.name() && carried.newest().is_none() && self.has_genuine_life(id) {
             return true;
         }
         let elsewhere = self.carried.iter().filter(|(elder, _)| elder.name == id.name && elder.ingress != id.ingress);
@@ -93,13 +93,11 @@ impl RelaySystem {
         })
     }
 
-    /// Whether the ingress advertises another life of a stream, and not this one, and that other is carried here.
+    /// Whether the ingress advertises another life of a stream than this one, and that one is carried here.
     fn has_genuine_life(&self, id: &StreamId) -> bool {
-        let holds = |id: &StreamId| self.directory.holds(&id.ingress, &id.name, id.incarnation);
-        let others = self.carried.iter().filter(|(other, _)| other.name == id.name && other.ingress == id.ingress);
-        let mut others =
-            others.filter(|(other, known)| other.incarnation != id.incarnation && known.orphan_since.is_none());
-        others.any(|(other, _)| holds(other)) && !holds(id)
+        let advertised = self.directory.advertised(&id.ingress, &id.name).filter(|life| *life != id.incarnation);
+        let genuine = advertised.and_then(|incarnation| self.carried.get(&StreamId { incarnation, ..id.clone() }));
+        genuine.is_some_and(|carried| carried.orphan_since.is_none())
     }
 
     /// Takes from sinks what gives way again: its elder was silent for a while, and is back.
@@ -353,10 +351,13 @@ impl RelaySystem {
             self.finish(now, &id, false, ports);
         }
         // Of several lives of a name, one may have given way until now.
-        let names: Vec<StreamName> = self.carried.keys().map(|id| id.name.clone()).collect();
-        for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
-            self.take_back(now, &pair[0], ports);
-            self.open_to_sinks(now, &pair[0], ports);
+        let next = self.carried.keys().skip(1);
+        let again = self.carried.keys().zip(next).filter(|(id, next)| id.name == next.name);
+        let mut names: Vec<StreamName> = again.map(|(id, _)| id.name.clone()).collect();
+        names.dedup();
+        for name in names {
+            self.take_back(now, &name, ports);
+            self.open_to_sinks(now, &name, ports);
         }
         self.retire_epochs(now, ports);
         self.let_go_of_wishes(now);

@@ -39,7 +39,7 @@ pub(crate) enum Vice {
     Impersonate(Advertisement, u32),
     /// It says that it brings the stream from its true ingress, and sends something of its own making from this number on, a packet a millisecond.
     Usurp(u32),
-    /// It says that the source has begun another life at the true ingress, five times a second and each time another, from this one on.
+    /// It says that the source has begun other lives at the true ingress, twenty more every fifth of a second, from this one on.
     Lives(u64),
 }
 
@@ -249,11 +249,13 @@ impl EndSystem for Hostile {
                 }
                 Some(Vice::Lives(life)) => {
                     self.due = now + Duration::from_millis(200);
-                    self.vice = Some(Vice::Lives(life + 1));
-                    let (handle, incarnation) = (OWN + (life % 1000) as u16, Incarnation(life));
-                    for port in Self::neighbours(ports) {
-                        let open = StreamOpen { handle, incarnation, ..announcement(None) };
-                        ports.control(port, Control::StreamOpen(open));
+                    self.vice = Some(Vice::Lives(life + 20));
+                    for life in life..life + 20 {
+                        let (handle, incarnation) = (OWN + (life % 1000) as u16, Incarnation(life));
+                        for port in Self::neighbours(ports) {
+                            let open = StreamOpen { handle, incarnation, ..announcement(None) };
+                            ports.control(port, Control::StreamOpen(open));
+                        }
                     }
                 }
                 Some(Vice::Usurp(seq)) => {
