@@ -253,7 +253,7 @@ impl Capacity {
         self.others_known.is_some_and(|known| now - known < KNOWN)
     }
 
-    /// Whether too little is sent to fill any queue.
+    /// Whether too little arrives to tell of a capacity: a link of probes alone is so, and a path that carries no more than that.
     fn is_thin(&self) -> bool {
         self.served.best() < THIN
     }

@@ -561,6 +561,7 @@ impl RelaySystem {
     }
 
     fn compute(&mut self, now: Instant, generation: u64, name: &StreamName, ports: &mut Ports) {
+        let has = self.room_held(name);
         let Some(published) = self.published.get_mut(name) else { return };
         let Some(carried) = self.carried.get(&published.id) else {
             published.plan.skip(generation);
@@ -569,9 +570,6 @@ impl RelaySystem {
         let deadline_us = carried.deadline_us().saturating_sub(published.first_mile_us);
         let (mode, life, need, max_cost) =
             (published.mode, published.id.incarnation, published.need, published.wants.max_cost);
-        let me = self.directory.me();
-        let lives = self.carried.iter().filter(|(id, _)| id.name == *name && id.ingress == *me);
-        let has = lives.flat_map(|(_, carried)| carried.reserved()).collect();
         let asked = Asked { deadline_us, mode, life, need, max_cost, has: &has };
         let mut graphs = self.directory.graphs(name, &asked);
         published.why = std::mem::take(&mut graphs.why);

@@ -162,6 +162,7 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), expected);
         }
     }
+
     /// A disk with so much room left.
     #[derive(Debug)]
     struct Disk {
